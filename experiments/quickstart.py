@@ -1,0 +1,59 @@
+"""A Video Swin learns motion from its own H.264 files, on a CPU, from random weights.
+
+Paper: Liu et al., Video Swin Transformer, CVPR 2022 (arXiv:2106.13230); the model is a small one.
+
+    python -m vswin_jax.main --config experiments/quickstart.py --workdir runs/quickstart
+
+The eight classes of moving_shapes differ only in motion. The control run, whose clips repeat their
+first frame, has nothing to learn from and stays at chance (12.5 %):
+
+    ... --workdir runs/control --config.data.repeat_first_frame=true
+"""
+
+from ml_collections import ConfigDict
+
+from vswin_jax.config import base_config, parse_argument, runlocal
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    chosen = parse_argument(argument, {})
+    config = base_config()
+    config.name = "quickstart"
+    config.init = "scratch"
+
+    config.model.dtype = "float32"
+    config.model.embed_dim = 32
+    config.model.depths = (2, 2)
+    config.model.num_heads = (2, 4)
+    config.model.window_size = (4, 4, 4)
+    config.model.patch_size = (2, 4, 4)
+    config.model.drop_path_rate = 0.0
+    config.model.head_dropout_rate = 0.0
+
+    config.data.kind = "moving_shapes"
+    config.data.num_frames = 16
+    config.data.frame_interval = 1
+    config.data.resize = config.data.size = 64
+    config.data.area = config.data.aspect = (1.0, 1.0)  # a crop that zooms would look like growing
+    config.data.flip = 0.0  # a mirrored move_left is a move_right
+
+    config.train.batch_size = 32
+    config.train.duration = "8 epochs"
+    config.train.log_every = "10 steps"
+    config.train.eval_every = "2 epochs"
+    config.train.checkpoint_every = "1 epochs"
+
+    config.optim.learning_rate = 1e-3
+    config.optim.weight_decay = 0.05
+    config.optim.groups = "intended"
+    config.optim.backbone_multiplier = 1.0  # nothing is pretrained here
+    config.optim.schedule = "cosine"
+    config.optim.warmup = "1 epochs"
+    config.optim.clip_norm = 1.0
+
+    config.eval.batch_size = 32
+    config.eval.clips = 1
+    config.eval.crops = 1
+    config.eval.resize = 64
+    config.eval.views_per_pass = 1
+    return runlocal(config) if chosen["runlocal"] else config

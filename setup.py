@@ -1,0 +1,50 @@
+"""Metadata and dependencies of vswin_jax: the one place for both."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "vswin_jax/__init__.py").read_text())[1]
+
+setup(
+    name="vswin_jax",
+    version=VERSION,
+    description="Video Swin Transformer in JAX: train, fine-tune, evaluate and predict",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["vswin_jax", "vswin_jax.*"]),
+    install_requires=[
+        "absl-py>=2.1",
+        "av>=18.0",
+        "clu>=0.0.12",
+        "etils[epath]>=1.9",
+        "flax>=0.12.8",
+        "jax>=0.10.2",
+        "matplotlib>=3.9",
+        "ml_collections>=1.1",
+        "numpy>=2.1",
+        "opencv-python-headless>=4.11",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12.8",
+        "pillow>=11.0",
+        "safetensors>=0.5",
+        # CLU's TensorBoard writer imports it and does not say so.
+        "tensorboard>=2.20",
+        "tensorflow>=2.20",
+    ],
+    extras_require={
+        "test": ["pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.9"],
+        "tpu": ["jax[tpu]>=0.10.2"],
+        "cuda": ["jax[cuda12]>=0.10.2"],
+    },
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,89 @@
+"""Every implementation against attention written out in NumPy, and against each other."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vswin_jax.attention import IMPLEMENTATIONS, WindowGeometry, window_attention
+from vswin_jax.errors import InputError
+
+GEOMETRY = WindowGeometry.create((4, 6, 6), (2, 3, 3), (1, 1, 1))
+HEADS, DIM = 6, 4  # six heads: `chunked` takes them in groups
+
+
+def inputs(dtype: jnp.dtype = jnp.float32) -> tuple[jax.Array, jax.Array]:
+    keys = jax.random.split(jax.random.key(0))
+    shape = (2, GEOMETRY.num_windows, GEOMETRY.tokens, 3, HEADS, DIM)
+    bias = jax.random.normal(keys[1], (HEADS, GEOMETRY.tokens, GEOMETRY.tokens))
+    return jax.random.normal(keys[0], shape, dtype), bias
+
+
+def in_numpy(qkv: np.ndarray, bias: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
+    q, k, v = np.moveaxis(np.asarray(qkv, np.float64), 3, 0)
+    logits = np.einsum("bwqhd,bwkhd->bwhqk", q * DIM**-0.5, k) + np.asarray(bias)
+    if ids is not None:
+        logits = logits - 100.0 * (ids[:, :, None] != ids[:, None, :])[None, :, None]
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    return np.einsum("bwhqk,bwkhd->bwqhd", weights, v)
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+@pytest.mark.parametrize("shifted", [False, True])
+def test_values(name: str, shifted: bool) -> None:
+    qkv, bias = inputs()
+    ids = GEOMETRY.region_ids if shifted else None
+    out = window_attention(qkv, bias, ids, implementation=name)
+    np.testing.assert_allclose(out, in_numpy(qkv, bias, ids), atol=2e-6)
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_every_gradient_of_chunked_is_that_of_xla(shifted: bool) -> None:
+    qkv, bias = inputs()
+    ids = GEOMETRY.region_ids if shifted else None
+    weights = jax.random.normal(jax.random.key(2), qkv.shape[:3] + qkv.shape[4:])
+
+    def gradients(name: str) -> tuple[jax.Array, jax.Array]:
+        def loss(qkv: jax.Array, bias: jax.Array) -> jax.Array:
+            return (window_attention(qkv, bias, ids, implementation=name) * weights).sum()
+
+        return jax.jit(jax.grad(loss, (0, 1)))(qkv, bias)
+
+    for ours, wanted in zip(gradients("chunked"), gradients("xla"), strict=True):
+        np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_bfloat16_stays_near_and_keeps_its_dtype(name: str) -> None:
+    qkv, bias = inputs(jnp.bfloat16)
+    out = window_attention(qkv, bias, GEOMETRY.region_ids, implementation=name)
+    assert out.dtype == jnp.bfloat16
+    wanted = in_numpy(qkv.astype(jnp.float32), bias, GEOMETRY.region_ids)
+    assert np.linalg.norm(out.astype(jnp.float32) - wanted) < 1e-2 * np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_dropout_keeps_the_mean_and_depends_on_its_key(name: str) -> None:
+    qkv, bias = inputs()
+
+    @jax.jit
+    def dropped(seed: int) -> jax.Array:
+        return window_attention(
+            qkv,
+            bias,
+            None,
+            implementation=name,
+            dropout_key=jax.random.key(seed),
+            dropout_rate=0.3,
+        )
+
+    assert np.all(dropped(0) == dropped(0))
+    assert np.any(dropped(0) != dropped(1))
+    mean = np.mean([dropped(seed) for seed in range(200)], axis=0)
+    assert np.abs(mean - window_attention(qkv, bias, None)).mean() < 0.05
+
+
+def test_a_wrong_name_says_which_are_right() -> None:
+    with pytest.raises(InputError, match="Unknown attention implementation 'chunk': did you mean"):
+        window_attention(*inputs(), None, implementation="chunk")

@@ -1,0 +1,89 @@
+"""A run of the real command line, small enough to be made once for all who look at it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+import jax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from vswin_jax import main
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+TINY = (
+    "--config.model.embed_dim=4",
+    "--config.model.depths=(1,)",
+    "--config.model.num_heads=(1,)",
+    "--config.data.num_frames=4",
+    "--config.data.resize=16",
+    "--config.data.size=16",
+    "--config.eval.resize=16",
+    "--config.data.shapes.size=32",
+    "--config.data.shapes.train_scenes=1",
+    "--config.train.duration=40 steps",
+    "--config.train.eval_every=20 steps",
+    "--config.train.checkpoint_every=7 steps",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its directory, the arguments that made it, and what it printed."""
+
+    workdir: Path
+    arguments: tuple[str, ...]
+    status: int
+    printed: str
+    logged: str
+
+
+@pytest.fixture(scope="session")
+def tiny_arguments() -> tuple[str, ...]:
+    return (f"--config={EXPERIMENTS / 'quickstart.py'}:runlocal", *TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(
+    tiny_arguments: tuple[str, ...],
+    tmp_path_factory: pytest.TempPathFactory,
+    compiled_programs: Path,
+) -> Run:
+    workdir = tmp_path_factory.mktemp("tiny") / "run"
+    arguments = (*tiny_arguments, f"--workdir={workdir}")
+    printed, logged = StringIO(), StringIO()
+    with keep_compiled(compiled_programs), redirect_stdout(printed), redirect_stderr(logged):
+        status = main.run(arguments)
+    return Run(workdir, arguments, status, printed.getvalue(), logged.getvalue())
+
+
+@pytest.fixture(scope="session")
+def compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `keep_compiled` keeps them; a subprocess may use them too."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="module")
+def compile_once(compiled_programs: Path) -> Iterator[None]:
+    """For modules whose runs repeat the same programs: compiling is nearly all they would do."""
+    with keep_compiled(compiled_programs):
+        yield
+
+
+@contextmanager
+def keep_compiled(directory: Path) -> Iterator[None]:
+    options = {
+        "jax_compilation_cache_dir": str(directory),
+        "jax_persistent_cache_min_compile_time_secs": 0.2,
+        "jax_persistent_cache_min_entry_size_bytes": 0,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    for name, value in options.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()

@@ -1,0 +1,250 @@
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from vswin_jax.data import open_video
+from vswin_jax.data.packets import PacketIndex, decode_runs, index_packets
+from vswin_jax.errors import InputError
+
+WriteVideo = Callable[..., Path]
+EveryFrame = Callable[[Path], np.ndarray]
+
+FILES = {
+    "b-frames.mp4": {"g": "8", "bf": "3"},
+    "b-frames.mkv": {"g": "8", "bf": "3"},
+    "b-frames.mov": {"bf": "2"},
+    "intra.mp4": {"g": "1"},
+    "open-gop.mp4": {"g": "6", "x264-params": "open-gop=1:bframes=3:b-adapt=0:scenecut=0"},
+    "intra-refresh.mp4": {"x264-params": "intra-refresh=1:keyint=8"},
+    "no-display-times.avi": {"g": "8", "bf": "3"},
+    "stream.ts": {"g": "8"},
+}
+
+
+LONG_WAY = {"intra-refresh.mp4", "no-display-times.avi"}
+
+
+def _real_videos() -> list[Path]:
+    default = Path(__file__).parents[3] / "shared" / "videos"
+    folder = Path(os.environ.get("VSWIN_TEST_VIDEOS", default))
+    return sorted(path for path in folder.glob("*") if path.is_file())
+
+
+def _compare(path: Path, frames: np.ndarray, requests: list[list[int]]) -> None:
+    for source in (path, path.read_bytes()):
+        with open_video(source) as video:
+            assert video.num_frames == len(frames)
+            for indices in requests:
+                np.testing.assert_array_equal(video.decode(indices), frames[indices])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_any_frames_equal_those_of_decoding_all(
+    name: str, write_video: WriteVideo, every_frame: EveryFrame
+) -> None:
+    path = write_video(name, 30, **FILES[name])
+    requests = [list(range(30)), list(range(0, 30, 2)), [29], [0], [3, 17, 29], [20, 3, 3, 11]]
+    _compare(path, every_frame(path), requests)
+
+
+@pytest.mark.parametrize("name", sorted(FILES.keys() - LONG_WAY))
+def test_decoding_from_the_start_is_the_last_resort(name: str, write_video: WriteVideo) -> None:
+    with open_video(write_video(name, 30, **FILES[name])) as video:
+        container = video._container
+        for indices in ([29], [3, 17], list(range(30))):
+            video.decode(indices)
+        # Starting over opens the file again.
+        assert video._container is container
+
+
+@pytest.mark.skipif(not _real_videos(), reason="no real clips in VSWIN_TEST_VIDEOS")
+def test_real_clips(every_frame: EveryFrame) -> None:
+    for path in _real_videos():
+        frames = every_frame(path)
+        last = len(frames) - 1
+        start = last // 2
+        _compare(path, frames, [[last], list(range(start, last, 2))[:32], [last, 0, 0]])
+
+
+def test_copied_from_the_middle_of_an_open_gop(
+    tmp_path: Path, write_video: WriteVideo, every_frame: EveryFrame
+) -> None:
+    # What `ffmpeg -ss ... -c copy` leaves: the file opens with frames that lean on lost ones.
+    whole = write_video("whole.mp4", 30, **FILES["open-gop.mp4"])
+    part = tmp_path / "part.mkv"
+    with av.open(str(whole)) as old, av.open(str(part), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        packets = [packet for packet in old.demux(video=0) if packet.size]
+        second = [i for i, packet in enumerate(packets) if packet.is_keyframe][1]
+        for packet in packets[second:]:
+            packet.stream = stream
+            new.mux(packet)
+    frames = every_frame(part)
+    assert len(frames) < len(packets) - second
+    _compare(part, frames, [list(range(len(frames))), [0], [len(frames) - 1, 5]])
+
+
+def test_only_the_needed_packets_are_decoded(write_video: WriteVideo) -> None:
+    # No B-frames and a keyframe every 8 frames: frame i is packet i and leans on i // 8 * 8.
+    path = write_video(count=30, g="8", bf="0", sc_threshold="0")
+    with av.open(str(path)) as container:
+        index = index_packets(container.demux(video=0), "video")
+    assert index is not None
+    assert index.order.tolist() == list(range(30))
+    assert decode_runs(index, np.array([3, 20, 21])) == [(0, 3), (16, 21)]
+    # The run up to 15 ends where the next begins, so the decoder goes straight on.
+    assert decode_runs(index, np.array([15, 16])) == [(8, 16)]
+
+
+def test_packets_of_b_frames_in_display_order() -> None:
+    # Decoded I0 P3 B1 B2 I6 B4 B5: B4 and B5 follow the keyframe I6 but lean on the first group.
+    pts = np.array([0, 3, 1, 2, 6, 4, 5])
+    order, start = np.array([0, 2, 3, 1, 5, 6, 4]), np.array([0, 0, 0, 0, 0, 0, 4])
+    assert decode_runs(PacketIndex(pts, pts, order, start), np.array([1, 4])) == [(0, 5)]
+    assert decode_runs(PacketIndex(pts, pts, order, start), np.array([6])) == [(4, 4)]
+
+
+# The display matrix of a phone held sideways, in the file's track header: (a, b, c, d) turns the
+# picture clockwise by the angle.
+@pytest.mark.parametrize(
+    ("clockwise", "matrix"), [(90, (0, 1, -1, 0)), (180, (-1, 0, 0, -1)), (270, (0, -1, 1, 0))]
+)
+def test_rotated_files_give_upright_frames(
+    clockwise: int,
+    matrix: tuple[int, int, int, int],
+    tmp_path: Path,
+    write_video: WriteVideo,
+    every_frame: EveryFrame,
+) -> None:
+    straight = write_video("straight.mp4", 6)
+    data = bytearray(straight.read_bytes())
+    at = data.index(b"tkhd") + 4 + 40
+    a, b, c, d = (value * 65536 for value in matrix)
+    data[at : at + 36] = np.array([a, b, 0, c, d, 0, 0, 0, 1 << 30], ">i4").tobytes()
+    turned = tmp_path / "turned.mp4"
+    turned.write_bytes(data)
+    with open_video(turned) as video:
+        frames = video.decode([0, 4])
+    expected = np.rot90(every_frame(straight)[[0, 4]], -clockwise // 90, axes=(1, 2))
+    np.testing.assert_array_equal(frames, expected)
+
+
+def test_transform_is_applied_once_to_each_frame(write_video: WriteVideo) -> None:
+    seen = []
+
+    def shrink(frame: np.ndarray) -> np.ndarray:
+        seen.append(frame.shape)
+        return frame[::2, ::2]
+
+    with open_video(write_video()) as video:
+        small = video.decode([5, 2, 5], shrink)
+        np.testing.assert_array_equal(small, video.decode([5, 2, 5])[:, ::2, ::2])
+    assert seen == [(48, 64, 3)] * 2
+
+
+def test_the_first_video_stream_is_the_one(tmp_path: Path, every_frame: EveryFrame) -> None:
+    path = tmp_path / "two.mkv"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("libx264", rate=12) for _ in range(2)]
+        for side, stream in zip((32, 64), streams, strict=True):
+            stream.width, stream.height, stream.pix_fmt = side, side, "yuv420p"
+        for side, stream in zip((32, 64), streams, strict=True):
+            for level in range(3):
+                picture = np.full((side, side, 3), 60 * level, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode())
+    with open_video(path) as video:
+        assert video.decode([0]).shape == (1, 32, 32, 3)
+
+
+def test_indices_beyond_the_video_are_a_defect_of_ours(write_video: WriteVideo) -> None:
+    with open_video(write_video(count=6)) as video:
+        for indices in ([6], [-1]):
+            with pytest.raises(IndexError):
+                video.decode(indices)
+
+
+def test_odd_file_names(write_video: WriteVideo) -> None:
+    path = write_video("http:/a b#c%03d?.mp4", 3)
+    with open_video(str(path)) as video:
+        assert video.num_frames == 3
+
+
+def _sentence(path: Path | bytes, name: str = "") -> str:
+    with pytest.raises(InputError) as caught, open_video(path, name) as video:
+        video.decode([0, video.num_frames - 1])
+    message = str(caught.value)
+    assert message.endswith(".")
+    assert "\n" not in message
+    return message
+
+
+def test_unreadable_files_are_named_with_the_cause(tmp_path: Path) -> None:
+    text, empty = tmp_path / "notes.txt", tmp_path / "empty.mp4"
+    text.write_text("not a video\n" * 50)
+    empty.touch()
+    assert "notes.txt" in _sentence(text)
+    assert "empty.mp4" in _sentence(empty)
+    assert "Is a directory" in _sentence(tmp_path)
+    missing = _sentence(tmp_path / "gone.mp4")
+    assert "gone.mp4" in missing
+    assert "No such file" in missing
+    assert "'clip 7'" in _sentence(b"garbage" * 100, "clip 7")
+
+
+def test_sound_without_pictures(tmp_path: Path) -> None:
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), "fltp", "mono")
+        sound.sample_rate = 8000
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode())
+    assert "no video stream" in _sentence(path)
+
+
+def test_a_video_of_no_frames(tmp_path: Path) -> None:
+    path = tmp_path / "hollow.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=12)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        container.start_encoding()
+    assert "hollow.mkv" in _sentence(path)
+
+
+def test_truncated_files(tmp_path: Path, write_video: WriteVideo) -> None:
+    path = tmp_path / "cut.mp4"
+    whole = write_video("whole.mp4").read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert "cut.mp4" in _sentence(path)
+    whole = write_video("front.mp4", muxer={"movflags": "faststart"}).read_bytes()
+    path.write_bytes(whole[: len(whole) * 3 // 4])
+    assert "cut short" in _sentence(path)
+
+
+def test_damage_inside_the_pictures(tmp_path: Path, write_video: WriteVideo) -> None:
+    data = bytearray(write_video("whole.mp4", g="24").read_bytes())
+    with av.open(str(tmp_path / "whole.mp4")) as container:
+        packet = next(container.demux(video=0))
+    data[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(data)
+    assert "damaged.mp4" in _sentence(path)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files on Linux")
+def test_files_are_closed_whatever_happens(tmp_path: Path, write_video: WriteVideo) -> None:
+    good = write_video("good.mp4")
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(good.read_bytes()[:900])
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        with open_video(good) as video:
+            video.decode([3])
+        _sentence(cut)
+        _sentence(tmp_path / "gone.mp4")
+    assert len(os.listdir("/proc/self/fd")) == before

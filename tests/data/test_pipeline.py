@@ -1,0 +1,192 @@
+import itertools
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from vswin_jax.data import ClipSpec, open_source
+from vswin_jax.data.clips import test_views as views_of
+from vswin_jax.data.clips import train_clip
+from vswin_jax.data.order import example_at, example_rng
+from vswin_jax.data.pipeline import eval_batches, train_batches
+from vswin_jax.data.sources import VideoSource
+from vswin_jax.errors import InputError
+
+WriteVideo = Callable[..., Path]
+
+SPEC = ClipSpec(num_frames=2, frame_interval=2, resize=36, size=32, clips=2, crops=3)
+DTYPES = {"video": "uint8", "label": "int32", "mask": "float32", "id": "int32", "flip": "bool"}
+
+
+@pytest.fixture
+def source(write_video: WriteVideo, tmp_path: Path) -> VideoSource:
+    for place, name in enumerate(["jump/a", "jump/b", "run/a", "run/b", "run/c"]):
+        write_video(f"set/{name}.mp4", 5 + place)
+    return open_source(tmp_path / "set")
+
+
+def _take(batches: object, count: int) -> list[dict[str, np.ndarray]]:
+    return list(itertools.islice(batches, count))
+
+
+def _assert_equal(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
+    assert ours.keys() == theirs.keys()
+    for key in ours:
+        np.testing.assert_array_equal(ours[key], theirs[key], err_msg=key)
+
+
+def test_training_batches_hold_what_order_and_seed_say(source: VideoSource) -> None:
+    batches = _take(train_batches(source, SPEC, batch_size=4, seed=3), 3)
+    for key, dtype in DTYPES.items():
+        assert batches[0][key].dtype == dtype, key
+    assert batches[0]["video"].shape == (4, 1, 2, 32, 32, 3)
+    rows = [{key: value[j] for key, value in b.items()} for b in batches for j in range(4)]
+    for position, row in enumerate(rows):
+        epoch, index = example_at(3, position, 5)
+        example = source[index]
+        video, flip = train_clip(example, SPEC, example_rng(3, epoch, index))
+        _assert_equal(
+            row,
+            {"video": video, "label": example.label, "mask": 1, "id": index, "flip": flip},
+        )
+
+
+def test_any_step_can_be_the_first(source: VideoSource) -> None:
+    whole = _take(train_batches(source, SPEC, batch_size=3, seed=1), 4)
+    resumed = _take(train_batches(source, SPEC, batch_size=3, seed=1, start_step=2), 2)
+    for ours, theirs in zip(resumed, whole[2:], strict=True):
+        _assert_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("make", [train_batches, eval_batches])
+def test_hosts_split_the_global_batch(source: VideoSource, make: Callable[..., object]) -> None:
+    settings = {"batch_size": 4} | ({"seed": 2} if make is train_batches else {})
+    whole = _take(make(source, SPEC, **settings), 2)
+    hosts = [
+        _take(make(source, SPEC, process_index=host, process_count=2, **settings), 2)
+        for host in (0, 1)
+    ]
+    for step, batch in enumerate(whole):
+        parts = [host[step] for host in hosts]
+        _assert_equal({key: np.concatenate([p[key] for p in parts]) for key in batch}, batch)
+
+
+def test_the_number_of_threads_changes_nothing(source: VideoSource) -> None:
+    one, four = (
+        _take(train_batches(source, SPEC, batch_size=5, seed=0, threads=threads), 3)
+        for threads in (1, 4)
+    )
+    for ours, theirs in zip(one, four, strict=True):
+        _assert_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("batch_size", "hosts"), [(1, 1), (2, 1), (5, 1), (8, 1), (2, 2), (12, 4)])
+def test_evaluation_counts_every_video_once(
+    source: VideoSource, batch_size: int, hosts: int
+) -> None:
+    spec = replace(SPEC, num_frames=1, clips=1, crops=1)
+    per_host = [
+        list(
+            eval_batches(source, spec, batch_size=batch_size, process_index=h, process_count=hosts)
+        )
+        for h in range(hosts)
+    ]
+    assert {len(batches) for batches in per_host} == {-(-5 // batch_size)}
+    batches = [batch for host in per_host for batch in host]
+    assert {len(batch["id"]) for batch in batches} == {batch_size // hosts}
+    ids, mask = (np.concatenate([batch[key] for batch in batches]) for key in ("id", "mask"))
+    assert sorted(ids[mask > 0].tolist()) == [0, 1, 2, 3, 4]
+    assert (ids[mask == 0] == -1).all()
+    assert not any(batch["video"][batch["mask"] == 0].any() for batch in batches)
+
+
+def test_evaluation_rows_are_all_views(source: VideoSource) -> None:
+    batch = next(eval_batches(source, SPEC, batch_size=3))
+    assert batch["video"].shape == (3, 6, 2, 32, 32, 3)
+    assert batch["label"].tolist() == [0, 0, 1]
+    assert not batch["flip"].any()
+    for row in range(3):
+        np.testing.assert_array_equal(batch["video"][row], views_of(source[row], SPEC))
+
+
+@pytest.mark.parametrize("make", [train_batches, eval_batches])
+def test_a_broken_video_stops_with_its_own_sentence(
+    source: VideoSource, make: Callable[..., object], tmp_path: Path
+) -> None:
+    (tmp_path / "set/run/b.mp4").write_bytes(b"torn")
+    settings = {"batch_size": 1} | ({"seed": 0} if make is train_batches else {})
+    with pytest.raises(InputError, match=r"run/b\.mp4' cannot be read as a video") as caught:
+        _take(make(source, SPEC, **settings), 5)
+    assert type(caught.value) is InputError
+
+
+def test_batches_before_a_broken_video_still_come(source: VideoSource, tmp_path: Path) -> None:
+    (tmp_path / "set/run/b.mp4").write_bytes(b"torn")  # the fourth of five
+    batches = eval_batches(source, SPEC, batch_size=2)
+    assert next(batches)["id"].tolist() == [0, 1]
+    with pytest.raises(InputError):
+        next(batches)
+    assert list(batches) == []
+
+
+def test_python_ends_while_clips_are_being_decoded(source: VideoSource, tmp_path: Path) -> None:
+    code = """
+import sys
+from vswin_jax.data import ClipSpec, open_source
+from vswin_jax.data.pipeline import train_batches
+spec = ClipSpec(num_frames=64, frame_interval=1, resize=480, size=480)
+batches = train_batches(open_source(sys.argv[1]), spec, batch_size=1, seed=0, threads=4)
+print(next(batches)["id"].shape)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "set")],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        cwd=Path(__file__).parents[2],
+    )
+    assert result.stdout.strip() == "(1,)"
+
+
+def test_a_defect_of_ours_keeps_its_type() -> None:
+    class Broken:
+        label_names = ("a",)
+
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, index: int) -> None:
+            raise ZeroDivisionError("a defect")
+
+    with pytest.raises(ZeroDivisionError, match="a defect"):
+        next(train_batches(Broken(), SPEC, batch_size=1, seed=0))
+
+
+def test_sizes_that_do_not_fit(source: VideoSource) -> None:
+    for batch_size, hosts in ((3, 2), (0, 1)):
+        with pytest.raises(InputError, match="positive multiple"):
+            train_batches(source, SPEC, batch_size=batch_size, seed=0, process_count=hosts)
+        with pytest.raises(InputError, match="positive multiple"):
+            eval_batches(source, SPEC, batch_size=batch_size, process_count=hosts)
+
+
+def test_tensorflow_sees_no_accelerator() -> None:
+    assert tf.config.get_visible_devices("GPU") == []
+
+
+def test_only_the_pipeline_needs_tensorflow() -> None:
+    code = "import sys, vswin_jax.data; print({'tensorflow', 'jax', 'flax'} & set(sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert result.stdout.strip() == "set()"

@@ -1,0 +1,69 @@
+"""Outputs and every stage against the reference's, from float64 runs of it on random weights."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vswin_jax.attention import IMPLEMENTATIONS
+from vswin_jax.models import SwinTransformer3D, create_model
+from vswin_jax.weights import from_state_dict
+
+GOLDEN = Path(__file__).parents[1] / "data" / "golden"
+CASES = json.loads((GOLDEN / "meta.json").read_text())
+
+
+def load(case: str) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+    arrays = dict(np.load(GOLDEN / f"{case}.npz"))
+    state = {k.removeprefix("param/"): v for k, v in arrays.items() if k.startswith("param/")}
+    return arrays, from_state_dict(state)
+
+
+def build(case: str, **overrides: object) -> SwinTransformer3D:
+    meta = CASES[case]
+    return create_model(
+        "swin_tiny",
+        num_classes=0,
+        embed_dim=meta["embed"],
+        depths=meta["depths"],
+        num_heads=meta["heads"],
+        window_size=meta["window"],
+        **overrides,
+    )
+
+
+def compare(case: str, **overrides: object) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """(ours, the reference's), both channels last, of each stage and of the output."""
+    arrays, params = load(case)
+    model = build(case, **overrides)
+    clips = jnp.asarray(arrays["input"].transpose(0, 2, 3, 4, 1))
+    maps = jax.jit(lambda p, x: model.apply({"params": p}, x, method="features"))(params, clips)
+    names = {f"stage{i}": f"stage{i}_after_merge" for i in range(len(CASES[case]["depths"]))}
+    names["output"] = "final"
+    return {
+        theirs: (np.asarray(maps[ours], np.float64), arrays[theirs].transpose(0, 2, 3, 4, 1))
+        for theirs, ours in names.items()
+    }
+
+
+@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+@pytest.mark.parametrize("case", CASES)
+def test_float32_agrees_to_1e_5(case: str, attention: str) -> None:
+    for name, (ours, theirs) in compare(case, attention=attention).items():
+        np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=0, err_msg=name)
+
+
+@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+@pytest.mark.parametrize("case", CASES)
+def test_bfloat16_agrees_to_3e_2(case: str, attention: str) -> None:
+    for name, (ours, theirs) in compare(case, attention=attention, dtype="bfloat16").items():
+        error = np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+        assert error < 3e-2, f"{name}: {error}"
+
+
+def test_remat_changes_nothing() -> None:
+    for name, (ours, theirs) in compare("plain", remat="block").items():
+        np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=0, err_msg=name)

@@ -1,0 +1,218 @@
+"""The model's contract: counts, shapes, dtypes, freezing, dropout, and its compiled program."""
+
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from vswin_jax.errors import InputError
+from vswin_jax.models import SwinTransformer3D, create_model, init_params, is_frozen
+from vswin_jax.models.blocks import DropPath
+
+SMALL = {"embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "window_size": (2, 3, 3)}
+
+
+def small(num_classes: int = 5, **overrides: object) -> SwinTransformer3D:
+    return create_model("swin_tiny", num_classes, **{**SMALL, **overrides})
+
+
+def run(
+    model: SwinTransformer3D, params: object, clips: jax.Array, **options: object
+) -> jax.Array | dict[str, jax.Array]:
+    """One compiled `apply`: op by op, these small models take longer than their compilation."""
+    rngs = {"dropout": jax.random.key(options.pop("seed", 0))}
+    return jax.jit(lambda p, x: model.apply({"params": p}, x, rngs=rngs, **options))(params, clips)
+
+
+def a_clip(*extent: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(7), (2, *extent, 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "window", "count"),
+    [
+        ("swin_tiny", 400, (8, 7, 7), 28_158_070),
+        ("swin_small", 400, (8, 7, 7), 49_816_678),
+        ("swin_base", 400, (8, 7, 7), 88_048_984),
+        ("swin_base", 174, (16, 7, 7), 88_834_038),
+        ("swin_large", 400, (8, 7, 7), 196_953_916),
+        ("swin_large", 400, (8, 12, 12), 199_999_516),
+    ],
+)
+def test_parameter_counts(
+    name: str, classes: int, window: tuple[int, int, int], count: int
+) -> None:
+    model = create_model(name, classes, window_size=window)
+    shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
+
+
+def test_swin_tiny_compiles_without_a_large_constant() -> None:
+    model = create_model("swin_tiny")
+    params = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
+    clips = jax.ShapeDtypeStruct((1, 32, 224, 224, 3), jnp.float32)
+    forward = jax.jit(lambda params, clips: run(model, params, clips))
+    program = forward.lower(params, clips).compile().as_text()
+    sizes = {"f64": 8, "s64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "s8": 1, "pred": 1}
+    constants = re.findall(r"= (\w+)\[([\d,]*)\]\S* constant\(", program)
+    assert len(constants) > 10
+    largest = max(
+        sizes[kind] * math.prod(map(int, filter(None, extent.split(","))))
+        for kind, extent in constants
+    )
+    # The region ids of stage 0 are there: 128 windows of 392 tokens, a byte each.
+    assert 128 * 392 <= largest <= 2**20
+
+
+@pytest.mark.parametrize("extent", [(4, 24, 24), (5, 30, 17), (1, 4, 4), (3, 9, 50)])
+def test_any_extent_works_and_features_are_documented(extent: tuple[int, int, int]) -> None:
+    model = small()
+    params = init_params(model, jax.random.key(0))
+    logits = run(model, params, a_clip(*extent))
+    assert logits.shape == (2, 5)
+    assert logits.dtype == jnp.float32
+    maps = run(model, params, a_clip(*extent), method="features")
+    depth, height, width = (-(-n // p) for n, p in zip(extent, (2, 4, 4), strict=True))
+    merged = (2, depth, -(-height // 2), -(-width // 2), 16)
+    assert {name: value.shape for name, value in maps.items()} == {
+        "patch_embed": (2, depth, height, width, 8),
+        "stage0_before_merge": (2, depth, height, width, 8),
+        "stage0_after_merge": merged,
+        "stage1_before_merge": merged,
+        "stage1_after_merge": merged,
+        "final": merged,
+    }
+
+
+def test_without_a_head_the_pooled_features_come_out() -> None:
+    model = small(0)
+    params = init_params(model, jax.random.key(0))
+    assert "head" not in params
+    clips = a_clip(4, 24, 24)
+    final = run(model, params, clips, method="features")["final"]
+    np.testing.assert_allclose(run(model, params, clips), final.mean((1, 2, 3)), atol=1e-6)
+
+
+def test_bfloat16_computes_so_and_keeps_parameters_and_logits_in_float32() -> None:
+    model = small(dtype="bfloat16")
+    params = init_params(model, jax.random.key(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    maps = run(model, params, a_clip(4, 24, 24), method="features")
+    assert {value.dtype for value in maps.values()} == {jnp.dtype("bfloat16")}
+    assert run(model, params, a_clip(4, 24, 24)).dtype == jnp.float32
+
+
+def test_relative_position_matters_only_when_space_is_clamped() -> None:
+    params = init_params(small(), jax.random.key(0))
+
+    def logits(how: str, *extent: int) -> jax.Array:
+        return run(small(relative_position=how), params, a_clip(*extent))
+
+    np.testing.assert_array_equal(logits("reference", 4, 24, 24), logits("exact", 4, 24, 24))
+    assert np.any(logits("reference", 4, 8, 24) != logits("exact", 4, 8, 24))
+
+
+@pytest.mark.parametrize(
+    "rate", ["drop_rate", "attn_drop_rate", "drop_path_rate", "head_dropout_rate"]
+)
+def test_each_dropout_acts_in_training_only(rate: str) -> None:
+    rates = dict.fromkeys(
+        ("drop_rate", "attn_drop_rate", "drop_path_rate", "head_dropout_rate"), 0.0
+    )
+    model = small(**{**rates, rate: 0.5})
+    params = init_params(model, jax.random.key(0))
+
+    def logits(train: bool, seed: int) -> jax.Array:
+        return run(model, params, a_clip(4, 24, 24), train=train, seed=seed)
+
+    np.testing.assert_array_equal(logits(False, 0), logits(False, 1))
+    np.testing.assert_array_equal(logits(True, 0), logits(True, 0))
+    assert np.any(logits(True, 0) != logits(True, 1))
+
+
+def test_stochastic_depth_drops_whole_clips_and_scales_the_others() -> None:
+    x = jnp.ones((1000, 2, 3))
+    y = np.asarray(DropPath(0.5).apply({}, x, True, rngs={"dropout": jax.random.key(0)}))
+    per_clip = y.reshape(1000, -1)
+    assert np.all(per_clip == per_clip[:, :1])
+    assert set(np.unique(y)) == {0.0, 2.0}
+    assert abs(y.mean() - 1) < 0.1
+
+
+@pytest.mark.parametrize("frozen", [-1, 0, 1, 2])
+def test_frozen_stages_get_no_gradient_and_no_dropout(frozen: int) -> None:
+    model = small(frozen_stages=frozen, drop_path_rate=0.5, drop_rate=0.1)
+    params = init_params(model, jax.random.key(0))
+
+    def loss(params: object) -> jax.Array:
+        rngs = {"dropout": jax.random.key(1)}
+        return (model.apply({"params": params}, a_clip(4, 24, 24), True, rngs=rngs) ** 2).sum()
+
+    for path, gradient in flatten_dict(jax.jit(jax.grad(loss))(params), sep="/").items():
+        assert np.any(gradient != 0) == (not is_frozen(path, frozen)), path
+
+
+def test_frozen_paths_are_the_patch_embedding_and_the_first_stages() -> None:
+    assert not is_frozen("patch_embed/proj/kernel", -1)
+    assert is_frozen("patch_embed/proj/kernel", 0)
+    assert not is_frozen("layers_0/blocks_0/norm1/scale", 0)
+    assert is_frozen("layers_0/downsample/norm/scale", 1)
+    assert not is_frozen("layers_1/blocks_0/norm1/scale", 1)
+    assert not is_frozen("norm/scale", 4)
+    assert not is_frozen("head/kernel", 4)
+
+
+def test_remat_gives_the_same_gradients() -> None:
+    params = init_params(small(), jax.random.key(0))
+
+    def gradients(remat: str) -> object:
+        model = small(remat=remat, drop_path_rate=0.3)
+
+        def loss(params: object) -> jax.Array:
+            rngs = {"dropout": jax.random.key(1)}
+            return (model.apply({"params": params}, a_clip(4, 24, 24), True, rngs=rngs) ** 2).sum()
+
+        return jax.jit(jax.grad(loss))(params)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        gradients("none"),
+        gradients("block"),
+    )
+
+
+def test_initialisation_is_the_reference_s() -> None:
+    flat = flatten_dict(init_params(create_model("swin_tiny", 10), jax.random.key(0)), sep="/")
+    assert np.std(flat["layers_2/blocks_0/mlp/fc1/kernel"]) == pytest.approx(0.02, rel=0.02)
+    assert np.std(flat["head/kernel"]) == pytest.approx(0.01, rel=0.05)
+    bound = 1 / math.sqrt(3 * 2 * 4 * 4)
+    kernel = flat["patch_embed/proj/kernel"]
+    assert bound * 0.99 < np.abs(kernel).max() <= bound
+    assert np.abs(flat["patch_embed/proj/bias"]).max() <= bound
+    assert not np.any(flat["layers_0/blocks_0/attn/qkv/bias"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "swin_tinny"}, "Unknown model 'swin_tinny': did you mean 'swin_tiny'"),
+        ({"window": (8, 7, 7)}, "Unknown model setting 'window': did you mean 'window_size'"),
+        ({"dtype": "float16"}, "Unknown compute dtype 'float16'"),
+        ({"window_size": (7, 7)}, "window_size is .7, 7.: give three positive numbers"),
+        ({"num_heads": (5, 6, 12, 24)}, "Stage 0 has 96 channels, which 5 heads do not divide"),
+        ({"depths": (2, 2)}, "differ in length"),
+    ],
+)
+def test_wrong_settings_get_a_sentence(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        create_model(**arguments)
+
+
+@pytest.mark.parametrize("setting", ["remat", "relative_position", "kernel_init"])
+def test_wrong_names_of_policies_get_a_sentence(setting: str) -> None:
+    with pytest.raises(InputError, match="'neither'"):
+        init_params(small(**{setting: "neither"}), jax.random.key(0))

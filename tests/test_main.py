@@ -1,0 +1,260 @@
+"""The command line, run in this process: what a run leaves, and what a wrong input says."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from vswin_jax import main
+from vswin_jax.checkpoint import load_for_inference
+from vswin_jax.telemetry import read_metrics
+from vswin_jax.weights import to_state_dict
+
+if TYPE_CHECKING:
+    from conftest import Run
+
+pytestmark = pytest.mark.usefixtures("compile_once")
+ROOT = Path(__file__).parents[1]
+QUICKSTART = f"--config={ROOT / 'experiments' / 'quickstart.py'}"
+K400 = f"--config={ROOT / 'experiments' / 'k400.py'}"
+FOLDER = f"--config={ROOT / 'experiments' / 'finetune_folder.py'}"
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line that a refused command line ends with."""
+    assert main.run([str(argument) for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    *_, last = captured.err.splitlines()
+    assert last.startswith("error: ")
+    return last
+
+
+def test_run_leaves_everything(tiny_run: "Run") -> None:
+    workdir = tiny_run.workdir
+    assert tiny_run.status == 0
+    assert "quickstart: top-1" in tiny_run.printed
+    assert "on 8 videos, 1x1 views" in tiny_run.printed
+    assert "step 40/40" in tiny_run.logged
+    assert json.loads((workdir / "config.json").read_text())["model"]["embed_dim"] == 4
+    for name in ("training.png", "evaluation/confusion.png", "evaluation/predictions.png"):
+        assert (workdir / name).read_bytes().startswith(b"\x89PNG"), name
+    summary = json.loads((workdir / "evaluation" / "summary.json").read_text())
+    assert (summary["videos"], summary["step"]) == (8, 40)
+    assert len((workdir / "evaluation" / "predictions.csv").read_text().splitlines()) == 9
+    assert list(workdir.glob("events.out.tfevents*"))
+    assert (workdir / "moving_shapes" / "train" / "grow").is_dir()
+
+
+def test_evaluating_again_gives_the_same_scores(tiny_run: "Run") -> None:
+    path = tiny_run.workdir / "evaluation" / "summary.json"
+    before = path.read_text()
+    path.unlink()
+    assert main.run([*tiny_run.arguments, "--mode=evaluate"]) == 0
+    assert path.read_text() == before
+
+
+def test_finished_run_says_so(tiny_run: "Run", capsys: pytest.CaptureFixture[str]) -> None:
+    path = tiny_run.workdir / "evaluation" / "summary.json"
+    before = path.stat().st_mtime_ns
+    assert main.run(tiny_run.arguments) == 0
+    assert "finished: all 40 steps" in capsys.readouterr().out
+    assert path.stat().st_mtime_ns == before
+
+
+def test_evaluation_that_a_kill_prevented_is_made_up_for(
+    tiny_run: "Run", capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tiny_run.workdir / "evaluation" / "summary.json"
+    before = path.read_text()
+    path.write_text(json.dumps({**json.loads(before), "step": 7}))
+    assert main.run(tiny_run.arguments) == 0
+    assert "quickstart: top-1" in capsys.readouterr().out
+    assert path.read_text() == before
+
+
+def test_evaluating_a_file_of_weights(
+    tiny_run: "Run",
+    tiny_arguments: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    params, _ = load_for_inference(tiny_run.workdir / "checkpoints" / "40")
+    state = to_state_dict(params)
+    np.savez(tmp_path / "whole.npz", **state)
+    heads = [name for name in state if "head" in name]
+    np.savez(tmp_path / "headless.npz", **{k: v for k, v in state.items() if k not in heads})
+    arguments = (
+        *tiny_arguments,
+        f"--workdir={tmp_path / 'run'}",
+        f"--config.data.root={tiny_run.workdir / 'moving_shapes'}",
+        "--mode=evaluate",
+        "--config.init=pretrained",
+    )
+    assert main.run([*arguments, f"--config.init_from={tmp_path / 'whole.npz'}"]) == 0
+    found, known = (
+        json.loads((workdir / "evaluation" / "summary.json").read_text())
+        for workdir in (tmp_path / "run", tiny_run.workdir)
+    )
+    assert found == {**known, "step": None}
+    capsys.readouterr()
+    headless = f"--config.init_from={tmp_path / 'headless.npz'}"
+    assert "no head of 8 classes" in refusal(capsys, *arguments, headless)
+
+
+@pytest.mark.parametrize("mode", ["train", "evaluate"])
+def test_checkpoint_of_another_model(
+    tiny_run: "Run", mode: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = (tiny_run.workdir / "config.json").read_bytes()
+    other = (*tiny_run.arguments, "--config.model.embed_dim=6", f"--mode={mode}")
+    assert "shape" in refusal(capsys, *other)
+    assert (tiny_run.workdir / "config.json").read_bytes() == config
+
+
+def test_run_started_from_a_run(
+    tiny_run: "Run",
+    tiny_arguments: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status = main.run(
+        [
+            *tiny_arguments,
+            f"--workdir={tmp_path}",
+            "--config.init=pretrained",
+            f"--config.init_from={tiny_run.workdir}",
+            f"--config.data.root={tiny_run.workdir / 'moving_shapes'}",
+        ]
+    )
+    assert status == 0
+    assert "tensors loaded, 0 fresh" in capsys.readouterr().err
+    assert not (tmp_path / "moving_shapes").exists()
+    first, second = (
+        read_metrics(workdir / "metrics.jsonl", "train") for workdir in (tiny_run.workdir, tmp_path)
+    )
+    assert second[0]["loss"] != first[0]["loss"]
+
+
+def test_published_recipe_runs_locally(
+    tiny_arguments: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Uniform sampling, RandAugment, erasing, label smoothing, accumulation and three crops."""
+    experiment = f"--config={ROOT / 'experiments' / 'ssv2.py'}:runlocal"
+    assert main.run([experiment, *tiny_arguments[1:], f"--workdir={tmp_path}"]) == 0
+    assert "on 8 videos, 1x3 views" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), ("--config FILE", "--help")),
+        ((QUICKSTART,), ("--workdir DIR",)),
+        ((QUICKSTART, "--workdir=w", "--mode=eval"), ("'eval'", "evaluate", "train")),
+        (("--config=nowhere.py", "--workdir=w"), ("'nowhere.py'", "quickstart")),
+        ((QUICKSTART, "--workdir=w", "--config.optim.learning_rat=1"), ("'optim.learning_rate'",)),
+        ((QUICKSTART, "--workdir=w", "--config.learning_rate=1"), ("'optim.learning_rate'",)),
+        ((QUICKSTART, "--workdir=w", "--config.optim.learning_rate=fast"), ("fast", "float")),
+        ((QUICKSTART, "--workdir=w", "--config.model.dtype=float16"), ("float16", "bfloat16")),
+        ((QUICKSTART, "--workdir=w", "--worker=3"), ("--worker", "'--workdir'")),
+        ((QUICKSTART, "--workdir=w", "--config.seed"), ("--config.seed=VALUE",)),
+        ((f"{K400}:variant=huge", "--workdir=w"), ("'huge'", "tiny", "base")),
+        (
+            (f"{K400}:variant=base,pretrain=22k", "--workdir=w"),
+            ("unset", "init_from=PATH", "swin_base_patch4_window7_224_22k.pth", "init=scratch"),
+        ),
+        ((K400, "--workdir=w", "--config.init_from=no.npz"), ("'no.npz'", "init=scratch")),
+        ((K400, "--workdir=w", "--config.init=scratch"), ("data.train", "unset")),
+        ((K400, "--workdir=w", "--mode=evaluate"), ("checkpoint", "'w'", "init_from")),
+    ],
+)
+def test_wrong_command_line(
+    arguments: tuple[str, ...],
+    words: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sentence = refusal(capsys, *arguments)
+    assert [word for word in words if word not in sentence] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def _empty(root: Path) -> None:
+    (root / "train").mkdir(parents=True)
+
+
+def _class_without_videos(root: Path) -> None:
+    for name in ("train/jump", "train/run", "test/jump", "test/run"):
+        (root / name).mkdir(parents=True)
+        (root / name / "a.mp4").write_bytes(b"")
+    (root / "train" / "run" / "a.mp4").unlink()
+
+
+def _unreadable_video(root: Path) -> None:
+    for name in ("train/jump", "train/run", "test/jump", "test/run"):
+        (root / name).mkdir(parents=True)
+        (root / name / "holiday.mp4").write_text("no video at all")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        (lambda root: None, ("train",)),
+        (_empty, ("train", "sub-folder")),
+        (_class_without_videos, ("'run'", "no videos")),
+        (_unreadable_video, ("holiday.mp4",)),
+    ],
+    ids=["missing folder", "empty folder", "class without videos", "unreadable video"],
+)
+def test_wrong_data(
+    prepare: Callable[[Path], None],
+    words: tuple[str, ...],
+    tiny_arguments: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    prepare(tmp_path / "videos")
+    settings = (a for a in tiny_arguments[1:] if "eval.resize" not in a)
+    sentence = refusal(
+        capsys,
+        f"{FOLDER}:root={tmp_path / 'videos'}",
+        f"--workdir={tmp_path / 'run'}",
+        *settings,
+        "--config.eval.resize=16",
+        "--config.init=scratch",
+        "--config.model.window_size=(2,2,2)",
+    )
+    assert [word for word in words if word not in sentence] == []
+
+
+def test_missing_annotation_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = tmp_path / "list of videos.txt"
+    train = f"--config.data.train={missing}"
+    sentence = refusal(capsys, K400, "--workdir=w", "--config.init=scratch", train)
+    assert str(missing) in sentence
+
+
+def test_our_own_defects_keep_their_traceback(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("def get_config(argument):\n    return 1 / 0\n")
+    with pytest.raises(ZeroDivisionError):
+        main.run([f"--config={tmp_path / 'broken.py'}", "--workdir=w"])
+
+
+def test_help_and_errors_as_a_process() -> None:
+    command = [sys.executable, "-m", "vswin_jax.main"]
+    helped = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert (helped.returncode, helped.stderr) == (0, "")
+    assert "--config.KEY=VALUE" in helped.stdout
+    wrong = [*command, QUICKSTART, "--workdir=w", "--config.sed=1"]
+    refused = subprocess.run(wrong, cwd=ROOT, capture_output=True, text=True)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("error: Unknown config key 'sed': did you mean 'seed'?")
+    assert refused.stderr.count("\n") == 1

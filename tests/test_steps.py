@@ -1,0 +1,313 @@
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from vswin_jax.errors import InputError
+from vswin_jax.mesh import REPLICATED, make_mesh
+from vswin_jax.models import SwinTransformer3D, create_model, init_params
+from vswin_jax.optim import make_optimizer
+from vswin_jax.state import TrainState, create_state
+from vswin_jax.steps import (
+    PIXEL_MEAN,
+    PIXEL_STD,
+    Batch,
+    make_eval_step,
+    make_train_step,
+    preprocess,
+)
+
+CLASSES = 5
+
+
+@pytest.fixture(autouse=True)
+def quick_compiler() -> Iterator[None]:
+    """Compiling is most of the time of these tests, and their programs are tiny."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+class Toy(nn.Module):
+    """A video classifier that compiles in a second, with the call and the paths of the real one."""
+
+    patch_size: tuple[int, int, int] = (2, 4, 4)
+    frozen_stages: int = -1
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, clips: jax.Array, train: bool = False) -> jax.Array:
+        maps = nn.Conv(8, self.patch_size, self.patch_size, name="patch_embed")(clips)
+        maps = nn.gelu(nn.Dense(8, name="layers_0")(nn.LayerNorm(name="norm")(maps)))
+        pooled = nn.Dropout(self.dropout)(maps.mean((1, 2, 3)), deterministic=not train)
+        return nn.Dense(CLASSES, name="head")(pooled)
+
+
+def swin() -> SwinTransformer3D:
+    return create_model(
+        "swin_tiny",
+        num_classes=CLASSES,
+        embed_dim=8,
+        depths=(1,),
+        num_heads=(1,),
+        window_size=(2, 2, 2),
+        head_dropout_rate=0.0,
+        attention="xla",
+    )
+
+
+def optimizer_for(
+    model: nn.Module, learning_rate: float = 3e-2
+) -> optax.GradientTransformationExtraArgs:
+    settings = SimpleNamespace(
+        learning_rate=learning_rate,
+        weight_decay=0.05,
+        b1=0.9,
+        b2=0.999,
+        eps=1e-8,
+        groups="literal",
+        backbone_multiplier=0.1,
+        clip_norm=0.0,
+    )
+    shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
+    return make_optimizer(
+        settings, lambda step: 1.0 / (1.0 + step), shapes, frozen_stages=model.frozen_stages
+    )
+
+
+@functools.cache
+def initial_params(model: nn.Module) -> Any:
+    """Drawn once: to compile the drawing takes longer than to compile a step."""
+    return jax.tree.map(np.asarray, init_params(model, jax.random.key(0)))
+
+
+def fresh_state(model: nn.Module, *, ema: bool = False) -> TrainState:
+    key, mesh = jax.random.key(0), make_mesh(devices=jax.devices()[:1])
+    params = initial_params(model)
+    return create_state(model, optimizer_for(model), key, mesh, REPLICATED, params, ema=ema)
+
+
+def batch_of(rows: int = 4, views: int = 1, seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {
+        "video": rng.integers(0, 256, (rows, views, 4, 16, 16, 3), dtype=np.uint8),
+        "label": rng.integers(0, CLASSES, rows).astype(np.int32),
+        "mask": np.ones(rows, np.float32),
+        "id": np.arange(rows, dtype=np.int32),
+        "flip": rng.random(rows) < 0.5,
+    }
+
+
+def run_steps(
+    batches: list[dict[str, np.ndarray]],
+    model: nn.Module | None = None,
+    *,
+    ema: bool = False,
+    **options: Any,
+) -> tuple[TrainState, list[dict[str, float]]]:
+    model = model or Toy()
+    optimizer = optimizer_for(model)
+    state = fresh_state(model, ema=ema)
+    step = make_train_step(model, optimizer, num_classes=CLASSES, **({"seed": 0} | options))
+    reports = []
+    for batch in batches:
+        state, metrics = step(state, batch)
+        reports.append({name: float(value) for name, value in metrics.items()})
+    return state, reports
+
+
+def assert_trees_close(ours: Any, theirs: Any, **tolerance: float) -> None:
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), ours, theirs)
+
+
+def test_preprocess_flips_and_normalises() -> None:
+    video = batch_of(2)["video"][:, 0]
+    ours = preprocess(video, jnp.asarray([False, True]))
+    expected = (video.astype(np.float64) - PIXEL_MEAN) / PIXEL_STD
+    np.testing.assert_allclose(ours[0], expected[0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(ours[1], expected[1][:, :, ::-1], rtol=1e-5, atol=1e-5)
+    assert preprocess(video, jnp.asarray([False, True]), jnp.bfloat16).dtype == jnp.bfloat16
+
+
+def test_training_learns_a_batch_and_reports_it() -> None:
+    batch = batch_of()
+    state, reports = run_steps([batch] * 12)
+    assert int(state.step) == 12
+    losses = [report["loss_sum"] / report["count"] for report in reports]
+    assert losses[-1] < 0.8 * losses[0]
+    assert reports[0]["count"] == 4
+    assert reports[2]["learning_rate"] == pytest.approx(3e-2 / 3)
+    assert reports[0]["grad_norm"] > 0
+    assert 0 <= reports[0]["top1_correct"] <= 4
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
+    batches = [batch_of(8, seed=seed) for seed in range(2)]
+    batches[1]["mask"][5:] = 0.0
+    options = {"mixup_alpha": 0.8, "label_smoothing": 0.1}
+    whole, at_once = run_steps(batches, **options)
+    parts, in_parts = run_steps(batches, accumulate=4, **options)
+    for ours, theirs in zip(in_parts, at_once, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    # Adam's first steps divide by the gradient's size, so compare moments and not parameters.
+    assert_trees_close(parts.opt_state.inner, whole.opt_state.inner, rtol=1e-3, atol=1e-7)
+
+
+def test_accumulation_refuses_a_batch_that_does_not_split() -> None:
+    with pytest.raises(InputError, match="A batch of 4 does not split into 3"):
+        run_steps([batch_of(4)], accumulate=3)
+
+
+def test_padded_rows_change_nothing() -> None:
+    short = batch_of(3)
+    padded = {key: np.concatenate([rows, rows[:1]]) for key, rows in short.items()}
+    padded["mask"][3] = 0.0
+    padded["video"][3] = 255
+    ours, ours_reports = run_steps([padded])
+    theirs, reports = run_steps([short])
+    assert ours_reports[0] == pytest.approx(reports[0], rel=1e-4)
+    assert_trees_close(ours.opt_state.inner, theirs.opt_state.inner, rtol=1e-3, atol=1e-7)
+
+
+def test_the_random_numbers_of_a_step_follow_from_seed_and_step() -> None:
+    model = Toy(dropout=0.5)
+    optimizer = optimizer_for(model)
+    state = fresh_state(model)
+
+    steps = {
+        seed: make_train_step(model, optimizer, seed=seed, num_classes=CLASSES) for seed in (1, 2)
+    }
+
+    def loss(seed: int, step: int) -> float:
+        at_step = jax.tree.map(jnp.copy, state).replace(step=jnp.int32(step))
+        return float(steps[seed](at_step, batch_of())[1]["loss_sum"])
+
+    assert loss(1, 5) == loss(1, 5)
+    assert len({loss(1, 5), loss(1, 6), loss(2, 5)}) == 3
+
+
+def test_the_average_of_the_parameters_follows_them() -> None:
+    batch = batch_of()
+    start, _ = run_steps([], ema=True)
+    first = jax.tree.map(np.asarray, start.params)
+    state, _ = run_steps([batch], ema=True, ema_decay=0.75)
+    expected = jax.tree.map(lambda old, new: 0.75 * old + 0.25 * new, first, state.params)
+    assert_trees_close(state.ema_params, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_step_that_is_not_finite_leaves_parameters_and_average() -> None:
+    model = Toy()
+    optimizer = optimizer_for(model)
+    state = fresh_state(model, ema=True)
+    state.params["head"]["bias"] = state.params["head"]["bias"].at[0].set(jnp.inf)
+    before = jax.tree.map(np.array, (state.params, state.ema_params))
+    step = make_train_step(model, optimizer, seed=0, num_classes=CLASSES, ema_decay=0.5)
+    for skipped in (1, 2):
+        state, metrics = step(state, batch_of())
+        assert int(metrics["skipped_total"]) == int(metrics["skipped_in_a_row"]) == skipped
+    jax.tree.map(np.testing.assert_array_equal, (state.params, state.ema_params), before)
+    assert int(state.step) == 2
+
+
+def test_frozen_stages_stay_as_they_were() -> None:
+    model = Toy(frozen_stages=1)
+    start, _ = run_steps([], model)
+    before = jax.tree.map(np.asarray, start.params)
+    state, _ = run_steps([batch_of()] * 2, model)
+    for room in ("patch_embed", "layers_0"):
+        jax.tree.map(np.testing.assert_array_equal, state.params[room], before[room])
+    assert not np.array_equal(state.params["head"]["kernel"], before["head"]["kernel"])
+
+
+def view_by_view(model: nn.Module, params: Any, batch: Batch) -> np.ndarray:
+    flip = jnp.asarray(batch["flip"])
+    views = [
+        jax.nn.softmax(model.apply({"params": params}, preprocess(batch["video"][:, v], flip)))
+        for v in range(batch["video"].shape[1])
+    ]
+    return np.mean(views, axis=0)
+
+
+@pytest.mark.parametrize(("views", "views_per_pass"), [(5, 2), (5, 5), (6, 4), (1, 4)])
+def test_views_are_averaged_as_probabilities_for_any_grouping(
+    views: int, views_per_pass: int
+) -> None:
+    model = Toy()
+    params = initial_params(model)
+    batch = batch_of(3, views)
+    result = make_eval_step(model, views_per_pass)(params, batch)
+    expected = view_by_view(model, params, batch)
+    np.testing.assert_allclose(result["probabilities"], expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        result["loss"], -np.log(expected[np.arange(3), batch["label"]]), rtol=1e-4
+    )
+
+
+DEVICES = """
+import json, sys
+import jax
+sys.path.insert(0, sys.argv[1])
+import test_steps as room
+from vswin_jax.mesh import default_rules, make_mesh, place_batch, tree_shardings
+from vswin_jax.state import abstract_state, create_state
+from vswin_jax.steps import make_eval_step, make_train_step
+
+model = room.Toy() if sys.argv[2] == "toy" else room.swin()
+optimizer = room.optimizer_for(model)
+options = {"seed": 0, "num_classes": room.CLASSES, "ema_decay": 0.9}
+if sys.argv[2] == "toy":
+    options |= {"mixup_alpha": 0.8, "erasing": 0.5, "accumulate": 2}
+meshes = {"one": make_mesh(devices=jax.devices()[:1]), "fsdp": make_mesh(fsdp=4)}
+if sys.argv[2] == "toy":
+    meshes = {"data": make_mesh()} | meshes
+results = {}
+for name, mesh in meshes.items():
+    params = room.initial_params(model)
+    rules = default_rules(mesh, params)
+    state = create_state(model, optimizer, jax.random.key(0), mesh, rules, params, ema=True)
+    layout = jax.tree.map(lambda leaf: leaf.sharding, state)
+    step = make_train_step(model, optimizer, state_shardings=layout, **options)
+    losses = []
+    for seed in range(3):
+        batch = place_batch(room.batch_of(16, seed=seed), mesh)
+        if name == "data" and not seed:
+            text = step.lower(state, batch).compile().as_text()
+            assert "all-to-all" not in text and "all-gather" not in text, "clips are moved"
+        state, metrics = step(state, batch)
+        losses.append(float(metrics["loss_sum"] / metrics["count"]))
+    assert jax.tree.map(lambda leaf: leaf.sharding, state) == layout, "the layout has changed"
+    if sys.argv[2] == "toy":
+        batch = place_batch(room.batch_of(8, 3), mesh)
+        losses += make_eval_step(model, 2)(state.ema_params, batch)["loss"].tolist()
+    results[name] = losses
+kernel = state.params["head"]["kernel"]
+assert all(shard.data.size * 4 == kernel.size for shard in kernel.addressable_shards)
+print(json.dumps(results))
+"""
+
+
+@pytest.mark.parametrize("model", ["toy", "swin"])
+def test_losses_are_the_same_on_one_and_on_eight_devices(model: str) -> None:
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+    }
+    command = [sys.executable, "-c", DEVICES, os.path.dirname(__file__), model]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout.splitlines()[-1])
+    for layout in results.values():
+        np.testing.assert_allclose(layout, results["one"], rtol=1e-5)

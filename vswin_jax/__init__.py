@@ -1,0 +1,25 @@
+"""Video Swin Transformer in JAX: train, fine-tune, evaluate and run it, at any scale."""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Loaded at first use, so that `import vswin_jax` is fast and no room pulls in another's
+# dependencies. `predict` is both a module (the command) and a function (its `__call__`).
+_LAZY = {
+    "create_model": "vswin_jax.models",
+    "init_params": "vswin_jax.models",
+    "load_weights": "vswin_jax.weights",
+}
+_MODULES = ("predict",)
+
+__all__ = ["create_model", "init_params", "load_weights", "predict"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,159 @@
+"""Attention within windows: one function, several implementations of the same maths.
+
+Every implementation takes the packed projection of all windows, the bias and the region ids, and
+agrees with `xla` in values and in every gradient, that of the bias too.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from vswin_jax.errors import unknown_name
+
+Implementation = Literal["auto", "xla", "chunked"]
+
+# The reference adds -100, not -inf, to the logits between regions (video_swin_facts, 1.1).
+_OTHER_REGION = -100.0
+
+# Window-heads whose float32 logits (392 x 392) stay in the cache of a CPU core together.
+_CHUNK_HEADS = 4
+
+
+def _attend(
+    qkv: jax.Array,
+    bias: jax.Array,
+    regions: jax.Array | None,
+    key: jax.Array | None,
+    drop_rate: float,
+    scale: float,
+) -> jax.Array:
+    """Attention of some windows: `[G, N, 3, h, d]`, `[h, N, N]`, `[G, N]` to `[G, N, h, d]`.
+
+    Logits and softmax are float32. The division by the softmax's sum comes after the product with
+    the values, where it is N times smaller.
+    """
+    query, key_, value = jnp.moveaxis(qkv, (2, 3), (0, 2))
+    query = query * scale
+    logits = jnp.einsum("ghqd,ghkd->ghqk", query, key_, preferred_element_type=jnp.float32)
+    logits = logits + bias
+    if regions is not None:
+        same = regions[:, None, :, None] == regions[:, None, None, :]
+        logits = logits + jnp.where(same, 0.0, _OTHER_REGION)
+    weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
+    total = weights.sum(-1, keepdims=True)
+    if key is not None:
+        kept = jax.random.bernoulli(key, 1.0 - drop_rate, weights.shape)
+        weights = jnp.where(kept, weights / (1.0 - drop_rate), 0.0)
+    out = jnp.einsum(
+        "ghqk,ghkd->ghqd",
+        weights.astype(value.dtype),
+        value,
+        preferred_element_type=jnp.float32,
+    )
+    return jnp.swapaxes(out / total, 1, 2).astype(value.dtype)
+
+
+def _xla(
+    qkv: jax.Array,
+    bias: jax.Array,
+    regions: jax.Array | None,
+    key: jax.Array | None,
+    drop_rate: float,
+    scale: float,
+) -> jax.Array:
+    """All windows at once: the reference implementation."""
+    return _attend(qkv, bias, regions, key, drop_rate, scale)
+
+
+def _chunked(
+    qkv: jax.Array,
+    bias: jax.Array,
+    regions: jax.Array | None,
+    key: jax.Array | None,
+    drop_rate: float,
+    scale: float,
+) -> jax.Array:
+    """One window and a few heads at a time, recomputed in the backward pass.
+
+    Logits are as large as the chip's caches allow, and never stored: on a CPU this is several
+    times faster than writing them to memory, and on every platform it bounds the memory.
+    """
+    windows, tokens, _, heads, dim = qkv.shape
+    size = next(n for n in range(min(_CHUNK_HEADS, heads), 0, -1) if heads % n == 0)
+    groups = heads // size
+    attend = jax.checkpoint(partial(_attend, drop_rate=drop_rate, scale=scale))
+
+    def one_group(group: tuple[jax.Array, jax.Array, jax.Array | None]) -> jax.Array:
+        group_qkv, group_bias, group_keys = group
+
+        def one_window(
+            window: tuple[jax.Array, jax.Array | None, jax.Array | None],
+        ) -> jax.Array:
+            window_qkv, window_regions, window_key = window
+            ids = None if window_regions is None else window_regions[None]
+            return attend(window_qkv[None], group_bias, ids, window_key)[0]
+
+        return jax.lax.map(one_window, (group_qkv, regions, group_keys))
+
+    keys = None if key is None else jax.random.split(key, (groups, windows))
+    if groups == 1:
+        return one_group((qkv, bias, None if keys is None else keys[0]))
+    grouped = jnp.moveaxis(qkv.reshape(windows, tokens, 3, groups, size, dim), 3, 0)
+    out = jax.lax.map(one_group, (grouped, bias.reshape(groups, size, tokens, tokens), keys))
+    return jnp.moveaxis(out, 0, 2).reshape(windows, tokens, heads, dim)
+
+
+IMPLEMENTATIONS: dict[str, Callable[..., jax.Array]] = {"xla": _xla, "chunked": _chunked}
+
+
+def choose(implementation: str) -> str:
+    """The name of the implementation for this platform, where `"auto"` asks for one."""
+    if implementation == "auto":
+        # Over several devices a loop over windows would gather all of them on each.
+        one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
+        return "chunked" if one_cpu else "xla"
+    if implementation not in IMPLEMENTATIONS:
+        raise unknown_name("attention implementation", implementation, ["auto", *IMPLEMENTATIONS])
+    return implementation
+
+
+def window_attention(
+    qkv: jax.Array,
+    bias: jax.Array,
+    region_ids: jax.Array | None,
+    *,
+    scale: float | None = None,
+    implementation: str = "auto",
+    dropout_key: jax.Array | None = None,
+    dropout_rate: float = 0.0,
+) -> jax.Array:
+    """Multi-head attention inside each window.
+
+    Args:
+      qkv: `[B, windows, N, 3, heads, dim]`, float32 or bfloat16.
+      bias: `[heads, N, N]` (query, key), float32.
+      region_ids: `[windows, N]` integers; tokens of different ids do not attend to each other.
+        None where the windows are not shifted.
+      scale: factor on the queries; None is dim ** -0.5.
+      implementation: a name of `IMPLEMENTATIONS`, or `"auto"`.
+      dropout_key: drops attention weights at `dropout_rate` when given.
+
+    Returns:
+      `[B, windows, N, heads, dim]` in the dtype of `qkv`.
+    """
+    batch, windows = qkv.shape[:2]
+    if region_ids is not None:
+        region_ids = jnp.tile(region_ids, (batch, 1))
+    attend = IMPLEMENTATIONS[choose(implementation)]
+    out = attend(
+        qkv.reshape(batch * windows, *qkv.shape[2:]),
+        bias,
+        region_ids,
+        dropout_key,
+        dropout_rate,
+        qkv.shape[-1] ** -0.5 if scale is None else scale,
+    )
+    return out.reshape(batch, windows, *out.shape[1:])

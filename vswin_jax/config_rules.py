@@ -1,0 +1,108 @@
+"""What the fields of a config may hold, checked once before a run begins."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vswin_jax.errors import InputError, unknown_name
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses a finished config that cannot be meant.
+
+    Raises:
+        InputError: naming the field, what it may be and what came.
+    """
+    for path, names in _NAMES.items():
+        value = _field(config, path)
+        if value not in names:
+            raise unknown_name(f"value of config.{path}", str(value), names)
+    for meaning, is_met, paths in _RULES:
+        for path in paths.split():
+            value = _field(config, path)
+            if value is not None and not is_met(value):
+                raise InputError(f"Expected config.{path} to be {meaning} but {value!r} came.")
+    if config.train.batch_size % config.train.accumulate:
+        raise InputError(
+            f"Expected config.train.batch_size ({config.train.batch_size}) to be a multiple of "
+            f"config.train.accumulate ({config.train.accumulate}): change one of them."
+        )
+    if config.init == "scratch" and config.init_from:
+        raise InputError(
+            "config.init is 'scratch' but config.init_from names weights: leave one of them out."
+        )
+
+
+def _field(config: ConfigDict, path: str) -> Any:
+    for name in path.split("."):
+        config = config[name]
+    return config
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value > 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and value > 0
+
+
+_NAMES = {
+    "init": ("pretrained", "scratch"),
+    "model.dtype": ("float32", "bfloat16"),
+    "data.kind": ("files", "moving_shapes"),
+    "data.sampling": ("dense", "uniform"),
+    "optim.groups": ("literal", "intended"),
+    "optim.schedule": ("epoch_cosine", "cosine"),
+    "eval.checkpoint": ("latest", "best"),
+}
+
+_RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    (
+        "1 or more",
+        lambda value: value >= 1,
+        "model.num_classes model.embed_dim data.num_frames data.frame_interval data.resize "
+        "data.size data.prefetch train.batch_size train.accumulate train.keep eval.batch_size "
+        "eval.clips eval.resize eval.views_per_pass",
+    ),
+    (
+        "0 or more",
+        lambda value: value >= 0,
+        "data.threads data.rand_augment.n data.rand_augment.m optim.learning_rate "
+        "optim.weight_decay optim.eps optim.clip_norm optim.backbone_multiplier "
+        "loss.mixup_alpha loss.cutmix_alpha train.max_bad_steps",
+    ),
+    (
+        "from 0 to 1",
+        lambda value: 0 <= value <= 1,
+        "data.flip loss.erasing optim.warmup_ratio",
+    ),
+    (
+        "from 0 to below 1",
+        lambda value: 0 <= value < 1,
+        "model.drop_rate model.attn_drop_rate model.drop_path_rate model.head_dropout_rate "
+        "train.ema_decay loss.label_smoothing optim.b1 optim.b2",
+    ),
+    (
+        "three positive whole sizes (time, height, width)",
+        lambda value: len(value) == 3 and all(map(_is_count, value)),
+        "model.window_size model.patch_size",
+    ),
+    (
+        "positive whole numbers, one a stage",
+        lambda value: len(value) > 0 and all(map(_is_count, value)),
+        "model.depths model.num_heads",
+    ),
+    (
+        "two positive numbers, the smaller one first",
+        lambda value: len(value) == 2 and all(map(_is_number, value)) and value[0] <= value[1],
+        "data.area data.aspect",
+    ),
+    ("1, 3 or 5", lambda value: value in (1, 3, 5), "eval.crops"),
+    (
+        "a number of devices, or -1 for the rest of them",
+        lambda value: value == -1 or value > 0,
+        "mesh.data mesh.fsdp mesh.model",
+    ),
+)

@@ -1,0 +1,134 @@
+"""Reading the lists that name videos and their labels: plain lines, CSV and JSON."""
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from vswin_jax.errors import InputError
+
+PATH_KEYS = ("path", "video", "filename")
+LABEL_KEYS = ("label", "class")
+
+
+class Row(NamedTuple):
+    """One video of a list: its line number, path and label as written, and frames if told."""
+
+    line: int
+    path: str
+    label: str
+    total: int = 0
+
+
+def read_annotations(path: str, kind: str) -> list[Row]:
+    """The rows of an annotation file; `kind` is list, frames, csv or jsonl.
+
+    Raises:
+        InputError: the file is missing or empty, or a line cannot be understood (says which).
+    """
+    text = _read_text(path)
+    readers = {"list": _lines, "frames": _frame_lines, "csv": _csv, "jsonl": _json}
+    rows = readers[kind](text, path)
+    if not rows:
+        raise InputError(f"The annotation file {path!r} lists no videos.")
+    return rows
+
+
+def _read_text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path!r} is not a text file in UTF-8: give a list of videos, or a folder of classes."
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"The annotation file {path!r} cannot be read: {error.strerror}."
+        ) from error
+
+
+def _lines(text: str, path: str) -> list[Row]:
+    """`path label`: the label is the last field, so that paths may have spaces."""
+    rows = []
+    for number, line in _numbered(text):
+        fields = line.rsplit(None, 1)
+        if len(fields) < 2:
+            raise _bad_line(path, number, "`path label`", line)
+        rows.append(Row(number, fields[0].strip(), fields[1]))
+    return rows
+
+
+def _frame_lines(text: str, path: str) -> list[Row]:
+    """`folder frames label`."""
+    rows = []
+    for number, line in _numbered(text):
+        fields = line.rsplit(None, 2)
+        if len(fields) < 3 or not fields[1].isdecimal() or not int(fields[1]):
+            raise _bad_line(path, number, "`folder number-of-frames label`", line)
+        rows.append(Row(number, fields[0].strip(), fields[2], int(fields[1])))
+    return rows
+
+
+def _numbered(text: str) -> Iterable[tuple[int, str]]:
+    lines = enumerate(text.splitlines(), start=1)
+    return ((number, line) for number, line in lines if line.strip())
+
+
+def _csv(text: str, path: str) -> list[Row]:
+    reader = csv.DictReader(text.splitlines())
+    header = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
+    columns = [_find(header, keys) for keys in (PATH_KEYS, LABEL_KEYS)]
+    if None in columns:
+        raise InputError(
+            f"{path!r} must open with a header that has a column {'/'.join(PATH_KEYS)} and a "
+            f"column {'/'.join(LABEL_KEYS)}, but it reads {', '.join(reader.fieldnames or ())!r}."
+        )
+    rows = []
+    for record in reader:
+        values = [(record[header[column]] or "").strip() for column in columns if column]
+        if not all(values):
+            raise _bad_line(path, reader.line_num, "a path and a label", ",".join(values))
+        rows.append(Row(reader.line_num, *values))
+    return rows
+
+
+def _json(text: str, path: str) -> list[Row]:
+    """One object a line, or one array of objects."""
+    if text.lstrip().startswith("["):
+        records = enumerate(_parse(text, path, 1), start=1)
+    else:
+        records = ((number, _parse(line, path, number)) for number, line in _numbered(text))
+    return [_json_row(number, record, path) for number, record in records]
+
+
+def _parse(text: str, path: str, number: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = number + error.lineno - 1
+        raise InputError(f"{path!r}, line {line}: this is not JSON ({error.msg}).") from error
+
+
+def _json_row(number: int, record: Any, path: str) -> Row:
+    fields = record if isinstance(record, dict) else {}
+    keys = [_find(fields, keys) for keys in (PATH_KEYS, LABEL_KEYS)]
+    video, label = (fields.get(key) for key in keys)
+    if isinstance(label, list) and len(label) == 1:
+        label = label[0]
+    usable = isinstance(label, str | int) and not isinstance(label, bool)
+    if not isinstance(video, str) or not usable or not video or label == "":
+        shown = json.dumps(record, ensure_ascii=False)
+        raise _bad_line(path, number, 'an object such as {"path": "a.mp4", "label": 3}', shown)
+    return Row(number, video, str(label))
+
+
+def _find(fields: Mapping[str, Any], keys: Iterable[str]) -> str | None:
+    return next((key for key in keys if key in fields), None)
+
+
+def _bad_line(path: str, number: int, expected: str, line: str) -> InputError:
+    return InputError(
+        f"{os.fspath(path)!r}, line {number}: expected {expected} but it reads {line.strip()!r}."
+    )

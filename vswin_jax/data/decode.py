@@ -1,0 +1,53 @@
+"""The door to every kind of video: a file, a file's bytes, or a folder of frames."""
+
+import os
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+
+from vswin_jax.data.assembly import FrameTransform
+from vswin_jax.data.frames import FrameFolder, FrameReader
+from vswin_jax.data.video_file import VideoFile
+
+
+class Video(Protocol):
+    """What every kind of video offers; a context manager that closes it."""
+
+    name: str
+
+    @property
+    def num_frames(self) -> int:
+        """How many frames there are, exactly."""
+        ...
+
+    def decode(
+        self, indices: Sequence[int] | np.ndarray, transform: FrameTransform | None = None
+    ) -> np.ndarray:
+        """The upright frames at `indices` [T] after `transform`, uint8 RGB [T, H, W, 3]."""
+        ...
+
+    def close(self) -> None:
+        """Give back what is held open."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None: ...
+
+
+def open_video(video: str | os.PathLike[str] | bytes | FrameFolder, name: str = "") -> Video:
+    """Open a video file, its bytes (which errors call `name`), or a folder of frames.
+
+    Raises:
+        InputError: it is missing, not a video, cut short, or has no frames.
+    """
+    if isinstance(video, FrameFolder):
+        return FrameReader(video)
+    return VideoFile(video, name)

@@ -1,0 +1,106 @@
+"""From the labels that a user wrote, numbers or names, to class indices and their names."""
+
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from vswin_jax.errors import InputError
+
+_NUMBER = re.compile(r"-?\d+")
+Where = Callable[[int], str]
+
+
+def resolve_labels(
+    labels: Sequence[str],
+    where: Where,
+    source: str,
+    *,
+    label_names: Sequence[str] | None = None,
+    num_classes: int | None = None,
+    numbers: bool = True,
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Class indices int32 [N] and the name of every class.
+
+    Labels that are all whole numbers are indices, unless `numbers` is False or they are all among
+    the given names; otherwise all are names, whose order is the alphabet's unless `label_names`
+    (the training set's) gives it. `where` names the place of a label for an error.
+
+    Raises:
+        InputError: a number out of range, a name that is not known, classes without a video.
+    """
+    _check_count(label_names, num_classes, source)
+    are_known = label_names is not None and set(labels) <= set(label_names)
+    if numbers and not are_known and all(map(_NUMBER.fullmatch, labels)):
+        return _resolve_numbers(labels, where, source, label_names, num_classes)
+    return _resolve_names(labels, where, source, label_names, num_classes)
+
+
+def _check_count(names: Sequence[str] | None, num_classes: int | None, source: str) -> None:
+    if names is not None and num_classes is not None and len(names) != num_classes:
+        raise InputError(
+            f"The model has {num_classes} classes but {source!r} has {len(names)}: set the number "
+            f"of classes to {len(names)}."
+        )
+
+
+def _resolve_numbers(
+    labels: Sequence[str],
+    where: Where,
+    source: str,
+    label_names: Sequence[str] | None,
+    num_classes: int | None,
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    indices = [int(label) for label in labels]
+    known = num_classes if label_names is None else len(label_names)
+    count = max(indices) + 1 if known is None else known
+    for place, index in enumerate(indices):
+        if not 0 <= index < count:
+            raise InputError(
+                f"{where(place)}: the label must be from 0 to {max(count - 1, 0)} but is {index}."
+            )
+    if known is None:
+        _check_gaps(indices, source)
+    names = tuple(label_names) if label_names is not None else tuple(map(str, range(count)))
+    return np.array(indices, np.int32), names
+
+
+def _check_gaps(indices: Sequence[int], source: str) -> None:
+    present = set(indices)
+    empty = next((index for index in range(len(present)) if index not in present), None)
+    if empty is not None:
+        raise InputError(
+            f"Class {empty} of {source!r} has no videos: labels count from 0 without gaps, "
+            "or say how many classes there are."
+        )
+
+
+def _resolve_names(
+    labels: Sequence[str],
+    where: Where,
+    source: str,
+    label_names: Sequence[str] | None,
+    num_classes: int | None,
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    names = tuple(sorted(set(labels))) if label_names is None else tuple(label_names)
+    if label_names is None:
+        _check_count(names, num_classes, source)
+    index_of = {name: index for index, name in enumerate(names)}
+    unknown = sorted(set(labels) - set(names))
+    if unknown:
+        raise InputError(
+            f"{where(labels.index(unknown[0]))}: {_listed(unknown)} not among the "
+            f"{len(names)} classes of the training set ({_shortened(names)})."
+        )
+    return np.array([index_of[label] for label in labels], np.int32), names
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"class {names[0]!r} is"
+    return f"classes {_shortened(names)} are"
+
+
+def _shortened(names: Sequence[str], most: int = 8) -> str:
+    rest = f", and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + rest

@@ -1,0 +1,165 @@
+"""Where examples come from: a list of files or a folder of classes, with random access."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from vswin_jax.data.annotations import Row, read_annotations
+from vswin_jax.data.folders import holds_frame_folders, read_folder
+from vswin_jax.data.frames import FrameFolder
+from vswin_jax.data.labels import resolve_labels
+from vswin_jax.errors import InputError, unknown_name
+
+KINDS = ("auto", "list", "csv", "jsonl", "folder", "frames")
+# Looking for every file of a bigger list would take minutes on a network disk.
+_CHECKED_AT_OPEN = 10_000
+
+
+@dataclass(frozen=True)
+class Example:
+    """One labelled video.
+
+    video: a path, a file's bytes or a folder of frames; label: the class index; id: the index in
+    the source; name: the path as the user wrote it, for messages and tables.
+    """
+
+    video: str | bytes | FrameFolder
+    label: int
+    id: int
+    name: str
+
+
+class Source(Protocol):
+    """Examples with random access, and the names of their classes in the order of the labels."""
+
+    label_names: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example: ...
+
+
+class VideoSource:
+    """Videos on disk; `paths` are relative to `root` or absolute."""
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        labels: np.ndarray,
+        label_names: tuple[str, ...],
+        root: str,
+        frames: bool,
+    ) -> None:
+        self.label_names = label_names
+        self.labels = labels
+        self._rows = rows
+        self._root = root
+        self._frames = frames
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Example:
+        row = self._rows[index]
+        path = os.path.join(self._root, row.path)
+        video = FrameFolder(path, row.total) if self._frames else path
+        return Example(video, int(self.labels[index]), index, row.path)
+
+
+def open_source(
+    path: str | os.PathLike[str],
+    *,
+    root: str | os.PathLike[str] = "",
+    kind: str = "auto",
+    label_names: Sequence[str] | None = None,
+    num_classes: int | None = None,
+) -> VideoSource:
+    """Open a data set.
+
+    Args:
+        path: a file of `path label` lines (the label is the last field), a .csv with a header
+            (path/video/filename and label/class), .jsonl or .json objects with those keys, a file
+            of `folder frames label` lines, or a folder with a sub-folder of videos, or of folders
+            of images, per class.
+        root: what paths in a file are relative to; empty is the file's own folder.
+        kind: one of `KINDS`; `frames` are extracted frames, in a list or in folders.
+        label_names: the training set's, when this is the evaluation set of a model.
+        num_classes: how many classes the model has.
+
+    Raises:
+        InputError: something is missing, empty, or not as expected; it says what and where.
+    """
+    path, root = os.fspath(path), os.fspath(root)
+    if kind not in KINDS:
+        raise unknown_name("data format", kind, KINDS)
+    if not os.path.exists(path):
+        raise InputError(f"There is no annotation file or folder of videos at {path!r}.")
+    kind = _detect(path, root) if kind == "auto" else kind
+    if os.path.isdir(path):
+        return _open_folder(path, kind, label_names, num_classes)
+    return _open_list(path, root, kind, label_names, num_classes)
+
+
+def _detect(path: str, root: str) -> str:
+    if os.path.isdir(path):
+        return "frames" if holds_frame_folders(path) else "folder"
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix in (".csv", ".json", ".jsonl"):
+        return "csv" if suffix == ".csv" else "jsonl"
+    first = read_annotations(path, "list")[0]
+    folder, *total = first.path.rsplit(None, 1)
+    is_folder = os.path.isdir(os.path.join(_base(path, root), folder))
+    return "frames" if is_folder and total and total[0].isdecimal() else "list"
+
+
+def _open_folder(
+    path: str, kind: str, label_names: Sequence[str] | None, num_classes: int | None
+) -> VideoSource:
+    if kind not in ("folder", "frames"):
+        raise InputError(f"{path!r} is a folder, so the data format cannot be {kind!r}.")
+    rows = read_folder(path, frames=kind == "frames")
+    labels, names = resolve_labels(
+        [row.label for row in rows],
+        lambda _: f"The folder {path!r}",
+        path,
+        label_names=label_names,
+        num_classes=num_classes,
+        numbers=False,
+    )
+    return VideoSource(rows, labels, names, path, kind == "frames")
+
+
+def _open_list(
+    path: str, root: str, kind: str, label_names: Sequence[str] | None, num_classes: int | None
+) -> VideoSource:
+    if kind == "folder":
+        raise InputError(f"{path!r} is a file, so the data format cannot be 'folder'.")
+    rows = read_annotations(path, kind)
+    labels, names = resolve_labels(
+        [row.label for row in rows],
+        lambda index: f"{path!r}, line {rows[index].line}",
+        path,
+        label_names=label_names,
+        num_classes=num_classes,
+    )
+    base = _base(path, root)
+    if len(rows) <= _CHECKED_AT_OPEN:
+        _check_files(rows, base, path)
+    return VideoSource(rows, labels, names, base, kind == "frames")
+
+
+def _base(path: str, root: str) -> str:
+    return root or os.path.dirname(path)
+
+
+def _check_files(rows: Sequence[Row], root: str, path: str) -> None:
+    missing = [row for row in rows if not os.path.exists(os.path.join(root, row.path))]
+    if missing:
+        count = f" ({len(missing)} of {len(rows)} are missing)" if len(missing) > 1 else ""
+        raise InputError(
+            f"{path!r}, line {missing[0].line}: there is no {missing[0].path!r} in "
+            f"{root or '.'!r}{count}; correct the list or the root of its paths."
+        )

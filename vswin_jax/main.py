@@ -1,0 +1,232 @@
+"""Trains or evaluates what a config describes: `python -m vswin_jax.main --help`."""
+
+import contextlib
+import functools
+import json
+import logging
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from vswin_jax import command_line, config_rules, models, parts, report
+from vswin_jax.data.clips import ClipSpec
+from vswin_jax.data.sources import Source
+from vswin_jax.errors import InputError
+from vswin_jax.evaluate import Evaluation, evaluate
+from vswin_jax.mesh import BATCH_AXES, make_mesh, place_batch
+from vswin_jax.steps import make_eval_step
+from vswin_jax.train import Trained, train
+
+log = logging.getLogger("vswin_jax")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """The command line; the exit status is 0, 2 for a wrong input, 128 + n after signal n."""
+    try:
+        asked = command_line.parse(arguments)
+        if asked is None:
+            print(command_line.USAGE, end="")
+            return 0
+        config_rules.check(asked.config)
+        with _log_to_stderr():
+            start = train_and_evaluate if asked.mode == "train" else evaluate_only
+            return start(asked.config, Path(asked.workdir))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def train_and_evaluate(config: ConfigDict, workdir: Path) -> int:
+    """Trains to the end, then scores the held-out videos and draws the results."""
+    load = None if parts.has_checkpoint(workdir) else parts.starting_weights(config)
+    training = parts.open_split(config, workdir, "train")
+    held_out = parts.open_split(config, workdir, "eval", training.label_names)
+    model = parts.build_model(config, len(training.label_names))
+    mesh = make_mesh(**config.mesh)
+    spec = parts.clip_spec(config)
+    # During training one centred clip a video has to do, as in the reference.
+    quick = replace(spec, clips=1, crops=1, eval_resize=config.data.resize)
+    score_quickly = make_score(config, model, mesh, held_out, quick)
+    last: Evaluation | None = None
+
+    def evaluate_quickly(params: Any) -> Mapping[str, float]:
+        nonlocal last
+        last = score_quickly(params)
+        return last.summary()
+
+    result = train(
+        config,
+        workdir,
+        functools.partial(_train_batches, config, workdir, training, spec),
+        model=model,
+        num_examples=len(training),
+        initial_params=(lambda: load(model)) if load else None,
+        evaluate=evaluate_quickly,
+        metadata={"config": config.to_dict(), "label_names": list(training.label_names)},
+        mesh=mesh,
+    )
+    if result.stopped_by is not None:
+        return _say_stopped(result)
+    if result.was_finished and report.scored_step(workdir) == result.step:
+        _say(f"This run is finished: all {result.step} steps are done, see {workdir}.")
+        return 0
+    if last is None or quick != spec:
+        last = make_score(config, model, mesh, held_out, spec)(result.params)
+    _report(config, workdir, last, held_out, spec, result.step)
+    return 0
+
+
+def evaluate_only(config: ConfigDict, workdir: Path) -> int:
+    """Scores the held-out videos with the workdir's checkpoint, or else with init_from's weights.
+
+    Raises:
+        InputError: neither is there, or it is of another model.
+    """
+    weights = parts.weights_to_evaluate(config, workdir)
+    held_out = parts.open_split(config, workdir, "eval", weights.label_names)
+    model = parts.build_model(config, len(held_out.label_names))
+    mesh = make_mesh(**config.mesh)
+    params = jax.device_put(weights.load(model), NamedSharding(mesh, PartitionSpec()))
+    spec = parts.clip_spec(config)
+    score = make_score(config, model, mesh, held_out, spec)
+    _report(config, workdir, score(params), held_out, spec, weights.step)
+    return 0
+
+
+def make_score(
+    config: ConfigDict, model: models.SwinTransformer3D, mesh: Mesh, source: Source, spec: ClipSpec
+) -> Callable[[Any], Evaluation]:
+    """The function from parameters to the evaluation of all of `source`; it compiles once."""
+    step = make_eval_step(model, config.eval.views_per_pass)
+    # Padding makes every batch size exact, so it may as well divide over the devices.
+    devices = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    batch_size = math.ceil(config.eval.batch_size / devices) * devices
+    pipeline = _pipeline()
+
+    def score(params: Any) -> Evaluation:
+        batches = pipeline.eval_batches(
+            source, spec, batch_size=batch_size, **_reading(config, pipeline)
+        )
+        place = functools.partial(place_batch, mesh=mesh)
+        return evaluate(step, params, batches, num_examples=len(source), place=place)
+
+    return score
+
+
+def _train_batches(
+    config: ConfigDict, workdir: Path, source: Source, spec: ClipSpec, start_step: int
+) -> Iterator[Mapping[str, np.ndarray]]:
+    # Called when the workdir's checkpoint, if any, is known to be of this config's model.
+    if jax.process_index() == 0:
+        _write_json(workdir / "config.json", config.to_dict())
+    pipeline = _pipeline()
+    return pipeline.train_batches(
+        source,
+        spec,
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        start_step=start_step,
+        **_reading(config, pipeline),
+    )
+
+
+def _pipeline() -> ModuleType:
+    # Importing TensorFlow takes seconds, which a wrong argument should not have to wait for.
+    with _silent_import():
+        from vswin_jax.data import pipeline
+    return pipeline
+
+
+@contextlib.contextmanager
+def _silent_import() -> Iterator[None]:
+    """Hides what TensorFlow's C++ writes to stderr while it loads; it has no switch for that."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+def _reading(config: ConfigDict, pipeline: ModuleType) -> dict[str, int]:
+    return {
+        "process_index": jax.process_index(),
+        "process_count": jax.process_count(),
+        "threads": config.data.threads or pipeline.AUTOTUNE,
+        "prefetch": config.data.prefetch,
+    }
+
+
+def _report(
+    config: ConfigDict,
+    workdir: Path,
+    evaluation: Evaluation,
+    source: Source,
+    spec: ClipSpec,
+    step: int | None,
+) -> None:
+    if jax.process_index() != 0:
+        return
+    directory = workdir / "evaluation"
+    names = [source[index].name for index in range(len(source))]
+    report.draw_predictions(directory / "predictions.png", evaluation, source, spec)
+    if (workdir / "metrics.jsonl").exists():
+        report.draw_training(workdir)
+    extra = {"step": step, "views": f"{spec.clips}x{spec.crops}", "config": config.name}
+    evaluation.save(directory, names, source.label_names, extra)
+    _say(f"{report.describe(config.name, evaluation, spec)}; see {directory}")
+
+
+def _say_stopped(result: Trained) -> int:
+    number = result.stopped_by or 0
+    name = signal.Signals(number).name
+    _say(
+        f"{name} stopped this run after step {result.step} of {result.total_steps}, which is "
+        f"saved: the same command goes on from there."
+    )
+    return 128 + number
+
+
+def _say(text: str) -> None:
+    if jax.process_index() == 0:
+        print(text, flush=True)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def _log_to_stderr() -> Iterator[None]:
+    """Shows the project's own log, with the time; the libraries keep theirs to warnings."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = True
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,14 @@
+"""Video Swin Transformer in Flax Linen."""
+
+from vswin_jax.models.swin3d import SwinTransformer3D, init_params, is_frozen
+from vswin_jax.models.variants import OVERRIDES, VARIANTS, Variant, create_model
+
+__all__ = [
+    "OVERRIDES",
+    "VARIANTS",
+    "SwinTransformer3D",
+    "Variant",
+    "create_model",
+    "init_params",
+    "is_frozen",
+]

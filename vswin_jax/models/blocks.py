@@ -1,0 +1,213 @@
+"""The pieces of Video Swin: patch embedding, attention block, patch merging.
+
+Source: Video Swin Transformer, section 3, and the reference's `swin_transformer.py`. Parameters
+are float32 whatever the compute dtype; LayerNorm statistics are float32.
+"""
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
+
+from vswin_jax.attention import (
+    Size,
+    WindowGeometry,
+    relative_position_bias,
+    table_rows,
+    window_attention,
+)
+
+# The reference truncates at +-2, a hundred deviations away: a plain normal. It suits widths of 96
+# and more; in a narrow model every branch starts so near to linear that training from scratch
+# stalls, and a variance of 1/fan-in does not.
+KERNEL_INITS = {
+    "reference": nn.initializers.normal(0.02),
+    "lecun": nn.initializers.lecun_normal(),
+}
+
+
+@dataclass(frozen=True)
+class BlockSettings:
+    """What all blocks of a model share; see `SwinTransformer3D` for each."""
+
+    window_size: Size
+    mlp_ratio: float
+    qkv_bias: bool
+    qk_scale: float | None
+    drop_rate: float
+    attn_drop_rate: float
+    relative_position: str
+    attention: str
+    kernel_init: str
+    dtype: jnp.dtype
+
+    def dense(self, features: int, name: str, use_bias: bool = True) -> nn.Dense:
+        """A linear layer with the model's initialisation and compute dtype."""
+        kernel_init = KERNEL_INITS[self.kernel_init]
+        return nn.Dense(
+            features, use_bias=use_bias, kernel_init=kernel_init, dtype=self.dtype, name=name
+        )
+
+
+def layer_norm(dtype: jnp.dtype, name: str) -> nn.LayerNorm:
+    """LayerNorm with PyTorch's epsilon (Flax's default differs) and a two-pass variance."""
+    return nn.LayerNorm(epsilon=1e-5, dtype=dtype, use_fast_variance=False, name=name)
+
+
+def _torch_conv_init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+    """PyTorch's default for a convolution, uniform in +-1/sqrt(fan in)."""
+    bound = 1 / math.sqrt(math.prod(shape[:-1]))
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: drops the whole branch of a clip, and scales up the branches kept."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """`[B, ...]` to the same; each of the B clips is drawn on its own."""
+        if not train or self.rate == 0.0:
+            return x
+        shape = (x.shape[0],) + (1,) * (x.ndim - 1)
+        kept = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, shape)
+        return jnp.where(kept, x / (1.0 - self.rate), 0).astype(x.dtype)
+
+
+class Projection(nn.Module):
+    """The patch embedding's convolution, whose kernel is its stride: one matrix product."""
+
+    features: int
+    patch_size: Size
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, clips: jax.Array) -> jax.Array:
+        """`[B, T, H, W, c]`, whole patches, to `[B, D, H', W', features]`."""
+        batch, *extent, channels = clips.shape
+        shape = (*self.patch_size, channels, self.features)
+        kernel = self.param("kernel", _torch_conv_init, shape, jnp.float32)
+        # The bias has the bound of the kernel's fan in, not of its own shape.
+        bound = 1 / math.sqrt(math.prod(shape[:-1]))
+        bias = self.param(
+            "bias",
+            lambda key: jax.random.uniform(key, (self.features,), jnp.float32, -bound, bound),
+        )
+        clips, kernel, bias = promote_dtype(clips, kernel, bias, dtype=self.dtype)
+        (nd, nh, nw), (pd, ph, pw) = map(int.__floordiv__, extent, self.patch_size), self.patch_size
+        patches = clips.reshape(batch, nd, pd, nh, ph, nw, pw, channels)
+        patches = patches.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(batch, nd, nh, nw, -1)
+        return patches @ kernel.reshape(-1, self.features) + bias
+
+
+class PatchEmbed(nn.Module):
+    """Cuts a clip into patches and embeds each; zero-pads the end of each axis to whole ones."""
+
+    features: int
+    patch_size: Size
+    normalize: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, clips: jax.Array) -> jax.Array:
+        """`[B, T, H, W, 3]` to `[B, D, H', W', features]`."""
+        extent = clips.shape[1:4]
+        growth = [(0, -size % patch) for size, patch in zip(extent, self.patch_size, strict=True)]
+        if any(after for _, after in growth):
+            clips = jnp.pad(clips, [(0, 0), *growth, (0, 0)])
+        x = Projection(self.features, self.patch_size, self.dtype, name="proj")(clips)
+        return layer_norm(self.dtype, "norm")(x) if self.normalize else x
+
+
+class WindowAttention(nn.Module):
+    """Multi-head self-attention in windows, with a learned relative position bias."""
+
+    num_heads: int
+    settings: BlockSettings
+
+    @nn.compact
+    def __call__(self, windows: jax.Array, geometry: WindowGeometry, train: bool) -> jax.Array:
+        """`[B, windows, N, C]` to the same."""
+        settings, channels = self.settings, windows.shape[-1]
+        table = self.param(
+            "relative_position_bias_table",
+            KERNEL_INITS["reference"],
+            (table_rows(settings.window_size), self.num_heads),
+            jnp.float32,
+        )
+        qkv = settings.dense(3 * channels, "qkv", settings.qkv_bias)(windows)
+        drops = train and settings.attn_drop_rate > 0
+        out = window_attention(
+            qkv.reshape(*windows.shape[:3], 3, self.num_heads, channels // self.num_heads),
+            relative_position_bias(table, geometry, settings.relative_position),
+            geometry.region_ids,
+            scale=settings.qk_scale,
+            implementation=settings.attention,
+            dropout_key=self.make_rng("dropout") if drops else None,
+            dropout_rate=settings.attn_drop_rate,
+        )
+        out = settings.dense(channels, "proj")(out.reshape(windows.shape))
+        return nn.Dropout(settings.drop_rate)(out, deterministic=not train)
+
+
+class Mlp(nn.Module):
+    """Two dense layers with an exact GELU between them."""
+
+    settings: BlockSettings
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """`[..., C]` to the same."""
+        settings, channels = self.settings, x.shape[-1]
+        dropout = nn.Dropout(settings.drop_rate, deterministic=not train)
+        x = settings.dense(int(channels * settings.mlp_ratio), "fc1")(x)
+        x = dropout(nn.gelu(x, approximate=False))
+        return dropout(settings.dense(channels, "fc2")(x))
+
+
+class SwinBlock(nn.Module):
+    """Attention in (shifted) windows and an MLP, each a residual branch behind a LayerNorm."""
+
+    num_heads: int
+    shift_size: Size
+    drop_path_rate: float
+    settings: BlockSettings
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """`[B, D, H, W, C]` to the same.
+
+        Padding to whole windows comes after the norm, as in the reference: padded tokens have
+        the query, key and value of the projection's bias, and are attended to.
+        """
+        settings = self.settings
+        geometry = WindowGeometry.create(x.shape[1:4], settings.window_size, self.shift_size)
+        attention = WindowAttention(self.num_heads, settings, name="attn")
+        windows = geometry.partition(layer_norm(settings.dtype, "norm1")(x))
+        branch = geometry.merge(attention(windows, geometry, train))
+        x = x + DropPath(self.drop_path_rate, name="drop_path1")(branch, train)
+        branch = Mlp(settings, name="mlp")(layer_norm(settings.dtype, "norm2")(x), train)
+        return x + DropPath(self.drop_path_rate, name="drop_path2")(branch, train)
+
+
+class PatchMerging(nn.Module):
+    """Joins 2 x 2 neighbours in space and halves the channels; time is untouched."""
+
+    settings: BlockSettings
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, D, H, W, C]` to `[B, D, ceil(H/2), ceil(W/2), 2C]`."""
+        batch, depth, height, width, channels = x.shape
+        if height % 2 or width % 2:
+            x = jnp.pad(x, [(0, 0), (0, 0), (0, height % 2), (0, width % 2), (0, 0)])
+        height, width = x.shape[2] // 2, x.shape[3] // 2
+        x = x.reshape(batch, depth, height, 2, width, 2, channels)
+        # The reference's order of the four: height varies fastest.
+        x = x.transpose(0, 1, 2, 4, 5, 3, 6).reshape(batch, depth, height, width, 4 * channels)
+        x = layer_norm(self.settings.dtype, "norm")(x)
+        return self.settings.dense(2 * channels, "reduction", use_bias=False)(x)

@@ -1,0 +1,191 @@
+"""From a config to the parts of a run: its data, its clips, its model and its first weights."""
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental.multihost_utils import sync_global_devices
+from ml_collections import ConfigDict
+
+from vswin_jax import checkpoint, models
+from vswin_jax.data.clips import ClipSpec
+from vswin_jax.data.moving_shapes import write_moving_shapes
+from vswin_jax.data.sources import Source, open_source
+from vswin_jax.errors import InputError
+from vswin_jax.weights import load_weights
+
+
+def clip_spec(config: ConfigDict) -> ClipSpec:
+    """How the config cuts clips, with its test views."""
+    data, views = config.data, config.eval
+    return ClipSpec(
+        num_frames=data.num_frames,
+        frame_interval=data.frame_interval,
+        sampling=data.sampling,
+        resize=data.resize,
+        size=data.size,
+        area=tuple(data.area),
+        aspect=tuple(data.aspect),
+        flip=data.flip,
+        clips=views.clips,
+        crops=views.crops,
+        eval_resize=views.resize,
+        repeat_first_frame=data.repeat_first_frame,
+        rand_augment_n=data.rand_augment.n,
+        rand_augment_m=data.rand_augment.m,
+    )
+
+
+def build_model(config: ConfigDict, num_classes: int) -> models.SwinTransformer3D:
+    """The config's model; fields that are None keep the variant's own values."""
+    settings = {**config.model, "num_classes": num_classes}
+    return models.create_model(settings.pop("name"), **settings)
+
+
+def open_split(
+    config: ConfigDict,
+    workdir: str | os.PathLike,
+    split: str,
+    label_names: Sequence[str] | None = None,
+) -> Source:
+    """The videos of "train" or "eval"; moving_shapes are written first if they are not there.
+
+    `label_names` are those of the training set, which evaluation must share.
+
+    Raises:
+        InputError: nothing set, nothing there, or no data that can be understood.
+    """
+    names = label_names or _label_names(config.data.label_names)
+    if config.data.kind == "moving_shapes":
+        folder = "train" if split == "train" else "test"
+        return open_source(str(_moving_shapes(config, workdir) / folder), label_names=names)
+    path = config.data[split]
+    if not path:
+        raise InputError(
+            f"Expected the {split} videos but config.data.{split} is unset: give an annotation "
+            f"file or a folder with a sub-folder for each class, as --config.data.{split}=PATH."
+        )
+    return open_source(
+        path,
+        root=config.data.root,
+        kind=config.data.format,
+        label_names=names,
+        num_classes=config.model.num_classes,
+    )
+
+
+def _label_names(path: str) -> tuple[str, ...] | None:
+    if not path:
+        return None
+    if not os.path.isfile(path):
+        raise InputError(
+            f"Expected a text file with one class name a line but config.data.label_names is "
+            f"{path!r}, which is no file: correct the path, or leave it out."
+        )
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def _moving_shapes(config: ConfigDict, workdir: str | os.PathLike) -> Path:
+    directory = Path(config.data.root or Path(workdir) / "moving_shapes")
+    if jax.process_index() == 0:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        write_moving_shapes(directory, **config.data.shapes)
+    sync_global_devices("moving_shapes is written")
+    return directory
+
+
+def starting_weights(config: ConfigDict) -> Callable[[models.SwinTransformer3D], Any] | None:
+    """What loads the weights that the config starts from into a model; None for random weights.
+
+    Raises:
+        InputError: at once, when init says "pretrained" and init_from does not name what is there.
+    """
+    if config.init == "scratch":
+        return None
+    if not config.init_from or not os.path.exists(config.init_from):
+        raise InputError(_missing_weights(config))
+    return lambda model: load_weights(config.init_from, model)["params"]
+
+
+def _missing_weights(config: ConfigDict) -> str:
+    what = f"is {config.init_from!r}, where nothing is" if config.init_from else "is unset"
+    published = ""
+    if config.init_published:
+        published = f" (the recipe's are {config.init_published}, converted to .safetensors)"
+    return (
+        f"This run starts from pretrained weights but config.init_from {what}: give them as "
+        f"--config.init_from=PATH{published}, or say --config.init=scratch to train from random "
+        f"weights."
+    )
+
+
+def has_checkpoint(workdir: str | os.PathLike) -> bool:
+    """Whether a run in `workdir` has saved anything."""
+    return bool(_saved_steps(workdir))
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Trained parameters: `load(model)` gives them, checked against the model.
+
+    label_names and step are None for a file of weights, which does not say.
+    """
+
+    load: Callable[[models.SwinTransformer3D], Any]
+    label_names: tuple[str, ...] | None = None
+    step: int | None = None
+
+
+def weights_to_evaluate(config: ConfigDict, workdir: str | os.PathLike) -> Weights:
+    """Those of the run in `workdir`, or where it has none those of `config.init_from`.
+
+    `config.eval.checkpoint` says whether the latest or the best step of the workdir counts.
+
+    Raises:
+        InputError: neither is there; later, from `load`, they are of another model.
+    """
+    steps = _saved_steps(workdir)
+    path = config.init_from
+    if steps:
+        path = Path(workdir) / "checkpoints"
+        path = path / str(max(steps)) if config.eval.checkpoint == "latest" else path
+    elif not path or not os.path.exists(path):
+        raise InputError(
+            f"Expected a checkpoint to evaluate but {str(workdir)!r} has none: train first, or "
+            f"give weights as --config.init_from=PATH."
+        )
+    if os.path.isfile(path):
+        return Weights(functools.partial(_complete, path))
+    params, metadata = checkpoint.load_for_inference(path)
+    load = functools.partial(_matched, params)
+    return Weights(load, tuple(metadata["label_names"]), metadata["step"])
+
+
+def _complete(path: str, model: models.SwinTransformer3D) -> Any:
+    params = load_weights(path, model)["params"]
+    fresh = models.init_params(model, jax.random.key(0))
+    # `load_weights` starts a head that the file lacks, which is for fine-tuning.
+    if np.array_equal(params["head"]["kernel"], fresh["head"]["kernel"]):
+        raise InputError(
+            f"Expected trained weights to evaluate but {path!r} has no head of "
+            f"{model.num_classes} classes: train it first, or correct config.model.num_classes."
+        )
+    return params
+
+
+def _matched(params: Any, model: models.SwinTransformer3D) -> Any:
+    shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))
+    checkpoint.check_matches(params, shapes)
+    return params
+
+
+def _saved_steps(workdir: str | os.PathLike) -> list[int]:
+    # A step's directory gets its plain number for a name when it is complete.
+    directory = Path(workdir) / "checkpoints"
+    return [int(child.name) for child in directory.glob("*") if child.name.isdigit()]

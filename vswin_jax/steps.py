@@ -1,0 +1,223 @@
+"""The training step and the evaluation step: pure functions of a state and a batch.
+
+All randomness of a training step is a function of (seed, step), so a resumed run draws what an
+unbroken one would have drawn.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from vswin_jax.errors import InputError
+from vswin_jax.losses import cross_entropy, mix, random_erasing, smooth_labels
+from vswin_jax.metrics import batch_sums
+from vswin_jax.optim import keep_if
+from vswin_jax.state import TrainState
+
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+EvalStep = Callable[[Any, Batch], dict[str, jax.Array]]
+
+
+class _Inputs(NamedTuple):
+    """What the model and the loss see of a (micro-)batch; all leading axes are [B]."""
+
+    clips: jax.Array
+    targets: jax.Array
+    label: jax.Array
+    mask: jax.Array
+
+
+def preprocess(
+    video: jax.Array, flip: jax.Array, dtype: jax.typing.DTypeLike = jnp.float32
+) -> jax.Array:
+    """Flip where asked and normalise: uint8 [B, T, H, W, 3], bool [B] -> `dtype` [B, T, H, W, 3].
+
+    `(x - mean) * (1 / std)` on values 0 to 255 (reference facts, section 5.2).
+    """
+    video = jnp.where(flip[:, None, None, None, None], video[:, :, :, ::-1], video)
+    scale = 1.0 / jnp.asarray(PIXEL_STD, jnp.float32)
+    return ((video.astype(jnp.float32) - jnp.asarray(PIXEL_MEAN, jnp.float32)) * scale).astype(
+        dtype
+    )
+
+
+def make_train_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformationExtraArgs,
+    *,
+    seed: int,
+    num_classes: int,
+    label_smoothing: float = 0.0,
+    mixup_alpha: float = 0.0,
+    cutmix_alpha: float = 0.0,
+    erasing: float = 0.0,
+    ema_decay: float = 0.0,
+    accumulate: int = 1,
+    state_shardings: TrainState | None = None,
+) -> TrainStep:
+    """The compiled (state, batch) -> (state, metrics); it consumes (donates) the state.
+
+    `batch` has video uint8 [B, 1, T, H, W, 3], label int32 [B], mask float32 [B] and flip bool
+    [B]. Clips are erased and mixed as a whole batch, then split into `accumulate` micro-batches
+    whose gradients add up to those of the whole batch. The metrics are scalars on the device:
+    `batch_sums` of the batch, and learning_rate, grad_norm, skipped_total and skipped_in_a_row of
+    the optimizer. `state_shardings` pins the layout of the new state to that of the old one.
+
+    Raises:
+      InputError: when first called with a batch that does not divide by `accumulate`.
+    """
+    prepare = functools.partial(
+        _prepare,
+        num_classes=num_classes,
+        label_smoothing=label_smoothing,
+        mixup_alpha=mixup_alpha,
+        cutmix_alpha=cutmix_alpha,
+        erasing=erasing,
+    )
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        augment_key, dropout_key = jax.random.split(key)
+        inputs = prepare(augment_key, batch)
+        grads, sums = _gradients(model, state.params, inputs, dropout_key, accumulate)
+        state = _apply(optimizer, state, grads, ema_decay)
+        return state, sums | _optimizer_metrics(state.opt_state)
+
+    shardings = None if state_shardings is None else (state_shardings, None)
+    return jax.jit(train_step, donate_argnums=0, out_shardings=shardings)
+
+
+def _prepare(
+    key: jax.Array,
+    batch: Batch,
+    *,
+    num_classes: int,
+    label_smoothing: float,
+    mixup_alpha: float,
+    cutmix_alpha: float,
+    erasing: float,
+) -> _Inputs:
+    erase_key, mix_key = jax.random.split(key)
+    clips = preprocess(batch["video"][:, 0], batch["flip"])
+    targets = smooth_labels(batch["label"], num_classes, label_smoothing)
+    if erasing:
+        clips = random_erasing(erase_key, clips, erasing)
+    alphas = {"mixup_alpha": mixup_alpha, "cutmix_alpha": cutmix_alpha}
+    clips, targets = mix(mix_key, clips, targets, batch["mask"], **alphas)
+    return _Inputs(clips, targets, batch["label"], batch["mask"])
+
+
+def _gradients(
+    model: nn.Module, params: Any, inputs: _Inputs, key: jax.Array, accumulate: int
+) -> tuple[Any, Metrics]:
+    """Gradients of the mean loss over all real rows, and the sums of the metrics."""
+    count = jnp.maximum(jnp.sum(inputs.mask), 1.0)
+
+    def loss(params: Any, micro: _Inputs, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        logits = model.apply({"params": params}, micro.clips, train=True, rngs={"dropout": key})
+        losses = cross_entropy(logits, micro.targets)
+        sums = batch_sums(losses, logits, micro.label, micro.mask)
+        return sums["loss_sum"] / count, sums
+
+    gradient = jax.grad(loss, has_aux=True)
+    if accumulate == 1:
+        return gradient(params, inputs, key)
+
+    def add(total: Any, piece: tuple[_Inputs, jax.Array]) -> tuple[Any, None]:
+        micro, index = piece
+        part = gradient(params, micro, jax.random.fold_in(key, index))
+        return jax.tree.map(jnp.add, total, part), None
+
+    pieces = (_split(inputs, accumulate), jnp.arange(accumulate))
+    first = jax.tree.map(lambda piece: piece[0], pieces)
+    shapes = jax.eval_shape(gradient, params, first[0], key)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return jax.lax.scan(add, zeros, pieces)[0]
+
+
+def _split(inputs: _Inputs, parts: int) -> _Inputs:
+    """[B, ...] -> [parts, B / parts, ...], strided: each device splits the rows that it holds."""
+    rows = inputs.label.shape[0]
+    if rows % parts:
+        raise InputError(
+            f"A batch of {rows} does not split into {parts} equal micro-batches: make the batch "
+            f"size a multiple of train.accumulate."
+        )
+    return jax.tree.map(
+        lambda leaf: leaf.reshape(rows // parts, parts, *leaf.shape[1:]).swapaxes(0, 1), inputs
+    )
+
+
+def _apply(
+    optimizer: optax.GradientTransformationExtraArgs,
+    state: TrainState,
+    grads: Any,
+    ema_decay: float,
+) -> TrainState:
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, step=state.step)
+    params = optax.apply_updates(state.params, updates)
+    ema_params = state.ema_params
+    if ema_params is not None:
+        averaged = optax.incremental_update(params, ema_params, 1.0 - ema_decay)
+        ema_params = keep_if(opt_state.skipped_in_a_row == 0, averaged, ema_params)
+    return TrainState(state.step + 1, params, ema_params, opt_state)
+
+
+def _optimizer_metrics(opt_state: Any) -> Metrics:
+    names = ("learning_rate", "grad_norm", "skipped_total", "skipped_in_a_row")
+    return {name: getattr(opt_state, name) for name in names}
+
+
+def make_eval_step(model: nn.Module, views_per_pass: int = 1) -> EvalStep:
+    """The compiled (params, batch) -> {"probabilities": float32 [B, K], "loss": float32 [B]}.
+
+    `batch` has video uint8 [B, V, T, H, W, 3], label int32 [B] and flip bool [B]. Probabilities
+    are the mean over the views of each view's softmax (reference facts, section 5.3), the loss
+    is the cross entropy of that mean. At most `views_per_pass` views of a video go through the
+    model at once; any V works. Padded rows are computed like others: the caller masks them.
+    """
+
+    def eval_step(params: Any, batch: Batch) -> dict[str, jax.Array]:
+        views = batch["video"].shape[1]
+        classify = functools.partial(_view_log_probabilities, model, params, batch["flip"])
+        grouped = jax.lax.map(classify, _group_views(batch["video"], views_per_pass))
+        groups, rows, size, classes = grouped.shape
+        by_row = grouped.swapaxes(0, 1).reshape(rows, groups * size, classes)[:, :views]
+        log_mean = jax.nn.logsumexp(by_row, axis=1) - jnp.log(jnp.float32(views))
+        own = jnp.take_along_axis(log_mean, batch["label"][:, None], axis=1, mode="clip")
+        return {"probabilities": jnp.mean(jnp.exp(by_row), axis=1), "loss": -own[:, 0]}
+
+    return jax.jit(eval_step)
+
+
+def _group_views(video: jax.Array, views_per_pass: int) -> jax.Array:
+    """[B, V, ...] -> [groups, B, views of a group, ...]; the last view is repeated to fill up.
+
+    The groups are evened out, so that 12 views in passes of up to 5 are three times 4.
+    """
+    views = video.shape[1]
+    groups = -(-views // views_per_pass)
+    size = -(-views // groups)
+    order = jnp.minimum(jnp.arange(groups * size), views - 1)
+    filled = video if groups * size == views else video[:, order]
+    return filled.reshape(video.shape[0], groups, size, *video.shape[2:]).swapaxes(0, 1)
+
+
+def _view_log_probabilities(
+    model: nn.Module, params: Any, flip: jax.Array, video: jax.Array
+) -> jax.Array:
+    """[B, n, T, H, W, 3] -> log softmax float32 [B, n, K]."""
+    rows, size = video.shape[:2]
+    clips = preprocess(video.reshape(rows * size, *video.shape[2:]), jnp.repeat(flip, size))
+    logits = model.apply({"params": params}, clips, train=False).astype(jnp.float32)
+    return jax.nn.log_softmax(logits).reshape(rows, size, -1)

@@ -1,0 +1,217 @@
+"""What a run tells the world: a log line per report, `metrics.jsonl`, and TensorBoard.
+
+CLU, and TensorFlow under it, are imported only when they are used; without them the log and
+`metrics.jsonl` remain. In a run of many processes only the first one writes.
+"""
+
+import contextlib
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+log = logging.getLogger("vswin_jax")
+
+
+class MetricsFile:
+    """`metrics.jsonl`: one JSON object per line, floats written so that they read back exactly.
+
+    A value that is not finite is written as the string "nan", "inf" or "-inf" (which `float`
+    reads), because JSON has no number for it.
+    """
+
+    def __init__(self, path: Path, start_step: int = 0) -> None:
+        """Opens `path` and drops what a run that is resumed at `start_step` will write again."""
+        _truncate(path, start_step)
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, kind: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Appends a line and hands it to the operating system, so that a kill cannot lose it."""
+        values = {name: _json_number(value) for name, value in metrics.items()}
+        entry = {"kind": kind, "step": int(step), **values}
+        self._file.write(json.dumps(entry, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def _json_number(value: float) -> float | int | str:
+    number = value if isinstance(value, int) else float(value)
+    return number if math.isfinite(number) else repr(number)
+
+
+def read_metrics(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    """The entries of a metrics file, of one `kind` if given; a line cut by a kill is left out."""
+    entries = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            entries.append(json.loads(line))
+    return [entry for entry in entries if kind in (None, entry["kind"])]
+
+
+def _truncate(path: Path, step: int) -> None:
+    kept = [entry for entry in read_metrics(path) if entry["step"] <= step]
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+class Telemetry:
+    """Reports of one run: speed, progress and metrics, to the log, a file and TensorBoard."""
+
+    def __init__(
+        self,
+        workdir: str | Path,
+        *,
+        batch_size: int,
+        total_steps: int,
+        start_step: int = 0,
+        tensorboard: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`start_step` is the step that the run continues from; `batch_size` is the global one."""
+        self._batch_size, self._total_steps, self._clock = batch_size, total_steps, clock
+        self._last_step, self._last_time = start_step, clock()
+        self._waited = self._paused = 0.0
+        self._file: MetricsFile | None = None
+        self._tensorboard: Any = None
+        if jax.process_index() == 0:
+            Path(workdir).mkdir(parents=True, exist_ok=True)
+            self._file = MetricsFile(Path(workdir) / "metrics.jsonl", start_step)
+            self._tensorboard = _open_tensorboard(str(workdir)) if tensorboard else None
+
+    def __enter__(self) -> "Telemetry":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around the fetching of a batch: the time in it is time waiting for data."""
+        start = self._clock()
+        try:
+            yield
+        finally:
+            self._waited += self._clock() - start
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Around evaluation and the like: the time in it is no training time."""
+        start = self._clock()
+        try:
+            yield
+        finally:
+            self._paused += self._clock() - start
+
+    def train(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Reports training metrics after `step` steps, with the speed since the last report.
+
+        `metrics` are numbers already on the host: loss, top1 (a fraction), learning_rate, ...
+        """
+        speed = self._speed(step)
+        self._write("train", step, {**metrics, **speed})
+        line = [f"step {step}/{self._total_steps}", *_describe(metrics)]
+        line.append(f"{speed['clips_per_second']:.4g} clips/s")
+        line.append(f"waiting for data {speed['data_wait']:.0%}")
+        steps_left = max(self._total_steps - step, 0)
+        if speed["steps_per_second"]:
+            line.append(f"time left {format_time(steps_left / speed['steps_per_second'])}")
+        self._log(line)
+
+    def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Reports the metrics of an evaluation made after `step` steps."""
+        self._write("eval", step, metrics)
+        self._log([f"evaluation at step {step}", *_describe(metrics)])
+
+    def close(self) -> None:
+        """Flushes and closes everything that was opened."""
+        if self._file is not None:
+            self._file.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        self._file = self._tensorboard = None
+
+    def _speed(self, step: int) -> dict[str, float]:
+        now = self._clock()
+        seconds = max(now - self._last_time - self._paused, 1e-9)
+        steps = step - self._last_step
+        speed = {
+            "steps_per_second": steps / seconds,
+            "clips_per_second": steps * self._batch_size / seconds,
+            "data_wait": min(self._waited / seconds, 1.0),
+        }
+        self._last_step, self._last_time = step, now
+        self._waited = self._paused = 0.0
+        return speed
+
+    def _write(self, kind: str, step: int, metrics: Mapping[str, float]) -> None:
+        if self._file is not None:
+            self._file.write(kind, step, metrics)
+        if self._tensorboard is not None:
+            named = {f"{kind}/{name}": float(value) for name, value in metrics.items()}
+            self._tensorboard.write_scalars(step, named)
+
+    def _log(self, parts: list[str]) -> None:
+        if jax.process_index() == 0:
+            log.info("%s", "  ".join(parts))
+
+
+def _describe(metrics: Mapping[str, float]) -> list[str]:
+    """The metrics that belong in a log line; the others are only in the files."""
+    formats = {
+        "loss": "loss {:.4f}",
+        "top1": "top-1 {:.1%}",
+        "top5": "top-5 {:.1%}",
+        "mean_class_accuracy": "mean class {:.1%}",
+        "learning_rate": "lr {:.3g}",
+        "skipped_total": "skipped {:.0f}",
+    }
+    shown = {name: text for name, text in formats.items() if name in metrics}
+    if not metrics.get("skipped_total"):
+        shown.pop("skipped_total", None)
+    return [text.format(float(metrics[name])) for name, text in shown.items()]
+
+
+def format_time(seconds: float) -> str:
+    """A duration for people: 7s, 3m20s, 1h05m, 2d03h."""
+    whole = round(seconds)
+    for unit, lower, size, part in (
+        ("d", "h", 86400, 3600),
+        ("h", "m", 3600, 60),
+        ("m", "s", 60, 1),
+    ):
+        if whole >= size:
+            return f"{whole // size}{unit}{whole % size // part:02d}{lower}"
+    return f"{whole}s"
+
+
+def _open_tensorboard(workdir: str) -> Any:
+    try:
+        from clu.metric_writers import SummaryWriter
+    except ImportError as error:
+        log.info("TensorBoard is off (%s); metrics.jsonl has the same numbers.", error)
+        return None
+    return SummaryWriter(workdir)
+
+
+def log_parameters(params: Any) -> None:
+    """Logs every parameter with its shape, and the total; without CLU only the total."""
+    if jax.process_index() != 0:
+        return
+    leaves = jax.tree.leaves(params)
+    megabytes = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) / 1e6
+    with contextlib.suppress(ImportError):
+        from clu import parameter_overview
+
+        log.info("\n%s", parameter_overview.get_parameter_overview(params, include_stats=False))
+    total = sum(leaf.size for leaf in leaves)
+    log.info("%s parameters in %d tensors, %.1f MB", f"{total:,}", len(leaves), megabytes)

@@ -1,0 +1,250 @@
+"""The training loop, and the order in which it does things.
+
+It needs a model and an iterator of batches; neither TensorFlow nor a particular config library.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from vswin_jax import metrics
+from vswin_jax.checkpoint import Checkpoints
+from vswin_jax.errors import InputError
+from vswin_jax.mesh import Rules, default_rules, make_mesh, place_batch
+from vswin_jax.models import init_params
+from vswin_jax.optim import make_optimizer
+from vswin_jax.plan import Plan
+from vswin_jax.schedules import make_schedule
+from vswin_jax.signals import stop_signals
+from vswin_jax.state import TrainState, abstract_state, create_state, inference_params
+from vswin_jax.steps import TrainStep, make_train_step
+from vswin_jax.telemetry import Telemetry, log_parameters
+
+log = logging.getLogger(__name__)
+
+Batches = Iterator[Mapping[str, np.ndarray]]
+Evaluate = Callable[[Any], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a call of `train` ended.
+
+    step: steps done in all; params: for inference, averaged where there is an average;
+    was_finished: there was nothing left to do; stopped_by: the signal that ended it early.
+    """
+
+    step: int
+    total_steps: int
+    params: Any
+    was_finished: bool = False
+    stopped_by: int | None = None
+
+
+def train(
+    config: Any,
+    workdir: str | os.PathLike,
+    make_batches: Callable[[int], Batches],
+    *,
+    model: nn.Module,
+    num_examples: int,
+    initial_params: Callable[[], Any] | None = None,
+    evaluate: Evaluate | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    mesh: Mesh | None = None,
+) -> Trained:
+    """Trains `model` in `workdir`, going on from its latest checkpoint if it has one.
+
+    The order is a contract. Before the first step:
+
+    1. the state is restored from `workdir`/checkpoints, or made from `initial_params()`, or from
+       the seed;
+    2. `make_batches(step)` is called once with the number of steps done; what it yields must be a
+       function of that number alone, for ever.
+
+    Then, for each step:
+
+    3. the next batch is fetched (the time is counted as waiting) and placed on the devices;
+    4. the step is dispatched; nobody waits for it;
+    5. the metrics of the step BEFORE are read while this one runs; they are reported every
+       `log_every`, and too many steps in a row without finite gradients end the run;
+    6. every `eval_every`, and after the last step, this step's metrics are read too, and then
+       `evaluate(params)` is called, whose "top1" is the checkpoint's score;
+    7. every `checkpoint_every`, after every evaluation, after the last step, and on SIGTERM or
+       Ctrl-C, this step's metrics are read and the state is saved, in the background.
+
+    So a run that is killed at any moment and started again gives the same losses, bit for bit, as
+    one that was not.
+
+    Args:
+        config: any object with the attributes `seed` and `train`, `optim`, `loss`, `mesh` with
+            those of `vswin_jax.config.base_config`.
+        num_examples: in the training set; the length of an epoch.
+        metadata: JSON-like; kept in every checkpoint (config and label names, for `predict`).
+
+    Raises:
+        InputError: a wrong setting, a checkpoint of another model, a run that diverged.
+    """
+    mesh = mesh or make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model)
+    plan = Plan.of(config, num_examples)
+    setup = _Setup.of(config, plan, model, mesh)
+    directory = Path(workdir) / "checkpoints"
+    with Checkpoints(directory, keep=config.train.keep) as checkpoints, stop_signals() as received:
+        state, start = _restore_or_create(setup, checkpoints, config.seed, initial_params)
+        if start >= plan.total_steps:
+            return Trained(start, plan.total_steps, inference_params(state), was_finished=True)
+        with Telemetry(
+            workdir,
+            batch_size=config.train.batch_size,
+            total_steps=plan.total_steps,
+            start_step=start,
+        ) as telemetry:
+            loop = _Loop(plan, setup, checkpoints, telemetry, evaluate, metadata or {}, received)
+            state, step = loop.run(state, start, make_batches(start))
+    stopped_by = received[0] if received and step < plan.total_steps else None
+    return Trained(step, plan.total_steps, inference_params(state), stopped_by=stopped_by)
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """What is compiled and laid out once, whatever step the run is at."""
+
+    model: nn.Module
+    optimizer: Any
+    mesh: Mesh
+    rules: Rules
+    has_ema: bool
+    target: TrainState
+    train_step: TrainStep
+
+    @classmethod
+    def of(cls, config: Any, plan: Plan, model: nn.Module, mesh: Mesh) -> "_Setup":
+        shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+        rules = default_rules(mesh, shapes)
+        schedule = make_schedule(
+            config.optim.schedule,
+            total_steps=plan.total_steps,
+            steps_per_epoch=plan.steps_per_epoch,
+            warmup_steps=plan.warmup_steps,
+            warmup_ratio=config.optim.warmup_ratio,
+        )
+        optimizer = make_optimizer(config.optim, schedule, shapes, model.frozen_stages)
+        has_ema = config.train.ema_decay > 0
+        target = abstract_state(model, optimizer, mesh, rules, ema=has_ema)
+        train_step = make_train_step(
+            model,
+            optimizer,
+            seed=config.seed,
+            num_classes=model.num_classes,
+            label_smoothing=config.loss.label_smoothing,
+            mixup_alpha=config.loss.mixup_alpha,
+            cutmix_alpha=config.loss.cutmix_alpha,
+            erasing=config.loss.erasing,
+            ema_decay=config.train.ema_decay,
+            accumulate=config.train.accumulate,
+            state_shardings=jax.tree.map(lambda leaf: leaf.sharding, target),
+        )
+        return cls(model, optimizer, mesh, rules, has_ema, target, train_step)
+
+
+def _restore_or_create(
+    setup: _Setup,
+    checkpoints: Checkpoints,
+    seed: int,
+    initial_params: Callable[[], Any] | None,
+) -> tuple[TrainState, int]:
+    restored = checkpoints.restore_latest(setup.target)
+    if restored is not None:
+        state, _ = restored
+        log.info("going on after step %d", int(state.step))
+        return state, int(state.step)
+    params = initial_params() if initial_params else None
+    key = jax.random.key(seed)
+    state = create_state(
+        setup.model, setup.optimizer, key, setup.mesh, setup.rules, params, ema=setup.has_ema
+    )
+    log_parameters(state.params)
+    return state, 0
+
+
+class _Loop:
+    """Steps 3 to 7 of the contract."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        setup: _Setup,
+        checkpoints: Checkpoints,
+        telemetry: Telemetry,
+        evaluate: Evaluate | None,
+        metadata: Mapping[str, Any],
+        received: list[int],
+    ) -> None:
+        self._plan, self._setup, self._checkpoints = plan, setup, checkpoints
+        self._telemetry, self._evaluate, self._metadata = telemetry, evaluate, metadata
+        self._received = received
+        self._unread: tuple[int, Mapping[str, jax.Array]] | None = None
+
+    def run(self, state: TrainState, start: int, batches: Batches) -> tuple[TrainState, int]:
+        step = start
+        while step < self._plan.total_steps and not self._received:
+            # Only what is asked for by name may come back from the device: a stray float(array)
+            # would make every step wait.
+            with jax.transfer_guard_device_to_host("disallow"):
+                batch = self._next_batch(batches, step)
+                state, step_metrics = self._setup.train_step(state, batch)
+                self._read_metrics()
+            step += 1
+            self._unread = (step, step_metrics)
+            self._evaluate_and_save(state, step)
+        return state, step
+
+    def _next_batch(self, batches: Batches, step: int) -> dict[str, jax.Array]:
+        with self._telemetry.waiting():
+            batch = next(batches, None)
+        if batch is None:
+            raise InputError(
+                f"The training batches ended after step {step} of {self._plan.total_steps}: give "
+                f"an iterator that does not end."
+            )
+        # The rows' ids are for evaluation; the step has no use for them.
+        return place_batch({k: v for k, v in batch.items() if k != "id"}, self._setup.mesh)
+
+    def _read_metrics(self) -> None:
+        if self._unread is None:
+            return
+        step, on_device = self._unread
+        self._unread = None
+        values = metrics.means(jax.device_get(on_device))
+        if self._plan.is_due(step, self._plan.log_every):
+            self._telemetry.train(step, values)
+        bad_steps = int(values["skipped_in_a_row"])
+        if bad_steps > self._plan.max_bad_steps:
+            raise InputError(
+                f"Training has diverged: the gradients of the last {bad_steps} steps, up to step "
+                f"{step}, were not finite; lower optim.learning_rate, set optim.clip_norm or use "
+                f"float32, and start again in an empty workdir."
+            )
+
+    def _evaluate_and_save(self, state: TrainState, step: int) -> None:
+        plan = self._plan
+        evaluates = self._evaluate is not None and plan.is_due(step, plan.eval_every)
+        if not (evaluates or self._received or plan.is_due(step, plan.checkpoint_every)):
+            return
+        # A checkpoint must not be ahead of the metrics: they would be missing after a restart.
+        self._read_metrics()
+        scores: Mapping[str, float] = {}
+        with self._telemetry.paused():
+            if evaluates and self._evaluate is not None:
+                scores = self._evaluate(inference_params(state))
+                self._telemetry.evaluation(step, scores)
+            metadata = {**self._metadata, "scores": dict(scores)}
+            self._checkpoints.save(step, state, metadata, scores.get("top1"))
