@@ -26,7 +26,7 @@ MOTIONS: dict[str, tuple[int, int, int, int]] = {
 
 # Per frame, as fractions of the picture's side, a turn, and the range of log-sizes. Over 24 frames
 # at 64 pixels: 18 to 54 pixels, 70 to 210 degrees, 0.35 to 1.05 sweeps from smallest to largest.
-MEAN_SPEED = np.array([1.5 / 64, 1.5 / 64, 5 / 360, 0.7 / 24])
+MEAN_SPEED = np.array([1.5 / 64, 1.5 / 64, 6 / 360, 0.7 / 24])
 SPEED_SPREAD = 0.5
 MAX_DRIFT = 0.5 / 64
 MIN_DIAMETER, MAX_DIAMETER = 0.55, 1.0
@@ -106,7 +106,7 @@ def _sprite(rng: np.random.Generator, side: int) -> np.ndarray:
     cv2.fillPoly(mask, [np.rint(corners).astype(np.int32)], 255)
     alpha = cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA)[..., None] / 255
     # Brightness away from the background's, on both sides of it: the shape is seen on any scene.
-    texture = _texture(rng, side, cycles=1, brightness=[(10, 50), (190, 240)])
+    texture = _texture(rng, side, cycles=2, brightness=[(10, 50), (190, 240)])
     return np.rint(np.concatenate([texture * alpha, 255 * alpha], axis=-1)).astype(np.uint8)
 
 

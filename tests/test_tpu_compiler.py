@@ -1,0 +1,57 @@
+"""The training step through the real TPU compiler, ahead of time; CI has libtpu."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="the TPU compiler comes with jax[tpu]"
+)
+
+PROGRAM = """
+import json, jax, jax.numpy as jnp, optax
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
+from vswin_jax.models import create_model, init_params
+topology = topologies.get_topology_desc("v5e:2x2", "tpu")
+mesh = Mesh(topology.devices, ("data",), axis_types=(AxisType.Auto,))
+model = create_model(
+    "swin_tiny", 10, "bfloat16", depths=(2, 2), num_heads=(3, 6), attention="xla", remat="block"
+)
+def step(params, clips, labels):
+    def loss(params):
+        rngs = {"dropout": jax.random.key(0)}
+        logits = model.apply({"params": params}, clips, True, rngs=rngs)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    return jax.tree.map(lambda p, g: p - g, params, jax.grad(loss)(params))
+def placed(shape, spec):
+    return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=NamedSharding(mesh, spec))
+params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+params = jax.tree.map(lambda leaf: placed(leaf, P()), params)
+clips = placed(jax.ShapeDtypeStruct((4, 16, 112, 112, 3), jnp.bfloat16), P("data"))
+labels = placed(jax.ShapeDtypeStruct((4,), jnp.int32), P("data"))
+compiled = jax.jit(step).lower(params, clips, labels).compile()
+memory = compiled.memory_analysis()
+program = compiled.as_text()
+print(json.dumps({
+    "temporaries": memory.temp_size_in_bytes,
+    "all_gathers": program.count(" all-gather("),
+    "all_reduces": program.count("all-reduce"),
+}))
+"""
+
+
+def test_a_data_parallel_step_compiles_for_four_chips() -> None:
+    environment = dict(os.environ, JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1")
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    report = json.loads(result.stdout.splitlines()[-1])
+    assert 0 < report["temporaries"] < 16 * 2**30
+    assert report["all_reduces"] > 0
+    assert report["all_gathers"] == 0
