@@ -59,6 +59,14 @@ def tiny_run(
     return Run(workdir, arguments, status, printed.getvalue(), logged.getvalue())
 
 
+@pytest.fixture
+def quick_compiler() -> Iterator[None]:
+    """For modules that compile many tiny programs: optimising them is most of the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="session")
 def compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where `keep_compiled` keeps them; a subprocess may use them too."""

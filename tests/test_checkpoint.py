@@ -4,7 +4,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,12 +26,7 @@ from vswin_jax.steps import TrainStep, make_train_step
 METADATA = {"config": {"model": {"name": "swin_tiny"}}, "label_names": ["up", "down"]}
 
 
-@pytest.fixture(autouse=True)
-def quick_compiler() -> Iterator[None]:
-    """Compiling is most of the time of these tests, and their programs are tiny."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 
 class Toy(nn.Module):

@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,12 +8,7 @@ from vswin_jax import losses
 CLIPS = (4, 2, 8, 10, 3)
 
 
-@pytest.fixture(autouse=True)
-def quick_compiler() -> Iterator[None]:
-    """Compiling is most of the time of these tests, and their programs are tiny."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 
 def random_clips(shape: tuple[int, ...] = CLIPS) -> jax.Array:

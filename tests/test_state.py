@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,12 +23,7 @@ SETTINGS = SimpleNamespace(
 )
 
 
-@pytest.fixture(autouse=True)
-def quick_compiler() -> Iterator[None]:
-    """Compiling is most of the time of these tests, and their programs are tiny."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 
 def tiny() -> tuple[SwinTransformer3D, optax.GradientTransformationExtraArgs]:

@@ -3,7 +3,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,12 +30,7 @@ from vswin_jax.steps import (
 CLASSES = 5
 
 
-@pytest.fixture(autouse=True)
-def quick_compiler() -> Iterator[None]:
-    """Compiling is most of the time of these tests, and their programs are tiny."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 
 class Toy(nn.Module):

@@ -8,6 +8,8 @@ import pytest
 from vswin_jax.attention import IMPLEMENTATIONS, WindowGeometry, window_attention
 from vswin_jax.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 GEOMETRY = WindowGeometry.create((4, 6, 6), (2, 3, 3), (1, 1, 1))
 HEADS, DIM = 6, 4  # six heads: `chunked` takes them in groups
 

@@ -1,7 +1,6 @@
-"""The model's contract: counts, shapes, dtypes, freezing, dropout, and its compiled program."""
+"""The model's contract: counts, shapes, dtypes, freezing, dropout, and what is refused."""
 
 import math
-import re
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,8 @@ from flax.traverse_util import flatten_dict
 from vswin_jax.errors import InputError
 from vswin_jax.models import SwinTransformer3D, create_model, init_params, is_frozen
 from vswin_jax.models.blocks import DropPath
+
+pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 SMALL = {"embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "window_size": (2, 3, 3)}
 
@@ -49,23 +50,6 @@ def test_parameter_counts(
     model = create_model(name, classes, window_size=window)
     shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
-
-
-def test_swin_tiny_compiles_without_a_large_constant() -> None:
-    model = create_model("swin_tiny")
-    params = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
-    clips = jax.ShapeDtypeStruct((1, 32, 224, 224, 3), jnp.float32)
-    forward = jax.jit(lambda params, clips: run(model, params, clips))
-    program = forward.lower(params, clips).compile().as_text()
-    sizes = {"f64": 8, "s64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "s8": 1, "pred": 1}
-    constants = re.findall(r"= (\w+)\[([\d,]*)\]\S* constant\(", program)
-    assert len(constants) > 10
-    largest = max(
-        sizes[kind] * math.prod(map(int, filter(None, extent.split(","))))
-        for kind, extent in constants
-    )
-    # The region ids of stage 0 are there: 128 windows of 392 tokens, a byte each.
-    assert 128 * 392 <= largest <= 2**20
 
 
 @pytest.mark.parametrize("extent", [(4, 24, 24), (5, 30, 17), (1, 4, 4), (3, 9, 50)])

@@ -12,6 +12,8 @@ from vswin_jax.errors import InputError
 from vswin_jax.models import SwinTransformer3D, create_model, init_params
 from vswin_jax.weights import from_state_dict, load_weights, to_state_dict
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 SMALL = {"embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "window_size": (2, 3, 3)}
 State = dict[str, np.ndarray]
 
@@ -120,10 +122,10 @@ def test_an_inflated_image_model_sees_the_same_in_every_frame_of_a_still(
 @pytest.mark.parametrize(
     ("change", "difference"),
     [
-        ({"window_size": (2, 5, 5)}, "'layers_0/.*bias_table' has shape .45, 1. in it"),
+        ({"window_size": (2, 5, 5)}, "'layers_0/.*bias_table' has shape .75, 1. in it"),
         ({"depths": (2, 4)}, "it has no 'layers_1/blocks_2/"),
         ({"depths": (2, 1)}, "it has 'layers_1/blocks_1/.* which this model has not"),
-        ({"embed_dim": 16}, "in it and .* in this model"),
+        ({"embed_dim": 16}, ".* in it and .* in this model"),
     ],
 )
 def test_a_checkpoint_of_another_model_gets_a_sentence(
