@@ -37,15 +37,15 @@ def get_config(argument: str = "") -> ConfigDict:
     config.data.resize = config.data.size = 32
     config.data.area = config.data.aspect = (1.0, 1.0)  # the whole picture
     config.data.flip = 0.0  # a mirrored move_left is a move_right
-    config.data.shapes.train_scenes = 450
+    config.data.shapes.train_scenes = 500
     config.data.shapes.test_scenes = 50
     config.data.shapes.num_frames = 26
 
     config.train.batch_size = 32
-    config.train.duration = "1250 steps"
+    config.train.duration = "1400 steps"
     config.train.log_every = "25 steps"
-    config.train.eval_every = "250 steps"
-    config.train.checkpoint_every = "125 steps"
+    config.train.eval_every = "350 steps"
+    config.train.checkpoint_every = "175 steps"
 
     config.optim.learning_rate = 2e-3
     config.optim.weight_decay = 0.05
@@ -53,7 +53,7 @@ def get_config(argument: str = "") -> ConfigDict:
     config.optim.groups = "intended"
     config.optim.backbone_multiplier = 1.0  # nothing is pretrained here
     config.optim.schedule = "cosine"
-    config.optim.warmup = "125 steps"
+    config.optim.warmup = "140 steps"
     config.optim.clip_norm = 1.0
 
     config.eval.batch_size = 25
