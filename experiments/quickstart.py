@@ -25,27 +25,27 @@ def get_config(argument: str = "") -> ConfigDict:
     config.model.embed_dim = 32
     config.model.depths = (2, 2)
     config.model.num_heads = (2, 4)
-    config.model.window_size = (4, 8, 8)
-    config.model.patch_size = (2, 4, 4)
+    config.model.window_size = (2, 8, 8)
+    config.model.patch_size = (4, 4, 4)  # four frames tell a direction
     config.model.drop_path_rate = 0.0
     config.model.head_dropout_rate = 0.0
     config.model.kernel_init = "lecun"  # so narrow a model does not start with 0.02
 
     config.data.kind = "moving_shapes"
     config.data.num_frames = 8
-    config.data.frame_interval = 3
+    config.data.frame_interval = 2
     config.data.resize = config.data.size = 32
     config.data.area = config.data.aspect = (1.0, 1.0)  # the whole picture
     config.data.flip = 0.0  # a mirrored move_left is a move_right
     config.data.shapes.train_scenes = 500
     config.data.shapes.test_scenes = 50
-    config.data.shapes.num_frames = 26
+    config.data.shapes.num_frames = 24
 
     config.train.batch_size = 32
-    config.train.duration = "1400 steps"
-    config.train.log_every = "25 steps"
-    config.train.eval_every = "350 steps"
-    config.train.checkpoint_every = "175 steps"
+    config.train.duration = "2400 steps"
+    config.train.log_every = "50 steps"
+    config.train.eval_every = "600 steps"
+    config.train.checkpoint_every = "300 steps"
 
     config.optim.learning_rate = 2e-3
     config.optim.weight_decay = 0.05
@@ -53,7 +53,7 @@ def get_config(argument: str = "") -> ConfigDict:
     config.optim.groups = "intended"
     config.optim.backbone_multiplier = 1.0  # nothing is pretrained here
     config.optim.schedule = "cosine"
-    config.optim.warmup = "140 steps"
+    config.optim.warmup = "240 steps"
     config.optim.clip_norm = 1.0
 
     config.eval.batch_size = 25

@@ -178,6 +178,7 @@ class _Progress:
         self._start = self._said = time.monotonic()
 
     def add(self, videos: int) -> None:
+        """Counts `videos` more as done, and now and then says so."""
         self._done += videos
         now = time.monotonic()
         if now - self._said < PROGRESS_SECONDS or not self._done:

@@ -127,6 +127,7 @@ class _Setup:
 
     @classmethod
     def of(cls, config: Any, plan: Plan, model: nn.Module, mesh: Mesh) -> "_Setup":
+        """Everything that `config` decides, without allocating any array."""
         shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
         rules = default_rules(mesh, shapes)
         schedule = make_schedule(
@@ -194,6 +195,7 @@ class _Loop:
         self._unread: tuple[int, Mapping[str, jax.Array]] | None = None
 
     def run(self, state: TrainState, start: int, batches: Batches) -> tuple[TrainState, int]:
+        """Steps from `start` to the end or a signal; the last state and its step."""
         step = start
         while step < self._plan.total_steps and not self._received:
             # Only what is asked for by name may come back from the device: a stray float(array)
