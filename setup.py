@@ -17,6 +17,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["vswin_jax", "vswin_jax.*"]),
+    package_data={"vswin_jax.weights": ["labels/*.txt"]},
     install_requires=[
         "absl-py>=2.1",
         "av>=18.0",
@@ -26,6 +27,7 @@ setup(
         "jax>=0.10.2",
         "matplotlib>=3.9",
         "ml_collections>=1.1",
+        "ml_dtypes>=0.5",
         "numpy>=2.1",
         "opencv-python-headless>=4.11",
         "optax>=0.2.8",
@@ -37,7 +39,7 @@ setup(
         "tensorflow>=2.20",
     ],
     extras_require={
-        "test": ["pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.9"],
+        "test": ["hypothesis>=6.100", "pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.9"],
         "tpu": ["jax[tpu]>=0.10.2"],
         "cuda": ["jax[cuda12]>=0.10.2"],
     },

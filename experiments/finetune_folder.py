@@ -4,7 +4,7 @@ Paper: Liu et al., Video Swin Transformer, CVPR 2022 (arXiv:2106.13230); the set
 
     python -m vswin_jax.main --config experiments/finetune_folder.py:root=my_videos \
         --workdir runs/my_videos \
-        --config.init_from=swin_tiny_patch244_window877_kinetics400_1k.safetensors
+        --config.init_from=swin_tiny_patch244_window877_kinetics400_1k
 
 `variant=small` and `variant=base` take the larger models. The classes are the sub-folders' names.
 What accuracy to expect depends on the videos. `--config.init=scratch` trains from random weights,

@@ -4,7 +4,7 @@ Paper: Liu et al., Video Swin Transformer, CVPR 2022 (arXiv:2106.13230), section
 
     python -m vswin_jax.main --config experiments/k400.py:variant=base,pretrain=22k \
         --workdir runs/k400_base_22k --config.data.train=train.txt --config.data.eval=val.txt \
-        --config.init_from=swin_base_patch4_window7_224_22k.safetensors
+        --config.init_from=swin_base_patch4_window7_224_22k
 
 Expected top-1 / top-5 on validation, %:
 

@@ -4,7 +4,7 @@ Paper: Liu et al., Video Swin Transformer, CVPR 2022 (arXiv:2106.13230), section
 
     python -m vswin_jax.main --config experiments/ssv2.py --workdir runs/ssv2 \
         --config.data.train=train.txt --config.data.eval=val.txt \
-        --config.init_from=swin_base_patch244_window1677_kinetics400_22k.safetensors
+        --config.init_from=swin_base_patch244_window1677_kinetics400_22k
 
 Expected: 69.6 top-1, 92.7 top-5, 1x3 views (the original repository's README, settings too).
 

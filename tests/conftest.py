@@ -1,10 +1,11 @@
 """A run of the real command line, small enough to be made once for all who look at it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from types import ModuleType
 
 import jax
 import pytest
@@ -95,3 +96,22 @@ def keep_compiled(directory: Path) -> Iterator[None]:
     for name, value in before.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="session")
+def torchvision_models() -> ModuleType:
+    """`torchvision.models`, where a CPU-only torch has it; what imports torchvision comes after."""
+    torch = pytest.importorskip("torch", reason="the oracle needs torch")
+    register_fake = torch.library.register_fake
+
+    def skip_missing(name: str, *args: object, **kwargs: object) -> Callable:
+        # torchvision's compiled operators do not load on a CPU-only torch; no Swin has any.
+        if name.startswith("torchvision::"):
+            return lambda function: function
+        return register_fake(name, *args, **kwargs)
+
+    torch.library.register_fake = skip_missing
+    try:
+        return pytest.importorskip("torchvision.models", reason="the oracle needs torchvision")
+    finally:
+        torch.library.register_fake = register_fake

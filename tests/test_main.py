@@ -134,12 +134,42 @@ def test_run_started_from_a_run(
         ]
     )
     assert status == 0
-    assert "tensors loaded, 0 fresh" in capsys.readouterr().err
+    assert "0 transformed, 0 fresh, 0 unexpected" in capsys.readouterr().err
     assert not (tmp_path / "moving_shapes").exists()
     first, second = (
         read_metrics(workdir / "metrics.jsonl", "train") for workdir in (tiny_run.workdir, tmp_path)
     )
     assert second[0]["loss"] != first[0]["loss"]
+
+
+def test_run_started_from_an_image_model(
+    tiny_run: "Run",
+    tiny_arguments: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    params, _ = load_for_inference(tiny_run.workdir / "checkpoints" / "40")
+    state = to_state_dict(params)
+    state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"].sum(2)
+    state["head.weight"], state["head.bias"] = np.zeros((1000, 4)), np.zeros(1000)
+    for name in state:
+        if name.endswith("bias_table"):
+            state[name] = state[name][:49]
+    np.savez(tmp_path / "image.npz", **state)
+    status = main.run(
+        [
+            *tiny_arguments,
+            f"--workdir={tmp_path / 'run'}",
+            "--config.init=pretrained",
+            f"--config.init_from={tmp_path / 'image.npz'}",
+            f"--config.data.root={tiny_run.workdir / 'moving_shapes'}",
+        ]
+    )
+    assert status == 0
+    logged = capsys.readouterr().err
+    assert "image.npz (microsoft): " in logged
+    assert "2 transformed, 2 fresh, 0 unexpected" in logged
+    assert "no head of 8 classes but one of 1000" in logged
 
 
 def test_published_recipe_runs_locally(

@@ -19,7 +19,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from vswin_jax.errors import InputError
 
-_PROGRAM = "vswin_jax"
+PROGRAM = "vswin_jax"
 # What Orbax and TensorStore raise for files that are missing, cut short or not theirs.
 _UNREADABLE = (ValueError, OSError, KeyError, TypeError)
 
@@ -54,7 +54,7 @@ class Checkpoints:
             return False
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
-            metadata=ocp.args.JsonSave({**metadata, "program": _PROGRAM, "step": step}),
+            metadata=ocp.args.JsonSave({**metadata, "program": PROGRAM, "step": step}),
         )
         metrics = None if score is None else {"score": float(score)}
         return self._manager.save(step, args=items, metrics=metrics, force=True)
@@ -185,10 +185,10 @@ def _read_metadata(directory: epath.Path) -> dict[str, Any]:
     _quiet_orbax()
     with _reading(directory), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         metadata = reader.restore(directory / "metadata")
-    if not isinstance(metadata, dict) or metadata.get("program") != _PROGRAM:
+    if not isinstance(metadata, dict) or metadata.get("program") != PROGRAM:
         raise InputError(
-            f"'{directory}' was written by another program than {_PROGRAM}: give a checkpoint "
-            f"that {_PROGRAM} has saved."
+            f"'{directory}' was written by another program than {PROGRAM}: give a checkpoint "
+            f"that {PROGRAM} has saved."
         )
     return metadata
 

@@ -20,8 +20,8 @@ def base_config() -> ConfigDict:
     config.name = ""
     config.seed = 0
     config.init = "pretrained"  # "pretrained" reads init_from, "scratch" must be said out loud
-    config.init_from = ""  # .npz or .safetensors weights, or a checkpoint directory of ours
-    config.init_published = ""  # where the recipe's own starting weights can be downloaded
+    config.init_from = ""  # a file or directory, a released checkpoint's name, or a URL
+    config.init_published = ""  # the URL of the recipe's own starting weights, for init_from
     config.model = _model()
     config.data = _data()
     config.train = _train()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jax.experimental.multihost_utils import sync_global_devices
 from ml_collections import ConfigDict
 
@@ -17,7 +16,7 @@ from vswin_jax.data.clips import ClipSpec
 from vswin_jax.data.moving_shapes import write_moving_shapes
 from vswin_jax.data.sources import Source, open_source
 from vswin_jax.errors import InputError
-from vswin_jax.weights import load_weights
+from vswin_jax.weights import is_there, load_weights
 
 
 def clip_spec(config: ConfigDict) -> ClipSpec:
@@ -108,20 +107,20 @@ def starting_weights(config: ConfigDict) -> Callable[[models.SwinTransformer3D],
     """
     if config.init == "scratch":
         return None
-    if not config.init_from or not os.path.exists(config.init_from):
+    if not is_there(config.init_from):
         raise InputError(_missing_weights(config))
     return lambda model: load_weights(config.init_from, model)["params"]
 
 
 def _missing_weights(config: ConfigDict) -> str:
-    what = f"is {config.init_from!r}, where nothing is" if config.init_from else "is unset"
-    published = ""
-    if config.init_published:
-        published = f" (the recipe's are {config.init_published}, converted to .safetensors)"
+    what = "is unset"
+    if config.init_from:
+        what = f"is {config.init_from!r}, where nothing is and which is no released checkpoint"
+    published = f" (the recipe's: {config.init_published})" if config.init_published else ""
     return (
         f"This run starts from pretrained weights but config.init_from {what}: give them as "
-        f"--config.init_from=PATH{published}, or say --config.init=scratch to train from random "
-        f"weights."
+        f"--config.init_from=PATH, a released checkpoint's name or a URL{published}, or say "
+        f"--config.init=scratch to train from random weights."
     )
 
 
@@ -155,28 +154,16 @@ def weights_to_evaluate(config: ConfigDict, workdir: str | os.PathLike) -> Weigh
     if steps:
         path = Path(workdir) / "checkpoints"
         path = path / str(max(steps)) if config.eval.checkpoint == "latest" else path
-    elif not path or not os.path.exists(path):
+    elif not is_there(path):
         raise InputError(
             f"Expected a checkpoint to evaluate but {str(workdir)!r} has none: train first, or "
-            f"give weights as --config.init_from=PATH."
+            f"give weights as --config.init_from=PATH, a released checkpoint's name or a URL."
         )
-    if os.path.isfile(path):
-        return Weights(functools.partial(_complete, path))
+    if not os.path.isdir(path):
+        return Weights(lambda model: load_weights(path, model, allow_fresh=())["params"])
     params, metadata = checkpoint.load_for_inference(path)
     load = functools.partial(_matched, params)
     return Weights(load, tuple(metadata["label_names"]), metadata["step"])
-
-
-def _complete(path: str, model: models.SwinTransformer3D) -> Any:
-    params = load_weights(path, model)["params"]
-    fresh = models.init_params(model, jax.random.key(0))
-    # `load_weights` starts a head that the file lacks, which is for fine-tuning.
-    if np.array_equal(params["head"]["kernel"], fresh["head"]["kernel"]):
-        raise InputError(
-            f"Expected trained weights to evaluate but {path!r} has no head of "
-            f"{model.num_classes} classes: train it first, or correct config.model.num_classes."
-        )
-    return params
 
 
 def _matched(params: Any, model: models.SwinTransformer3D) -> Any:

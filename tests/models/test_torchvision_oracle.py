@@ -1,47 +1,90 @@
 """Our model against torchvision's, which is bit-identical to the reference; CI has torch."""
 
-import re
-from collections.abc import Callable
+from types import ModuleType
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vswin_jax.models import create_model
-from vswin_jax.weights import from_state_dict
+from vswin_jax.models import SwinTransformer3D, create_model
+from vswin_jax.weights.layouts import to_canonical
+from vswin_jax.weights.names import from_state_dict, to_state_dict
 
 torch = pytest.importorskip("torch", reason="the oracle needs torch")
 
-STAGE = re.compile(r"^features\.(\d)\.(?:(\d)\.)?")
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
+Size = tuple[int, int, int]
+Arrays = dict[str, np.ndarray]
+
+VARIANTS = {"swin_tiny": "swin3d_t", "swin_small": "swin3d_s", "swin_base": "swin3d_b"}
+SMALL = {"embed_dim": 16, "depths": [2, 2, 2], "num_heads": [2, 2, 4], "window_size": [4, 4, 4]}
+WHOLE = (32, 224, 224)
+CLAMPED = (16, 112, 112)
+ODD = (9, 75, 102)
 
 
-def canonical_name(name: str) -> str:
-    """torchvision's name as the original's: features alternate between stages and merges."""
-    match = STAGE.match(name)
-    if match:
-        index, block = int(match[1]), match[2]
-        rest = name[match.end() :]
-        where = f"layers.{index // 2}." + ("downsample." if index % 2 else f"blocks.{block}.")
-        name = where + rest
-    return name.replace("mlp.0.", "mlp.fc1.").replace("mlp.3.", "mlp.fc2.")
+def randomized(model: torch.nn.Module, scale: float) -> torch.nn.Module:
+    """Away from the initial values, under which much of the network hardly matters."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * scale)
+    return model.eval()
 
 
-@pytest.fixture(scope="module")
-def torchvision_class() -> type:
-    register_fake = torch.library.register_fake
+def their_small(torchvision_models: ModuleType) -> torch.nn.Module:
+    video = torchvision_models.video.swin_transformer
+    return randomized(video.SwinTransformer3d(patch_size=[2, 4, 4], num_classes=7, **SMALL), 0.2)
 
-    def skip_missing(name: str, *args: object, **kwargs: object) -> Callable:
-        # torchvision's compiled operators do not load on a CPU-only torch; this model has none.
-        if name.startswith("torchvision::"):
-            return lambda function: function
-        return register_fake(name, *args, **kwargs)
 
-    torch.library.register_fake = skip_missing
-    try:
-        video = pytest.importorskip("torchvision.models.video.swin_transformer")
-    finally:
-        torch.library.register_fake = register_fake
-    return video.SwinTransformer3d
+def their_variant(torchvision_models: ModuleType, variant: str) -> torch.nn.Module:
+    return randomized(getattr(torchvision_models.video, VARIANTS[variant])(), 0.05)
+
+
+def random_clips(batch: int, extent: Size) -> np.ndarray:
+    return np.random.default_rng(1).standard_normal((batch, *extent, 3), dtype=np.float32)
+
+
+def to_torch(clips: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(clips.transpose(0, 4, 1, 2, 3).copy())
+
+
+def params_of(theirs: torch.nn.Module) -> dict[str, object]:
+    state = {name: value.numpy() for name, value in theirs.state_dict().items()}
+    return from_state_dict(to_canonical(state, "torchvision"))
+
+
+def both_logits(
+    ours: SwinTransformer3D, theirs: torch.nn.Module, clips: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    params = params_of(theirs)
+    logits = jax.jit(lambda params, x: ours.apply({"params": params}, x))(params, clips)
+    with torch.no_grad():
+        return np.asarray(logits), theirs(to_torch(clips)).numpy()
+
+
+def both_gradients(
+    ours: SwinTransformer3D, theirs: torch.nn.Module, clips: np.ndarray, classes: int
+) -> tuple[Arrays, Arrays]:
+    """By canonical name, of a fixed random sum of the logits with respect to every parameter."""
+    weights = np.random.default_rng(2).standard_normal((len(clips), classes), dtype=np.float32)
+
+    def loss(params: dict[str, object]) -> jax.Array:
+        return jnp.sum(ours.apply({"params": params}, clips) * weights)
+
+    own = to_state_dict(jax.jit(jax.grad(loss))(params_of(theirs)))
+    (theirs(to_torch(clips)) * torch.from_numpy(weights)).sum().backward()
+    wanted = {name: value.grad.numpy() for name, value in theirs.named_parameters()}
+    return own, to_canonical(wanted, "torchvision")
+
+
+def check_gradients(own: Arrays, wanted: Arrays) -> None:
+    """Each tensor's error is at most 1e-3 of the tensor, both by their Euclidean length."""
+    assert own.keys() == wanted.keys()
+    error = {n: np.linalg.norm(own[n] - wanted[n]) / np.linalg.norm(wanted[n]) for n in wanted}
+    assert max(error.values()) < 1e-3, max(error, key=error.get)
 
 
 @pytest.mark.parametrize(
@@ -49,21 +92,31 @@ def torchvision_class() -> type:
     [(16, 56, 56), (8, 28, 28), (9, 50, 41), (1, 32, 32), (6, 24, 60)],
     ids=["plain", "space clamped", "odd", "one frame", "one axis clamped"],
 )
-def test_logits_agree(torchvision_class: type, extent: tuple[int, int, int]) -> None:
-    torch.manual_seed(0)
-    sizes = {"embed_dim": 16, "depths": [2, 2, 2], "num_heads": [2, 2, 4]}
-    theirs = torchvision_class(
-        patch_size=[2, 4, 4], window_size=[4, 4, 4], num_classes=7, **sizes
-    ).eval()
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            # Away from the initial values, under which much of the network hardly matters.
-            parameter.add_(torch.randn_like(parameter) * 0.2)
-    state = {canonical_name(k): v.numpy() for k, v in theirs.state_dict().items()}
-    ours = create_model("swin_tiny", 7, window_size=(4, 4, 4), **sizes)
-    clips = np.random.default_rng(1).standard_normal((2, *extent, 3), dtype=np.float32)
-    params = from_state_dict(state)
-    logits = jax.jit(lambda x: ours.apply({"params": params}, x))(clips)
-    with torch.no_grad():
-        wanted = theirs(torch.from_numpy(clips.transpose(0, 4, 1, 2, 3).copy())).numpy()
+def test_logits_agree(torchvision_models: ModuleType, extent: Size) -> None:
+    theirs, ours = their_small(torchvision_models), create_model("swin_tiny", 7, **SMALL)
+    logits, wanted = both_logits(ours, theirs, random_clips(2, extent))
     np.testing.assert_allclose(logits, wanted, atol=2e-5 * np.abs(wanted).max(), rtol=0)
+
+
+@pytest.mark.parametrize("extent", [WHOLE, CLAMPED, ODD], ids=["whole", "clamped", "odd"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_logits_of_the_variants_agree(
+    torchvision_models: ModuleType, variant: str, extent: Size
+) -> None:
+    theirs = their_variant(torchvision_models, variant)
+    logits, wanted = both_logits(create_model(variant), theirs, random_clips(1, extent))
+    assert np.std(wanted) > 0.1
+    np.testing.assert_allclose(logits, wanted, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("extent", [(16, 56, 56), (9, 50, 41)], ids=["plain", "odd"])
+def test_gradients_agree(torchvision_models: ModuleType, extent: Size) -> None:
+    theirs, ours = their_small(torchvision_models), create_model("swin_tiny", 7, **SMALL)
+    check_gradients(*both_gradients(ours, theirs, random_clips(2, extent), 7))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradients_of_the_variants_agree(torchvision_models: ModuleType, variant: str) -> None:
+    theirs = their_variant(torchvision_models, variant)
+    clips = random_clips(1, (4, 64, 64))
+    check_gradients(*both_gradients(create_model(variant), theirs, clips, 400))

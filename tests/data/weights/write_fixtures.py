@@ -1,0 +1,137 @@
+"""Writes the torch files of this folder, and what must be read from them; needs torch.
+
+    python tests/data/weights/write_fixtures.py
+
+`everything_zip.pth` and `everything_legacy.pth` hold the same: tensors of every kind under
+`state_dict`, and beside them what trainers leave in their checkpoints. `everything.npz` has the
+values (bfloat16 and float8 as float32). `mmaction2_half.pth` is a float16 Video Swin of 4
+channels in the names and the container of mmaction2's model zoo.
+"""
+
+import sys
+from collections import OrderedDict
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+
+HERE = Path(__file__).parent
+
+
+def class_of(module: str, name: str, *bases: type) -> type:
+    """An importable class `module.name`, as a library that the reader has not would have it."""
+    parts = module.split(".")
+    for length in range(1, len(parts) + 1):
+        sys.modules.setdefault(".".join(parts[:length]), ModuleType(parts[length - 1]))
+    made = type(name, bases, {"__module__": module})
+    setattr(sys.modules[module], name, made)
+    return made
+
+
+def everything() -> dict[str, torch.Tensor]:
+    count = torch.arange(24)
+    shared = torch.arange(10, dtype=torch.float32)
+    return OrderedDict(
+        float32=(count / 8).reshape(2, 3, 4),
+        float64=(count / 3).double(),
+        float16=(count / 8).half().reshape(4, 6),
+        bfloat16=(count / 8).bfloat16(),
+        float8=(count / 8).to(torch.float8_e4m3fn),
+        int64=count * 2**40,
+        int32=(count - 5).int(),
+        int16=(count - 5).short(),
+        int8=(count - 5).to(torch.int8),
+        uint8=count.to(torch.uint8),
+        uint16=(count + 65000).to(torch.uint16),
+        bool=count % 3 == 0,
+        complex64=torch.complex(count / 8, -count / 4),
+        scalar=torch.tensor(2.5),
+        empty=torch.zeros(0, 3),
+        transposed=(count / 8).reshape(4, 6).T,
+        every_other=(count / 8)[1::2],
+        broadcast=torch.tensor([1.0, 2.0]).expand(3, 2),
+        shared_start=shared[:6],
+        shared_end=shared[4:],
+        parameter=torch.nn.Parameter(torch.ones(2, 2)),
+        parameter_with_state=with_attribute(torch.nn.Parameter(torch.full((3,), 4.0))),
+        tensor_with_state=with_attribute(torch.full((3,), 5.0)),
+    )
+
+
+def with_attribute(tensor: torch.Tensor) -> torch.Tensor:
+    tensor.note = "kept"
+    return tensor
+
+
+def checkpoint(state: dict[str, torch.Tensor]) -> dict[str, object]:
+    config = class_of("yacs.config", "CfgNode", dict)({"MODEL": "swin"})
+    config.frozen = True
+    history = class_of("mmengine.logging.history_buffer", "HistoryBuffer")()
+    history._log_history = np.arange(3.0)
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([weight])
+    weight.sum().backward()
+    optimizer.step()
+    return {
+        "state_dict": state,
+        "optimizer": optimizer.state_dict(),
+        "meta": {"epoch": 30, "best": np.float64(0.8), "seen": {1, 2}, "size": torch.Size([2, 3])},
+        "message_hub": {"log_scalars": OrderedDict(loss=history)},
+        "config": config,
+        "device": torch.device("cpu"),
+    }
+
+
+def video_swin(width: int = 4, window: tuple[int, int, int] = (2, 2, 2)) -> dict[str, torch.Tensor]:
+    """Two stages of one block, 5 classes; every tensor of `arange`."""
+    tokens, offsets = np.prod(window), np.prod([2 * size - 1 for size in window])
+    shapes = {"backbone.patch_embed.proj.weight": (width, 3, 2, 4, 4)}
+    shapes["backbone.patch_embed.proj.bias"] = (width,)
+    shapes |= {f"backbone.patch_embed.norm.{leaf}": (width,) for leaf in ("weight", "bias")}
+    for stage, channels in enumerate((width, 2 * width)):
+        block = f"backbone.layers.{stage}.blocks.0."
+        shapes |= {f"{block}norm1.{leaf}": (channels,) for leaf in ("weight", "bias")}
+        shapes[f"{block}attn.relative_position_bias_table"] = (offsets, stage + 1)
+        shapes[f"{block}attn.relative_position_index"] = (tokens, tokens)
+        shapes |= linear(f"{block}attn.qkv", channels, 3 * channels)
+        shapes |= linear(f"{block}attn.proj", channels, channels)
+        shapes |= {f"{block}norm2.{leaf}": (channels,) for leaf in ("weight", "bias")}
+        shapes |= linear(f"{block}mlp.fc1", channels, 4 * channels)
+        shapes |= linear(f"{block}mlp.fc2", 4 * channels, channels)
+    shapes["backbone.layers.0.downsample.reduction.weight"] = (2 * width, 4 * width)
+    shapes |= {
+        f"backbone.layers.0.downsample.norm.{leaf}": (4 * width,) for leaf in ("weight", "bias")
+    }
+    shapes |= {f"backbone.norm3.{leaf}": (2 * width,) for leaf in ("weight", "bias")}
+    shapes |= linear("cls_head.fc_cls", 2 * width, 5)
+    return OrderedDict((name, counted(name, shape)) for name, shape in shapes.items())
+
+
+def linear(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+
+
+def counted(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    values = torch.arange(int(np.prod(shape))).reshape(tuple(int(size) for size in shape))
+    return values if name.endswith("index") else (values % 64 / 64).half()
+
+
+def values(tensor: torch.Tensor) -> np.ndarray:
+    if tensor.dtype in (torch.bfloat16, torch.float8_e4m3fn):
+        tensor = tensor.float()
+    return tensor.detach().numpy()
+
+
+def main() -> None:
+    state = everything()
+    for name, zipped in (("zip", True), ("legacy", False)):
+        path = HERE / f"everything_{name}.pth"
+        torch.save(checkpoint(state), path, _use_new_zipfile_serialization=zipped)
+    np.savez(HERE / "everything.npz", **{name: values(tensor) for name, tensor in state.items()})
+    half = {"meta": {"epoch": 30}, "state_dict": video_swin()}
+    torch.save(half, HERE / "mmaction2_half.pth", _use_new_zipfile_serialization=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The account of a loading, in its three forms."""
+
+import json
+
+from vswin_jax.weights import Entry, Report
+
+REPORT = Report(
+    "swin.pth",
+    "timm",
+    (
+        Entry("patch_embed.proj.weight", "transformed", ("patch_embed.proj.weight",), "repeated"),
+        *(Entry(f"t{i}.table", "transformed", (f"t{i}.table",), "resized") for i in range(3)),
+        Entry("norm.weight", "matched", ("norm.weight",)),
+        Entry("head.weight", "fresh", ("head.fc.weight",), "fresh, 1000 classes"),
+        Entry("head.bias", "fresh", ("head.fc.bias",), "fresh, 1000 classes"),
+        Entry("mask_token", "unexpected", ("mask_token",)),
+    ),
+)
+
+
+def test_summary_counts_and_says_what_was_done_once() -> None:
+    assert REPORT.summary().splitlines() == [
+        "swin.pth (timm): 1 matched, 4 transformed, 2 fresh, 1 unexpected.",
+        "  patch_embed.proj.weight: repeated; 3 tables: resized; head.weight and head.bias: fresh, "
+        "1000 classes; mask_token: left out.",
+    ]
+    plain = Report("a", "original", (Entry("norm.weight", "matched"), Entry("x", "missing")))
+    assert plain.summary() == (
+        "a (original): 1 matched, 0 transformed, 0 fresh, 1 missing, 0 unexpected."
+    )
+
+
+def test_json_has_everything() -> None:
+    written = json.loads(json.dumps(REPORT.to_json()))
+    assert (written["source"], written["layout"]) == ("swin.pth", "timm")
+    assert written["counts"] == {
+        "matched": 1,
+        "transformed": 4,
+        "fresh": 2,
+        "missing": 0,
+        "unexpected": 1,
+    }
+    assert len(written["tensors"]) == 8
+    assert written["tensors"][5] == {
+        "name": "head.weight",
+        "status": "fresh",
+        "source_names": ["head.fc.weight"],
+        "how": "fresh, 1000 classes",
+    }
+
+
+def test_table_has_a_line_for_each_tensor() -> None:
+    lines = REPORT.table().splitlines()
+    assert len(lines) == 9
+    assert lines[0].split() == ["status", "tensor", "in", "the", "file", "how"]
+    assert lines[6].split(maxsplit=3) == [
+        *("fresh", "head.weight", "head.fc.weight", "fresh, 1000 classes")
+    ]
+
+
+def test_names_by_status() -> None:
+    assert REPORT.named("fresh") == ("head.weight", "head.bias")
+    assert REPORT.count("missing") == 0

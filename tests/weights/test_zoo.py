@@ -1,0 +1,144 @@
+"""The table of released files, and how they get into the cache and out of it."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from vswin_jax.errors import InputError
+from vswin_jax.models.variants import VARIANTS
+from vswin_jax.weights import digests, zoo
+
+CONTENT = b"weights"
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """The URLs of what is downloaded into a cache of the test's own; nothing really is."""
+    urls: list[str] = []
+
+    def download(url: str, path: Path, **_: object) -> None:
+        urls.append(url)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(CONTENT)
+        digests.record(path, hashlib.sha256(CONTENT).hexdigest())
+
+    monkeypatch.setattr(zoo, "download", download)
+    monkeypatch.setenv("VSWIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("VSWIN_MIRROR", raising=False)
+    return urls
+
+
+def test_every_released_file_is_complete() -> None:
+    assert len(zoo.RELEASED) == 16 + 7 + 7 + 6
+    assert len({released.file for released in zoo.RELEASED.values()}) == len(zoo.RELEASED)
+    for name, released in zoo.RELEASED.items():
+        assert released.name == name
+        assert released.variant in VARIANTS
+        assert released.url.startswith("https://")
+        assert released.file.endswith(".pth")
+        assert len(released.window) == (2 if released.is_2d else 3)
+        assert released.published
+        assert released.sha256 is None or f"-{released.sha256}.pth" in released.file
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "variant", "window", "classes"),
+    [
+        ("swin_tiny_patch4_window7_224", "v1.0.0", "swin_tiny", (7, 7), 1000),
+        ("swin_small_patch4_window7_224_22k", "v1.0.8", "swin_small", (7, 7), 21841),
+        ("swin_tiny_patch4_window7_224_22kto1k_finetune", "v1.0.8", "swin_tiny", (7, 7), 1000),
+        ("swin_large_patch4_window12_384_22kto1k", "v1.0.0", "swin_large", (12, 12), 1000),
+        (
+            "swin_base_patch244_window877_kinetics400_22k",
+            "v1.0.4",
+            "swin_base",
+            (8, 7, 7),
+            400,
+        ),
+        ("swin_base_patch244_window1677_sthv2", "v1.0.4", "swin_base", (16, 7, 7), 174),
+    ],
+)
+def test_released_names_are_those_of_the_facts(
+    name: str, where: str, variant: str, window: tuple[int, ...], classes: int
+) -> None:
+    released = zoo.find(f"{name}.pth")
+    assert released is zoo.find(name)
+    assert released.url == (
+        f"https://github.com/SwinTransformer/storage/releases/download/{where}/{name}.pth"
+    )
+    assert (released.variant, released.window, released.num_classes) == (variant, window, classes)
+
+
+def test_a_file_name_with_its_digits_is_found_too() -> None:
+    assert zoo.find("swin3d_t-7615ae03.pth") is zoo.find("swin3d_t")
+    assert zoo.find("swin3d_t").sha256 == "7615ae03"
+
+
+def test_an_unknown_name_gets_the_near_ones() -> None:
+    with pytest.raises(InputError, match="did you mean 'swin_tiny_patch4_window7_224'"):
+        zoo.find("swin_tiny_patch4_window8_224")
+
+
+def test_a_name_is_downloaded_once_into_the_cache(fetched: list[str], tmp_path: Path) -> None:
+    path = zoo.fetch("swin_tiny_patch4_window7_224")
+    assert path == tmp_path / "cache" / "swin_tiny_patch4_window7_224.pth"
+    assert zoo.fetch("swin_tiny_patch4_window7_224.pth") == path
+    assert zoo.fetch(zoo.find("swin_tiny_patch4_window7_224").url) == path
+    assert fetched == [zoo.find("swin_tiny_patch4_window7_224").url]
+    assert zoo.fetch("swin_tiny_patch4_window7_224", cache=tmp_path / "other").exists()
+
+
+def test_a_mirror_serves_released_files_only(
+    fetched: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VSWIN_MIRROR", "http://mirror/swin/")
+    zoo.fetch("swin_small_patch4_window7_224")
+    zoo.fetch("http://elsewhere/swin_small_patch4_window7_224.pth?x=1")
+    assert fetched == [
+        "http://mirror/swin/swin_small_patch4_window7_224.pth",
+        "http://elsewhere/swin_small_patch4_window7_224.pth?x=1",
+    ]
+
+
+def test_urls_with_the_same_file_name_do_not_meet(fetched: list[str]) -> None:
+    one, two = (zoo.fetch(f"https://host/{place}/model%20a.safetensors") for place in "ab")
+    assert one != two
+    assert one.name == two.name == "model a.safetensors"
+    assert len(fetched) == 2
+    for url in ("https://host/", "https://host/a/%2e%2e", "https://host/%00", "https://[host/a"):
+        with pytest.raises(InputError, match="names no file"):
+            zoo.fetch(url)
+
+
+def test_a_file_that_has_changed_since_is_refused(fetched: list[str]) -> None:
+    path = zoo.fetch("swin_tiny_patch4_window7_224")
+    path.write_bytes(b"strange")
+    os.utime(path, ns=(0, 1))
+    with pytest.raises(InputError, match=r"not the file it should be.*delete it and .*sha256"):
+        zoo.fetch("swin_tiny_patch4_window7_224")
+    path.write_bytes(CONTENT)
+    assert zoo.fetch("swin_tiny_patch4_window7_224") == path
+
+
+def test_an_unchanged_file_is_not_read_again(
+    fetched: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = zoo.fetch("swin_tiny_patch4_window7_224")
+    monkeypatch.setattr(digests, "digest_of", lambda _: pytest.fail("it was read"))
+    assert zoo.fetch("swin_tiny_patch4_window7_224") == path
+
+
+def test_a_file_put_there_by_hand_serves_if_its_digits_agree(
+    fetched: list[str], tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "swin_base_patch4_window7_224.pth").write_bytes(CONTENT)
+    (cache / "swin3d_t-7615ae03.pth").write_bytes(CONTENT)
+    assert zoo.fetch("swin_base_patch4_window7_224").read_bytes() == CONTENT
+    assert (cache / "swin_base_patch4_window7_224.pth.sha256").exists()
+    with pytest.raises(InputError, match="instead of 7615ae03"):
+        zoo.fetch("swin3d_t")
+    assert fetched == []

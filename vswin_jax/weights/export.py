@@ -1,0 +1,144 @@
+"""Our parameters as a state_dict that PyTorch code loads, and its safetensors file."""
+
+import json
+import os
+import struct
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from vswin_jax.attention import Size, table_rows
+from vswin_jax.errors import InputError
+from vswin_jax.weights.layouts import from_canonical
+from vswin_jax.weights.names import Params, to_state_dict
+
+_TABLE = ".relative_position_bias_table"
+_INDEX = ".relative_position_index"
+
+# The names that safetensors gives to NumPy's dtypes.
+_DTYPES = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+
+
+def export_state_dict(
+    params: Params, layout: str, window_size: Size, *, buffers: bool = True
+) -> dict[str, np.ndarray]:
+    """A parameter tree as a PyTorch state_dict; its tensors are views where they can be.
+
+    Args:
+      params: the tree of `model.init(...)["params"]`.
+      layout: "original", "mmaction2" or "torchvision".
+      window_size: the model's (time, height, width) in tokens.
+      buffers: with the index `[N, N]` of every block, without which a strict
+        `load_state_dict` of any of the three fails.
+
+    Raises:
+      InputError: an unknown layout, or a window that is not that of the tables.
+    """
+    state = to_state_dict(params)
+    _check_window(state, window_size)
+    if not buffers:
+        return from_canonical(state, layout)
+    index = relative_position_index(window_size)
+    whole = {}
+    for name, value in state.items():
+        whole[name] = value
+        if name.endswith(_TABLE):
+            whole[name.removesuffix(_TABLE) + _INDEX] = index
+    return from_canonical(whole, layout)
+
+
+def relative_position_index(window_size: Size) -> np.ndarray:
+    """`[N, N]` int64: the table's row for each query and key of a window of N tokens.
+
+    Source: `WindowAttention3D` of the reference (video_swin_facts, section 1.1).
+    """
+    tokens = np.indices(window_size).reshape(3, -1)
+    index = np.zeros((1, 1), np.int64)
+    for own, extent in zip(tokens, window_size, strict=True):
+        index = index * (2 * extent - 1) + own[:, None] - own[None] + extent - 1
+    return index
+
+
+def _check_window(state: Mapping[str, np.ndarray], window_size: Size) -> None:
+    for name, value in state.items():
+        if name.endswith(_TABLE) and value.shape[0] != table_rows(window_size):
+            raise InputError(
+                f"{name} has {value.shape[0]} rows but windows of {tuple(window_size)} need "
+                f"{table_rows(window_size)}: give the window_size of the model."
+            )
+
+
+def write_safetensors(
+    path: str | os.PathLike[str],
+    state: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Writes a state_dict as a safetensors file, which appears at `path` once it is whole.
+
+    One tensor at a time is made contiguous: the library's own writer copies all of them at once.
+
+    Args:
+      path: the file; one that is there already is replaced.
+      state: tensors by name.
+      metadata: strings to keep in the file, beside `format`, "pt", which PyTorch loaders ask for.
+
+    Raises:
+      InputError: a dtype that the format has not, or a file that cannot be written.
+    """
+    path = Path(path)
+    # Widest first, as the library orders them: every tensor is then aligned.
+    order = sorted(state, key=lambda name: (-state[name].dtype.itemsize, name))
+    header = _header(state, order, {"format": "pt", **(metadata or {})})
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with part.open("xb") as file:
+            file.write(struct.pack("<Q", len(header)) + header)
+            for name in order:
+                _write_tensor(file, state[name])
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written: {error.strerror or error}; give a path in an existing "
+            f"directory with room for it."
+        ) from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _header(
+    state: Mapping[str, np.ndarray], order: list[str], metadata: Mapping[str, str]
+) -> bytes:
+    entries: dict[str, object] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name in order:
+        value = state[name]
+        if value.dtype.name not in _DTYPES:
+            raise InputError(
+                f"{name} is {value.dtype.name}, which a safetensors file cannot hold: convert it "
+                f"to one of {', '.join(_DTYPES)}."
+            )
+        start, end = end, end + value.nbytes
+        dtype, shape = _DTYPES[value.dtype.name], list(value.shape)
+        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    return text + b" " * (-len(text) % 8)
+
+
+def _write_tensor(file: BinaryIO, value: np.ndarray) -> None:
+    little = value.dtype.newbyteorder("<") if value.dtype.byteorder == ">" else value.dtype
+    contiguous = np.ascontiguousarray(value, little)
+    file.write(contiguous.reshape(-1).view(np.uint8).data)
