@@ -85,8 +85,12 @@ def test_the_largest_window_of_an_image_model_counts() -> None:
 
 @pytest.mark.parametrize(
     "window",
-    # Those in use; then what else is the only one, be it one token wide.
-    [(8, 7, 7), (16, 7, 7), (8, 12, 12), (2, 7, 7), (4, 7, 7), (1, 7, 7), (4, 4, 4), (3, 1, 1)],
+    # Those in use, of which the last has the rows of (592, 2, 2) and (4, 20, 20) too; then what
+    # else is the only one, be it one token wide.
+    [
+        *((8, 7, 7), (16, 7, 7), (8, 12, 12), (2, 7, 7), (4, 7, 7), (32, 7, 7)),
+        *((1, 7, 7), (4, 4, 4), (3, 1, 1)),
+    ],
 )
 def test_windows_from_rows(window: tuple[int, int, int]) -> None:
     rows = int(np.prod([2 * extent - 1 for extent in window]))

@@ -120,9 +120,9 @@ def _detect_by_kernel(state: Mapping[str, np.ndarray], names: set[str]) -> str:
         return "mmaction2" if _has(names, r"^norm\d\.") else "original"
     if axes != 4:
         raise _unknown_layout(state)
-    merges_early = _has(names, r"^layers\.0\.downsample\.")
-    shifted = _has(names, r"^layers\.\d+\.downsample\.") and not merges_early
-    return "timm" if shifted or _has(names, r"^head\.fc\.") else "microsoft"
+    if _has(names, r"^layers\.0\.downsample\."):
+        return "microsoft"
+    return "timm" if _has(names, r"^(layers\.\d+\.downsample|head\.fc)\.") else "microsoft"
 
 
 def _unknown_layout(state: Mapping[str, np.ndarray]) -> InputError:
@@ -233,12 +233,9 @@ def from_canonical(state: Mapping[str, np.ndarray], layout: str) -> dict[str, np
         raise unknown_name("layout to write", layout, LAYOUTS_3D)
     if layout == "torchvision":
         return {_to_torchvision(name): value for name, value in state.items()}
-    norm = f"norm{_last_stage(state)}." if layout == "mmaction2" else "norm."
+    stages = {int(m[1]) for name in state if (m := re.match(r"layers\.(\d+)\.", name))}
+    norm = f"norm{max(stages)}." if layout == "mmaction2" else "norm."
     return {_to_mmcv(name, norm): value for name, value in state.items()}
-
-
-def _last_stage(state: Mapping[str, np.ndarray]) -> int:
-    return max(int(m[1]) for name in state if (m := re.match(r"layers\.(\d{1,3})\.", name)))
 
 
 def _to_mmcv(name: str, norm: str) -> str:
