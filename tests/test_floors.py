@@ -14,11 +14,11 @@ PACKAGE = Path(__file__).parents[1] / "vswin_jax"
 FLOORS = (
     ("errors",),
     ("attention", "config", "config_rules", "data", "signals"),
-    ("command_line", "losses", "mesh", "metrics", "models", "plots", "schedules"),
+    ("clip_sheet", "command_line", "losses", "mesh", "metrics", "models", "plots", "schedules"),
     ("optim", "plan", "state", "telemetry", "checkpoint"),
     ("steps", "weights"),
     ("train", "evaluate"),
-    ("parts", "report"),
+    ("parts", "report", "shown_clips"),
     ("main", "predict"),
 )
 

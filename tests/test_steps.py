@@ -24,7 +24,9 @@ from vswin_jax.steps import (
     Batch,
     make_eval_step,
     make_train_step,
+    prepare,
     preprocess,
+    step_keys,
 )
 
 CLASSES = 5
@@ -144,6 +146,28 @@ def test_training_learns_a_batch_and_reports_it() -> None:
     assert reports[2]["learning_rate"] == pytest.approx(3e-2 / 3)
     assert reports[0]["grad_norm"] > 0
     assert 0 <= reports[0]["top1_correct"] <= 4
+
+
+def test_training_sees_what_prepare_shows() -> None:
+    """The loss of a step is that of the clips and targets that `prepare` gives for its key."""
+    model, batch = Toy(), batch_of()
+    options = {
+        "num_classes": CLASSES,
+        "label_smoothing": 0.1,
+        "mixup_alpha": 0.8,
+        "cutmix_alpha": 1.0,
+        "erasing": 0.5,
+    }
+    step = make_train_step(model, optimizer_for(model), seed=7, **options)
+    _, metrics = step(fresh_state(model).replace(step=jnp.int32(5)), batch)
+
+    @jax.jit
+    def loss_sum(batch: Batch) -> jax.Array:
+        inputs = prepare(step_keys(7, 5)[0], batch, **options)
+        logits = model.apply({"params": initial_params(model)}, inputs.clips)
+        return optax.softmax_cross_entropy(logits, inputs.targets).sum()
+
+    assert float(metrics["loss_sum"]) == pytest.approx(float(loss_sum(batch)), rel=1e-5)
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:

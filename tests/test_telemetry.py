@@ -112,11 +112,15 @@ def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
     with Telemetry(tmp_path, batch_size=1, total_steps=2) as telemetry:
         telemetry.train(1, {"loss": 0.5})
         telemetry.evaluation(2, {"top1": 0.25})
+        telemetry.picture("clips", 0, np.zeros((3, 5, 3), np.uint8))
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     for tag, step, value in (("train/loss", 1, 0.5), ("eval/top1", 2, 0.25)):
         (event,) = events.Tensors(tag)
         assert (event.step, make_ndarray(event.tensor_proto)) == (step, value)
+    (event,) = events.Tensors("clips")
+    width, height, _ = make_ndarray(event.tensor_proto)
+    assert (event.step, width, height) == (0, b"5", b"3")
 
 
 WITHOUT_CLU = """
@@ -133,6 +137,7 @@ from vswin_jax.telemetry import Telemetry, log_parameters
 log_parameters({"head": {"kernel": np.zeros((3, 5), np.float32)}})
 with Telemetry(sys.argv[1], batch_size=1, total_steps=1) as telemetry:
     telemetry.train(1, {"loss": 0.5})
+    telemetry.picture("clips", 1, np.zeros((3, 5, 3), np.uint8))
 """
 
 

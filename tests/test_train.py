@@ -139,6 +139,33 @@ def test_going_on_gives_the_losses_of_an_unbroken_run(
     jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
 
 
+def test_drawing_the_first_batch_of_a_new_run_changes_nothing(
+    tmp_path: Path, model: SwinTransformer3D
+) -> None:
+    drawn: list[dict[str, np.ndarray]] = []
+
+    def draw(batch: Mapping[str, jax.Array]) -> np.ndarray:
+        drawn.append(jax.device_get(dict(batch)))
+        return np.zeros((4, 6, 3), np.uint8)
+
+    def until_step_three(start_step: int) -> Iterator[dict[str, np.ndarray]]:
+        for step, batch in enumerate(make_batches(start_step), start_step):
+            if step == 3:
+                raise OSError("the disk went away")
+            yield batch
+
+    run(settings(), tmp_path / "plain", model)
+    with pytest.raises(OSError, match="disk"):
+        run(settings(), tmp_path, model, make_batches=until_step_three, draw_first=draw)
+    run(settings(), tmp_path, model, draw_first=draw)
+    (only,) = drawn
+    first = next(make_batches(0))
+    assert only.keys() == first.keys()
+    jax.tree.map(np.testing.assert_array_equal, only, first)
+    assert losses(tmp_path) == losses(tmp_path / "plain")
+    assert list(losses(tmp_path)) == [1, 2, 3, 4, 5]
+
+
 def test_finished_run_is_left_alone(tmp_path: Path, model: SwinTransformer3D) -> None:
     metadata = {"config": {"a": 1}, "label_names": ["x", "y", "z"]}
     first = run(settings(), tmp_path, model, metadata=metadata)

@@ -153,6 +153,11 @@ def load_for_inference(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any
         return reader.restore(directory / "state", args=arguments)[name], metadata
 
 
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What was saved beside the state; `path` and errors as for `load_for_inference`."""
+    return _read_metadata(_step_directory(_absolute(path)))
+
+
 def _saved_tree(directory: epath.Path) -> dict[str, Any]:
     """The saved state's tree as plain dictionaries and lists, with shapes for leaves."""
     with _reading(directory), ocp.PyTreeCheckpointer() as reader:

@@ -79,6 +79,7 @@ def _data() -> ConfigDict:
     data.rand_augment = ConfigDict({"n": 0, "m": 7})  # operations a clip (0: off), strength of 30
     data.threads = 0  # decoding threads, 0: chosen by tf.data
     data.prefetch = 2  # batches
+    data.max_bad_fraction = 0.05  # of unreadable videos, replaced; clearly more end the run
     # Of moving_shapes alone: eight videos a scene, square pictures in pixels.
     data.shapes = ConfigDict(
         {"train_scenes": 300, "test_scenes": 40, "seed": 0, "size": 64, "num_frames": 24, "fps": 12}

@@ -69,14 +69,15 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     (
         "0 or more",
         lambda value: value >= 0,
-        "data.threads data.rand_augment.n data.rand_augment.m optim.learning_rate "
-        "optim.weight_decay optim.eps optim.clip_norm optim.backbone_multiplier "
-        "loss.mixup_alpha loss.cutmix_alpha train.max_bad_steps",
+        "data.threads optim.learning_rate optim.weight_decay optim.eps optim.clip_norm "
+        "optim.backbone_multiplier loss.mixup_alpha loss.cutmix_alpha train.max_bad_steps",
     ),
+    ("from 0 to 18, the operations that there are", lambda n: 0 <= n <= 18, "data.rand_augment.n"),
+    ("from 0 to 30, the full strength", lambda m: 0 <= m <= 30, "data.rand_augment.m"),
     (
         "from 0 to 1",
         lambda value: 0 <= value <= 1,
-        "data.flip loss.erasing optim.warmup_ratio",
+        "data.flip data.max_bad_fraction loss.erasing optim.warmup_ratio",
     ),
     (
         "from 0 to below 1",

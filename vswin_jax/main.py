@@ -20,11 +20,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from vswin_jax import command_line, config_rules, models, parts, report
+from vswin_jax.data.bad_videos import BadVideos
 from vswin_jax.data.clips import ClipSpec
+from vswin_jax.data.labels import write_label_names
 from vswin_jax.data.sources import Source
 from vswin_jax.errors import InputError
 from vswin_jax.evaluate import Evaluation, evaluate
 from vswin_jax.mesh import BATCH_AXES, make_mesh, place_batch
+from vswin_jax.shown_clips import draw_first_batch
 from vswin_jax.steps import make_eval_step
 from vswin_jax.train import Trained, train
 
@@ -58,6 +61,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> int:
     # During training one centred clip a video has to do, as in the reference.
     quick = replace(spec, clips=1, crops=1, eval_resize=config.data.resize)
     score_quickly = make_score(config, model, mesh, held_out, quick)
+    bad_videos = BadVideos(workdir / "bad_videos.csv", config.data.max_bad_fraction)
     last: Evaluation | None = None
 
     def evaluate_quickly(params: Any) -> Mapping[str, float]:
@@ -68,14 +72,19 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> int:
     result = train(
         config,
         workdir,
-        functools.partial(_train_batches, config, workdir, training, spec),
+        functools.partial(_train_batches, config, workdir, training, spec, bad_videos),
         model=model,
         num_examples=len(training),
         initial_params=(lambda: load(model)) if load else None,
         evaluate=evaluate_quickly,
+        draw_first=functools.partial(
+            draw_first_batch, config=config, source=training, workdir=workdir, mesh=mesh
+        ),
         metadata={"config": config.to_dict(), "label_names": list(training.label_names)},
         mesh=mesh,
     )
+    if bad_videos.bad:
+        log.warning("%s", bad_videos.summary())
     if result.stopped_by is not None:
         return _say_stopped(result)
     if result.was_finished and report.scored_step(workdir) == result.step:
@@ -112,7 +121,7 @@ def make_score(
     # Padding makes every batch size exact, so it may as well divide over the devices.
     devices = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     batch_size = math.ceil(config.eval.batch_size / devices) * devices
-    pipeline = _pipeline()
+    pipeline = load_pipeline()
 
     def score(params: Any) -> Evaluation:
         batches = pipeline.eval_batches(
@@ -125,23 +134,31 @@ def make_score(
 
 
 def _train_batches(
-    config: ConfigDict, workdir: Path, source: Source, spec: ClipSpec, start_step: int
+    config: ConfigDict,
+    workdir: Path,
+    source: Source,
+    spec: ClipSpec,
+    bad_videos: BadVideos,
+    start_step: int,
 ) -> Iterator[Mapping[str, np.ndarray]]:
     # Called when the workdir's checkpoint, if any, is known to be of this config's model.
     if jax.process_index() == 0:
         _write_json(workdir / "config.json", config.to_dict())
-    pipeline = _pipeline()
+        write_label_names(workdir / "label_names.txt", source.label_names)
+    pipeline = load_pipeline()
     return pipeline.train_batches(
         source,
         spec,
         batch_size=config.train.batch_size,
         seed=config.seed,
         start_step=start_step,
+        bad_videos=bad_videos,
         **_reading(config, pipeline),
     )
 
 
-def _pipeline() -> ModuleType:
+def load_pipeline() -> ModuleType:
+    """`vswin_jax.data.pipeline`, and TensorFlow without what it says while it loads."""
     # Importing TensorFlow takes seconds, which a wrong argument should not have to wait for.
     with _silent_import():
         from vswin_jax.data import pipeline

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from vswin_jax import checkpoint, models
 from vswin_jax.data.clips import ClipSpec
+from vswin_jax.data.labels import check_same_names
 from vswin_jax.data.moving_shapes import write_moving_shapes
 from vswin_jax.data.sources import Source, open_source
 from vswin_jax.errors import InputError
@@ -54,12 +55,36 @@ def open_split(
 ) -> Source:
     """The videos of "train" or "eval"; moving_shapes are written first if they are not there.
 
-    `label_names` are those of the training set, which evaluation must share.
+    `label_names` are those of the training set, which evaluation must share. A training set must
+    share those of the run that goes on in `workdir`, if one does.
 
     Raises:
-        InputError: nothing set, nothing there, or no data that can be understood.
+        InputError: nothing set, nothing there, no data that can be understood, or other classes.
     """
-    names = label_names or _label_names(config.data.label_names)
+    written = _label_names(config.data.label_names)
+    if label_names and written:
+        check_same_names(label_names, written, config.data.label_names)
+    source = _open_split(config, workdir, split, label_names or written)
+    if split == "train":
+        _check_goes_on(workdir, source.label_names, config.data.train or config.data.kind)
+    return source
+
+
+def _check_goes_on(workdir: str | os.PathLike, label_names: Sequence[str], source: str) -> None:
+    steps = _saved_steps(workdir)
+    if steps:
+        saved = checkpoint.read_metadata(Path(workdir) / "checkpoints" / str(max(steps)))
+        # `train` keeps what its caller gives it, which may be nothing.
+        if saved.get("label_names"):
+            check_same_names(saved["label_names"], label_names, source)
+
+
+def _open_split(
+    config: ConfigDict,
+    workdir: str | os.PathLike,
+    split: str,
+    names: Sequence[str] | None,
+) -> Source:
     if config.data.kind == "moving_shapes":
         folder = "train" if split == "train" else "test"
         return open_source(str(_moving_shapes(config, workdir) / folder), label_names=names)
@@ -75,6 +100,8 @@ def open_split(
         kind=config.data.format,
         label_names=names,
         num_classes=config.model.num_classes,
+        # In training another video takes the place of one that is not there.
+        must_exist=split != "train",
     )
 
 

@@ -28,7 +28,7 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 EvalStep = Callable[[Any, Batch], dict[str, jax.Array]]
 
 
-class _Inputs(NamedTuple):
+class Inputs(NamedTuple):
     """What the model and the loss see of a (micro-)batch; all leading axes are [B]."""
 
     clips: jax.Array
@@ -49,6 +49,12 @@ def preprocess(
     return ((video.astype(jnp.float32) - jnp.asarray(PIXEL_MEAN, jnp.float32)) * scale).astype(
         dtype
     )
+
+
+def to_pixels(clips: jax.Array) -> jax.Array:
+    """What `preprocess` gave, for display: float [..., 3] -> uint8 [..., 3], without its scale."""
+    pixels = clips.astype(jnp.float32) * jnp.asarray(PIXEL_STD) + jnp.asarray(PIXEL_MEAN)
+    return jnp.clip(jnp.round(pixels), 0, 255).astype(jnp.uint8)
 
 
 def make_train_step(
@@ -76,8 +82,8 @@ def make_train_step(
     Raises:
       InputError: when first called with a batch that does not divide by `accumulate`.
     """
-    prepare = functools.partial(
-        _prepare,
+    prepare_batch = functools.partial(
+        prepare,
         num_classes=num_classes,
         label_smoothing=label_smoothing,
         mixup_alpha=mixup_alpha,
@@ -86,9 +92,8 @@ def make_train_step(
     )
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
-        augment_key, dropout_key = jax.random.split(key)
-        inputs = prepare(augment_key, batch)
+        augment_key, dropout_key = step_keys(seed, state.step)
+        inputs = prepare_batch(augment_key, batch)
         grads, sums = _gradients(model, state.params, inputs, dropout_key, accumulate)
         state = _apply(optimizer, state, grads, ema_decay)
         return state, sums | _optimizer_metrics(state.opt_state)
@@ -97,7 +102,13 @@ def make_train_step(
     return jax.jit(train_step, donate_argnums=0, out_shardings=shardings)
 
 
-def _prepare(
+def step_keys(seed: int, step: jax.typing.ArrayLike) -> tuple[jax.Array, jax.Array]:
+    """The keys of the augmentation and of the dropout of the step after `step` steps."""
+    augment_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), step))
+    return augment_key, dropout_key
+
+
+def prepare(
     key: jax.Array,
     batch: Batch,
     *,
@@ -106,7 +117,11 @@ def _prepare(
     mixup_alpha: float,
     cutmix_alpha: float,
     erasing: float,
-) -> _Inputs:
+) -> Inputs:
+    """What the model and the loss get of a training batch: flipped, normalised, erased, mixed.
+
+    `batch` is that of `make_train_step`, `key` the first of `step_keys`; all rows stay in place.
+    """
     erase_key, mix_key = jax.random.split(key)
     clips = preprocess(batch["video"][:, 0], batch["flip"])
     targets = smooth_labels(batch["label"], num_classes, label_smoothing)
@@ -114,16 +129,16 @@ def _prepare(
         clips = random_erasing(erase_key, clips, erasing)
     alphas = {"mixup_alpha": mixup_alpha, "cutmix_alpha": cutmix_alpha}
     clips, targets = mix(mix_key, clips, targets, batch["mask"], **alphas)
-    return _Inputs(clips, targets, batch["label"], batch["mask"])
+    return Inputs(clips, targets, batch["label"], batch["mask"])
 
 
 def _gradients(
-    model: nn.Module, params: Any, inputs: _Inputs, key: jax.Array, accumulate: int
+    model: nn.Module, params: Any, inputs: Inputs, key: jax.Array, accumulate: int
 ) -> tuple[Any, Metrics]:
     """Gradients of the mean loss over all real rows, and the sums of the metrics."""
     count = jnp.maximum(jnp.sum(inputs.mask), 1.0)
 
-    def loss(params: Any, micro: _Inputs, key: jax.Array) -> tuple[jax.Array, Metrics]:
+    def loss(params: Any, micro: Inputs, key: jax.Array) -> tuple[jax.Array, Metrics]:
         logits = model.apply({"params": params}, micro.clips, train=True, rngs={"dropout": key})
         losses = cross_entropy(logits, micro.targets)
         sums = batch_sums(losses, logits, micro.label, micro.mask)
@@ -133,7 +148,7 @@ def _gradients(
     if accumulate == 1:
         return gradient(params, inputs, key)
 
-    def add(total: Any, piece: tuple[_Inputs, jax.Array]) -> tuple[Any, None]:
+    def add(total: Any, piece: tuple[Inputs, jax.Array]) -> tuple[Any, None]:
         micro, index = piece
         part = gradient(params, micro, jax.random.fold_in(key, index))
         return jax.tree.map(jnp.add, total, part), None
@@ -145,7 +160,7 @@ def _gradients(
     return jax.lax.scan(add, zeros, pieces)[0]
 
 
-def _split(inputs: _Inputs, parts: int) -> _Inputs:
+def _split(inputs: Inputs, parts: int) -> Inputs:
     """[B, ...] -> [parts, B / parts, ...], strided: each device splits the rows that it holds."""
     rows = inputs.label.shape[0]
     if rows % parts:

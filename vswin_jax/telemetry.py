@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 log = logging.getLogger("vswin_jax")
 
@@ -131,6 +132,11 @@ class Telemetry:
         """Reports the metrics of an evaluation made after `step` steps."""
         self._write("eval", step, metrics)
         self._log([f"evaluation at step {step}", *_describe(metrics)])
+
+    def picture(self, name: str, step: int, image: np.ndarray) -> None:
+        """Shows uint8 `[H, W, 3]` in TensorBoard, beside the metrics of `step`."""
+        if self._tensorboard is not None:
+            self._tensorboard.write_images(step, {name: image[None]})
 
     def close(self) -> None:
         """Flushes and closes everything that was opened."""

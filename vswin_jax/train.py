@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 Batches = Iterator[Mapping[str, np.ndarray]]
 Evaluate = Callable[[Any], Mapping[str, float]]
+Draw = Callable[[Mapping[str, jax.Array]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def train(
     num_examples: int,
     initial_params: Callable[[], Any] | None = None,
     evaluate: Evaluate | None = None,
+    draw_first: Draw | None = None,
     metadata: Mapping[str, Any] | None = None,
     mesh: Mesh | None = None,
 ) -> Trained:
@@ -72,7 +74,8 @@ def train(
 
     Then, for each step:
 
-    3. the next batch is fetched (the time is counted as waiting) and placed on the devices;
+    3. the next batch is fetched (the time is counted as waiting) and placed on the devices; the
+       very first one of a run is shown in TensorBoard as `draw_first` draws it;
     4. the step is dispatched; nobody waits for it;
     5. the metrics of the step BEFORE are read while this one runs; they are reported every
        `log_every`, and too many steps in a row without finite gradients end the run;
@@ -88,6 +91,8 @@ def train(
         config: any object with the attributes `seed` and `train`, `optim`, `loss`, `mesh` with
             those of `vswin_jax.config.base_config`.
         num_examples: in the training set; the length of an epoch.
+        draw_first: from a placed batch, ids included, to a picture uint8 [H, W, 3]; every process
+            calls it, and it must leave the batch as it is.
         metadata: JSON-like; kept in every checkpoint (config and label names, for `predict`).
 
     Raises:
@@ -107,7 +112,9 @@ def train(
             total_steps=plan.total_steps,
             start_step=start,
         ) as telemetry:
-            loop = _Loop(plan, setup, checkpoints, telemetry, evaluate, metadata or {}, received)
+            loop = _Loop(
+                plan, setup, checkpoints, telemetry, evaluate, draw_first, metadata or {}, received
+            )
             state, step = loop.run(state, start, make_batches(start))
     stopped_by = received[0] if received and step < plan.total_steps else None
     return Trained(step, plan.total_steps, inference_params(state), stopped_by=stopped_by)
@@ -186,12 +193,13 @@ class _Loop:
         checkpoints: Checkpoints,
         telemetry: Telemetry,
         evaluate: Evaluate | None,
+        draw_first: Draw | None,
         metadata: Mapping[str, Any],
         received: list[int],
     ) -> None:
         self._plan, self._setup, self._checkpoints = plan, setup, checkpoints
         self._telemetry, self._evaluate, self._metadata = telemetry, evaluate, metadata
-        self._received = received
+        self._draw_first, self._received = draw_first, received
         self._unread: tuple[int, Mapping[str, jax.Array]] | None = None
 
     def run(self, state: TrainState, start: int, batches: Batches) -> tuple[TrainState, int]:
@@ -217,8 +225,13 @@ class _Loop:
                 f"The training batches ended after step {step} of {self._plan.total_steps}: give "
                 f"an iterator that does not end."
             )
-        # The rows' ids are for evaluation; the step has no use for them.
-        return place_batch({k: v for k, v in batch.items() if k != "id"}, self._setup.mesh)
+        placed = place_batch(batch, self._setup.mesh)
+        if step == 0 and self._draw_first is not None:
+            with self._telemetry.paused():
+                self._telemetry.picture("train/clips", step, self._draw_first(placed))
+        # The rows' ids are for people and for evaluation; the step has no use for them.
+        placed.pop("id", None)
+        return placed
 
     def _read_metrics(self) -> None:
         if self._unread is None:

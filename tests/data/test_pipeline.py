@@ -1,3 +1,4 @@
+import csv
 import itertools
 import subprocess
 import sys
@@ -5,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from vswin_jax.data import ClipSpec, open_source
+from vswin_jax.data.bad_videos import BadVideos
 from vswin_jax.data.clips import test_views as views_of
 from vswin_jax.data.clips import train_clip
 from vswin_jax.data.order import example_at, example_rng
@@ -114,15 +117,108 @@ def test_evaluation_rows_are_all_views(source: VideoSource) -> None:
         np.testing.assert_array_equal(batch["video"][row], views_of(source[row], SPEC))
 
 
-@pytest.mark.parametrize("make", [train_batches, eval_batches])
-def test_a_broken_video_stops_with_its_own_sentence(
-    source: VideoSource, make: Callable[..., object], tmp_path: Path
+@pytest.mark.parametrize("damage", [b"torn", None, b"zzzz"], ids=["torn", "missing", "codec"])
+def test_a_broken_video_stops_an_evaluation_with_its_own_sentence(
+    source: VideoSource, damage: bytes | None, tmp_path: Path
 ) -> None:
-    (tmp_path / "set/run/b.mp4").write_bytes(b"torn")
-    settings = {"batch_size": 1} | ({"seed": 0} if make is train_batches else {})
-    with pytest.raises(InputError, match=r"run/b\.mp4' cannot be read as a video") as caught:
-        _take(make(source, SPEC, **settings), 5)
+    path = tmp_path / "set/run/b.mp4"
+    whole = path.read_bytes()
+    path.unlink()
+    if damage:
+        path.write_bytes(whole.replace(b"avc1", damage) if damage == b"zzzz" else damage)
+    with pytest.raises(InputError, match=r"run/b\.mp4' (cannot be read|is stored)") as caught:
+        _take(eval_batches(source, SPEC, batch_size=1), 5)
     assert type(caught.value) is InputError
+
+
+@pytest.fixture
+def damaged(write_video: WriteVideo, tmp_path: Path) -> tuple[VideoSource, set[int]]:
+    """A set with a bad video of every kind among good ones, and the places of the bad ones."""
+    for number in range(8):
+        write_video(f"mixed/good/{number}.mp4", 5 + number)
+    write_video("mixed/good/one_frame.mp4", 1)
+    whole = (tmp_path / "mixed/good/7.mp4").read_bytes()
+    contents = {
+        "truncated": whole[: len(whole) // 2],
+        "empty": b"",
+        "text": b"no video at all",
+        "codec": whole.replace(b"avc1", b"zzzz"),
+        "missing": b"gone when it is its turn",
+    }
+    for name, content in contents.items():
+        path = tmp_path / f"mixed/bad/{name}.mp4"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    with av.open(str(tmp_path / "mixed/bad/no_frames.mkv"), "w") as container:
+        container.add_stream("libx264", rate=12, width=32, height=32, pix_fmt="yuv420p")
+        container.start_encoding()
+    with av.open(str(tmp_path / "mixed/bad/sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), "fltp", "mono")
+        sound.sample_rate = 8000
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode())
+    source = open_source(tmp_path / "mixed")
+    (tmp_path / "mixed/bad/missing.mp4").unlink()
+    bad = {i for i in range(len(source)) if source[i].name.startswith("bad")}
+    assert len(bad) == 7
+    return source, bad
+
+
+def test_bad_videos_are_replaced_alike_after_a_restart_and_on_any_hosts(
+    damaged: tuple[VideoSource, set[int]], tmp_path: Path
+) -> None:
+    source, bad = damaged
+    table = tmp_path / "bad_videos.csv"
+
+    def take(count: int, **settings: int) -> list[dict[str, np.ndarray]]:
+        counts = BadVideos(table, max_fraction=1.0)
+        return _take(
+            train_batches(source, SPEC, batch_size=4, seed=6, bad_videos=counts, **settings), count
+        )
+
+    whole = take(8)  # two epochs of 16 videos
+    rows = [{key: value[j] for key, value in b.items()} for b in whole for j in range(4)]
+    for position, row in enumerate(rows):
+        index = example_at(6, position, 16)[1]
+        assert (row["id"] == index) == (index not in bad)
+        assert row["id"] not in bad
+        assert (row["label"], row["mask"]) == (1, 1)
+        assert row["video"].any()
+    with table.open(newline="") as file:
+        named = list(csv.DictReader(file))
+    assert sorted(row["path"] for row in named) == sorted(source[i].name for i in bad)
+    for ours, theirs in zip(take(5, start_step=3), whole[3:], strict=True):
+        _assert_equal(ours, theirs)
+    hosts = [take(8, process_index=host, process_count=4) for host in range(4)]
+    for step, batch in enumerate(whole):
+        parts = [host[step] for host in hosts]
+        _assert_equal({key: np.concatenate([p[key] for p in parts]) for key in batch}, batch)
+    assert len(table.read_text().splitlines()) == 1 + len(bad)
+
+
+def test_a_replacement_is_another_clip_than_its_own_turn(source: VideoSource) -> None:
+    """Of the five videos one is bad, so in every epoch one video comes twice: not the same clip."""
+    (Path(source[3].video)).write_bytes(b"torn")
+    batches = _take(train_batches(source, SPEC, batch_size=5, seed=0), 4)
+    for batch in batches:
+        ids = batch["id"].tolist()
+        twice = [row for row, example in enumerate(ids) if ids.count(example) == 2]
+        assert len(twice) == 2
+        assert not np.array_equal(*batch["video"][twice])
+
+
+def test_too_many_bad_videos_stop_training(damaged: tuple[VideoSource, set[int]]) -> None:
+    with pytest.raises(InputError, match=r"of \d\d reads .*max_bad_fraction \(0\.05\)") as caught:
+        _take(train_batches(damaged[0], SPEC, batch_size=4, seed=6), 50)
+    assert type(caught.value) is InputError
+
+
+def test_nothing_but_bad_videos_stop_at_once(source: VideoSource) -> None:
+    for index in range(5):
+        Path(source[index].video).write_bytes(b"torn")
+    with pytest.raises(InputError, match=r"None of 5 videos .*\.mp4' cannot be read"):
+        next(train_batches(source, SPEC, batch_size=1, seed=0))
 
 
 def test_batches_before_a_broken_video_still_come(source: VideoSource, tmp_path: Path) -> None:

@@ -183,6 +183,9 @@ def test_missing_files_are_told_at_once(tmp_path: Path) -> None:
     message = _error(path)
     assert "line 2: there is no 'b.mp4'" in message
     assert "2 of 3 are missing" in message
+    assert len(open_source(path, must_exist=False)) == 3
+    (tmp_path / "a.mp4").unlink()
+    assert "3 of 3 are missing" in _error(path, must_exist=False)
 
 
 def test_a_long_list_is_not_searched_for_at_open(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def read_annotations(path: str, kind: str) -> list[Row]:
     Raises:
         InputError: the file is missing or empty, or a line cannot be understood (says which).
     """
-    text = _read_text(path)
+    text = read_text(path)
     readers = {"list": _lines, "frames": _frame_lines, "csv": _csv, "jsonl": _json}
     rows = readers[kind](text, path)
     if not rows:
@@ -35,7 +35,12 @@ def read_annotations(path: str, kind: str) -> list[Row]:
     return rows
 
 
-def _read_text(path: str) -> str:
+def read_text(path: str) -> str:
+    """All of a text file in UTF-8.
+
+    Raises:
+        InputError: it cannot be read or is not text.
+    """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             return file.read()
@@ -55,7 +60,7 @@ def _lines(text: str, path: str) -> list[Row]:
     for number, line in _numbered(text):
         fields = line.rsplit(None, 1)
         if len(fields) < 2:
-            raise _bad_line(path, number, "`path label`", line)
+            raise bad_line(path, number, "`path label`", line)
         rows.append(Row(number, fields[0].strip(), fields[1]))
     return rows
 
@@ -66,7 +71,7 @@ def _frame_lines(text: str, path: str) -> list[Row]:
     for number, line in _numbered(text):
         fields = line.rsplit(None, 2)
         if len(fields) < 3 or not fields[1].isdecimal() or not int(fields[1]):
-            raise _bad_line(path, number, "`folder number-of-frames label`", line)
+            raise bad_line(path, number, "`folder number-of-frames label`", line)
         rows.append(Row(number, fields[0].strip(), fields[2], int(fields[1])))
     return rows
 
@@ -89,7 +94,7 @@ def _csv(text: str, path: str) -> list[Row]:
     for record in reader:
         values = [(record[header[column]] or "").strip() for column in columns if column]
         if not all(values):
-            raise _bad_line(path, reader.line_num, "a path and a label", ",".join(values))
+            raise bad_line(path, reader.line_num, "a path and a label", ",".join(values))
         rows.append(Row(reader.line_num, *values))
     return rows
 
@@ -97,13 +102,18 @@ def _csv(text: str, path: str) -> list[Row]:
 def _json(text: str, path: str) -> list[Row]:
     """One object a line, or one array of objects."""
     if text.lstrip().startswith("["):
-        records = enumerate(_parse(text, path, 1), start=1)
+        records = enumerate(parse_json(text, path), start=1)
     else:
-        records = ((number, _parse(line, path, number)) for number, line in _numbered(text))
+        records = ((number, parse_json(line, path, number)) for number, line in _numbered(text))
     return [_json_row(number, record, path) for number, record in records]
 
 
-def _parse(text: str, path: str, number: int) -> Any:
+def parse_json(text: str, path: str, number: int = 1) -> Any:
+    """What the JSON `text` says, which begins at line `number` of the file `path`.
+
+    Raises:
+        InputError: it is not JSON; names the line.
+    """
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -120,7 +130,7 @@ def _json_row(number: int, record: Any, path: str) -> Row:
     usable = isinstance(label, str | int) and not isinstance(label, bool)
     if not isinstance(video, str) or not usable or not video or label == "":
         shown = json.dumps(record, ensure_ascii=False)
-        raise _bad_line(path, number, 'an object such as {"path": "a.mp4", "label": 3}', shown)
+        raise bad_line(path, number, 'an object such as {"path": "a.mp4", "label": 3}', shown)
     return Row(number, video, str(label))
 
 
@@ -128,7 +138,8 @@ def _find(fields: Mapping[str, Any], keys: Iterable[str]) -> str | None:
     return next((key for key in keys if key in fields), None)
 
 
-def _bad_line(path: str, number: int, expected: str, line: str) -> InputError:
+def bad_line(path: str, number: int, expected: str, line: str) -> InputError:
+    """The error for a line that reads otherwise than `expected`."""
     return InputError(
         f"{os.fspath(path)!r}, line {number}: expected {expected} but it reads {line.strip()!r}."
     )

@@ -1,5 +1,7 @@
 """From the labels that a user wrote, numbers or names, to class indices and their names."""
 
+import itertools
+import os
 import re
 from collections.abc import Callable, Sequence
 
@@ -34,6 +36,36 @@ def resolve_labels(
     if numbers and not are_known and all(map(_NUMBER.fullmatch, labels)):
         return _resolve_numbers(labels, where, source, label_names, num_classes)
     return _resolve_names(labels, where, source, label_names, num_classes)
+
+
+def check_same_names(model: Sequence[str], data: Sequence[str], source: str) -> None:
+    """Compares the label map of a model, or of what it trains on, with that of the data `source`.
+
+    Raises:
+        InputError: they differ; names the first class that does.
+    """
+    pairs = enumerate(itertools.zip_longest(model, data))
+    found = next(((index, *pair) for index, pair in pairs if pair[0] != pair[1]), None)
+    if found is None:
+        return
+    index, ours, theirs = found
+    raise InputError(
+        f"Expected the {len(model)} classes of the model but {source!r} has {len(data)} that "
+        f"differ from class {index} on, which is {_name(ours)} in the model and {_name(theirs)} "
+        "in the data: use the data and label names that the model was trained with, or start anew."
+    )
+
+
+def _name(name: str | None) -> str:
+    return "absent" if name is None else repr(name)
+
+
+def write_label_names(path: str | os.PathLike[str], names: Sequence[str]) -> None:
+    """Writes the label map: one class name a line, in the order of the labels."""
+    path = os.fspath(path)
+    with open(f"{path}.new", "w", encoding="utf-8") as file:
+        file.writelines(f"{name}\n" for name in names)
+    os.replace(f"{path}.new", path)
 
 
 def _check_count(names: Sequence[str] | None, num_classes: int | None, source: str) -> None:

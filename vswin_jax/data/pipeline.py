@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
+from vswin_jax.data.bad_videos import BadVideos, read_or_replace
 from vswin_jax.data.clips import ClipSpec, test_views, train_clip
-from vswin_jax.data.order import example_at, example_rng, host_position
+from vswin_jax.data.order import example_at, host_position
 from vswin_jax.data.sources import Source
 from vswin_jax.errors import InputError
 
@@ -49,29 +50,42 @@ def train_batches(
     process_count: int = 1,
     threads: int = AUTOTUNE,
     prefetch: int = 2,
+    bad_videos: BadVideos | None = None,
 ) -> Iterator[Batch]:
     """Endless batches of this host from step `start_step` on, one view a video.
 
     `batch_size` is the global one; a host yields `batch_size // process_count` rows. Keys: video
     uint8 [B, 1, T, H, W, 3], label int32 [B], mask float32 [B], id int32 [B], flip bool [B].
 
+    A video that cannot be read is replaced by another, whose label and id the row has; `bad_videos`
+    counts and names them.
+
     Raises:
-        InputError: at once for sizes that do not fit; while iterating, for a video that cannot be
-            read.
+        InputError: at once for sizes that do not fit; while iterating, when too many videos cannot
+            be read.
     """
     rows = _rows_per_host(source, batch_size, process_count)
+    bad_videos = bad_videos or BadVideos()
 
     def load(row: int) -> Row:
+        step = start_step + row // rows
         position = host_position(
-            start_step + row // rows,
+            step,
             row % rows,
             batch_size=batch_size,
             process_index=process_index,
             process_count=process_count,
         )
         epoch, index = example_at(seed, position, len(source))
-        example = source[index]
-        video, flip = train_clip(example, spec, example_rng(seed, epoch, example.id))
+        example, (video, flip) = read_or_replace(
+            lambda example, rng: train_clip(example, spec, rng),
+            source,
+            index,
+            bad_videos,
+            seed=seed,
+            epoch=epoch,
+            step=step,
+        )
         return _row(video, example.label, example.id, flip=flip)
 
     shape = (1, spec.num_frames, spec.size, spec.size, 3)
@@ -94,7 +108,8 @@ def eval_batches(
     [B, V, T, H, W, 3]; padding rows have mask 0, id -1, label 0 and black frames.
 
     Raises:
-        InputError: as `train_batches`.
+        InputError: at once for sizes that do not fit; while iterating, for the first video that
+            cannot be read: scores of a part of a set are not comparable with those of the whole.
     """
     rows = _rows_per_host(source, batch_size, process_count)
     steps = -(-len(source) // batch_size)

@@ -7,13 +7,14 @@ from typing import Protocol
 
 import numpy as np
 
+from vswin_jax.data import published
 from vswin_jax.data.annotations import Row, read_annotations
 from vswin_jax.data.folders import holds_frame_folders, read_folder
 from vswin_jax.data.frames import FrameFolder
-from vswin_jax.data.labels import resolve_labels
+from vswin_jax.data.labels import check_same_names, resolve_labels
 from vswin_jax.errors import InputError, unknown_name
 
-KINDS = ("auto", "list", "csv", "jsonl", "folder", "frames")
+KINDS = ("auto", "list", "csv", "jsonl", "folder", "frames", *published.KINDS)
 # Looking for every file of a bigger list would take minutes on a network disk.
 _CHECKED_AT_OPEN = 10_000
 
@@ -76,18 +77,22 @@ def open_source(
     kind: str = "auto",
     label_names: Sequence[str] | None = None,
     num_classes: int | None = None,
+    must_exist: bool = True,
 ) -> VideoSource:
     """Open a data set.
 
     Args:
         path: a file of `path label` lines (the label is the last field), a .csv with a header
             (path/video/filename and label/class), .jsonl or .json objects with those keys, a file
-            of `folder frames label` lines, or a folder with a sub-folder of videos, or of folders
-            of images, per class.
-        root: what paths in a file are relative to; empty is the file's own folder.
+            of `folder frames label` lines, a folder with a sub-folder of videos, or of folders
+            of images, per class, or a list as Kinetics, Something-Something v2, UCF101, HMDB51
+            (`FOLDER:train1`) or Moments in Time published it (see `vswin_jax.data.published`).
+        root: what paths in a file are relative to; empty is the file's own folder. The videos of
+            a published list may be in folders under it; those that are not there are left out.
         kind: one of `KINDS`; `frames` are extracted frames, in a list or in folders.
         label_names: the training set's, when this is the evaluation set of a model.
         num_classes: how many classes the model has.
+        must_exist: whether all the files of a list must be there, or else just one of them.
 
     Raises:
         InputError: something is missing, empty, or not as expected; it says what and where.
@@ -95,15 +100,20 @@ def open_source(
     path, root = os.fspath(path), os.fspath(root)
     if kind not in KINDS:
         raise unknown_name("data format", kind, KINDS)
-    if not os.path.exists(path):
+    if not os.path.exists(published.folder_of(path)):
         raise InputError(f"There is no annotation file or folder of videos at {path!r}.")
     kind = _detect(path, root) if kind == "auto" else kind
+    if kind in published.KINDS:
+        return _open_published(path, root, kind, label_names, num_classes)
     if os.path.isdir(path):
         return _open_folder(path, kind, label_names, num_classes)
-    return _open_list(path, root, kind, label_names, num_classes)
+    return _open_list(path, root, kind, label_names, num_classes, must_exist)
 
 
 def _detect(path: str, root: str) -> str:
+    known = published.recognise(path)
+    if known:
+        return known
     if os.path.isdir(path):
         return "frames" if holds_frame_folders(path) else "folder"
     suffix = os.path.splitext(path)[1].lower()
@@ -118,7 +128,7 @@ def _detect(path: str, root: str) -> str:
 def _open_folder(
     path: str, kind: str, label_names: Sequence[str] | None, num_classes: int | None
 ) -> VideoSource:
-    if kind not in ("folder", "frames"):
+    if kind not in ("folder", "frames", *published.KINDS):
         raise InputError(f"{path!r} is a folder, so the data format cannot be {kind!r}.")
     rows = read_folder(path, frames=kind == "frames")
     labels, names = resolve_labels(
@@ -133,7 +143,12 @@ def _open_folder(
 
 
 def _open_list(
-    path: str, root: str, kind: str, label_names: Sequence[str] | None, num_classes: int | None
+    path: str,
+    root: str,
+    kind: str,
+    label_names: Sequence[str] | None,
+    num_classes: int | None,
+    must_exist: bool,
 ) -> VideoSource:
     if kind == "folder":
         raise InputError(f"{path!r} is a file, so the data format cannot be 'folder'.")
@@ -147,17 +162,50 @@ def _open_list(
     )
     base = _base(path, root)
     if len(rows) <= _CHECKED_AT_OPEN:
-        _check_files(rows, base, path)
+        _check_files(rows, base, path, must_exist)
     return VideoSource(rows, labels, names, base, kind == "frames")
+
+
+def _open_published(
+    path: str, root: str, kind: str, label_names: Sequence[str] | None, num_classes: int | None
+) -> VideoSource:
+    listing = published.read_listing(path, kind)
+    names = _published_names(listing, path, label_names)
+    base = _base(os.path.abspath(published.folder_of(path)), root)
+    rows = published.find_videos(listing.entries, base, path)
+    labels, names = resolve_labels(
+        [row.label for row in rows],
+        lambda index: f"{path!r}, line {rows[index].line}",
+        path,
+        label_names=names,
+        num_classes=num_classes,
+        numbers=False,
+    )
+    return VideoSource(rows, labels, names, base, frames=False)
+
+
+def _published_names(
+    listing: published.Listing, path: str, label_names: Sequence[str] | None
+) -> Sequence[str]:
+    # An alphabet is no published order: a part of Kinetics may lack classes of the whole.
+    if label_names is not None and listing.names_file and listing.label_names is not None:
+        check_same_names(label_names, listing.label_names, path)
+    names = listing.label_names if label_names is None else label_names
+    if names is None:
+        raise InputError(
+            f"Expected {listing.names_file!r} beside {path!r}, which has the order of the "
+            "classes: put it there, or give the label names."
+        )
+    return names
 
 
 def _base(path: str, root: str) -> str:
     return root or os.path.dirname(path)
 
 
-def _check_files(rows: Sequence[Row], root: str, path: str) -> None:
+def _check_files(rows: Sequence[Row], root: str, path: str, must_exist: bool) -> None:
     missing = [row for row in rows if not os.path.exists(os.path.join(root, row.path))]
-    if missing:
+    if missing and (must_exist or len(missing) == len(rows)):
         count = f" ({len(missing)} of {len(rows)} are missing)" if len(missing) > 1 else ""
         raise InputError(
             f"{path!r}, line {missing[0].line}: there is no {missing[0].path!r} in "

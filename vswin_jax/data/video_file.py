@@ -91,6 +91,13 @@ class VideoFile:
             raise InputError(f"{self.name!r} holds no video stream: take it off the list.")
         self._stream = container.streams.video[0]
         self._decoder = self._stream.codec_context
+        # PyAV has none for a codec that FFmpeg does not know.
+        if self._decoder is None:
+            container.close()
+            raise InputError(
+                f"{self.name!r} is stored with a codec that cannot be decoded here: encode the "
+                f"file again."
+            )
         self._decoder.thread_type = "NONE"
         self._decoder.thread_count = 1
         self._size = (self._decoder.width, self._decoder.height)

@@ -1,0 +1,145 @@
+"""Shows the clips that a model really gets: `python scripts/show_clips.py --help`.
+
+    python scripts/show_clips.py --config experiments/quickstart.py --out shown
+
+Writes DIR/clips.png, a contact sheet with a row for each clip, and DIR/clips.mp4, the clips side by
+side. They are those of a run with this config at that step: sampled, augmented, erased and mixed
+by the very functions that training uses; only the normalisation is undone. moving_shapes are
+written to DIR unless --config.data.root says where they are.
+"""
+
+import argparse
+import itertools
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from vswin_jax import command_line, config_rules, parts, shown_clips
+from vswin_jax.clip_sheet import ShownClip, draw_sheet, save_mosaic, save_sheet
+from vswin_jax.data.bad_videos import BadVideos
+from vswin_jax.data.sources import Source
+from vswin_jax.errors import InputError, unknown_name
+from vswin_jax.main import load_pipeline
+
+FLAGS = ("--config", "--out", "--split", "--count", "--step")
+Batch = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked for."""
+
+    config: ConfigDict
+    out: Path
+    split: str
+    count: int
+    step: int
+
+
+def run(arguments: Sequence[str]) -> int:
+    """The command line; prints what was written and returns the exit status."""
+    options, overrides = _parser().parse_known_args(arguments)
+    try:
+        asked = _ask(options, overrides)
+        show(asked)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"written to {asked.out / 'clips.png'} and {asked.out / 'clips.mp4'}")
+    return 0
+
+
+def show(asked: Asked) -> None:
+    """Writes clips.png and clips.mp4.
+
+    Raises:
+        InputError: no such data, a video that cannot be read, a step past the last one.
+    """
+    asked.out.mkdir(parents=True, exist_ok=True)
+    source = _open(asked)
+    batch = _batch(asked, source)
+    clips = _clips(asked, source, batch)
+    examples = [source[int(row)] for row in batch["id"][batch["mask"] > 0][: len(clips)]]
+    rate = shown_clips.clip_rate(examples, parts.clip_spec(asked.config))
+    title = shown_clips.describe_batch(asked.config, asked.split, asked.step, clips)
+    save_sheet(asked.out / "clips.png", draw_sheet(clips, title))
+    save_mosaic(asked.out / "clips.mp4", clips, rate)
+
+
+def _open(asked: Asked) -> Source:
+    if asked.split == "train":
+        return parts.open_split(asked.config, asked.out, "train")
+    names = None
+    if asked.config.data.train:
+        names = parts.open_split(asked.config, asked.out, "train").label_names
+    return parts.open_split(asked.config, asked.out, "eval", names)
+
+
+def _batch(asked: Asked, source: Source) -> Batch:
+    batch = next(_batches(asked, source), None)
+    if batch is None:
+        raise InputError(
+            f"Expected a batch of the {len(source)} videos to evaluate but --step {asked.step} is "
+            f"past the last one: give a smaller step."
+        )
+    return batch
+
+
+def _batches(asked: Asked, source: Source) -> Iterator[Batch]:
+    """The batches from the asked step on."""
+    pipeline = load_pipeline()
+    config, spec = asked.config, parts.clip_spec(asked.config)
+    reading = {"threads": config.data.threads or pipeline.AUTOTUNE, "prefetch": 1}
+    if asked.split == "train":
+        order = {"batch_size": config.train.batch_size, "seed": config.seed}
+        order["bad_videos"] = BadVideos(max_fraction=config.data.max_bad_fraction)
+        return pipeline.train_batches(source, spec, start_step=asked.step, **order, **reading)
+    batches = pipeline.eval_batches(source, spec, batch_size=config.eval.batch_size, **reading)
+    return itertools.islice(batches, asked.step, None)
+
+
+def _clips(asked: Asked, source: Source, batch: Batch) -> list[ShownClip]:
+    if asked.split == "eval":
+        return shown_clips.evaluation_clips(batch, source=source, count=asked.count)
+    return shown_clips.training_clips(
+        batch, asked.step, config=asked.config, source=source, count=asked.count
+    )
+
+
+def _ask(options: argparse.Namespace, overrides: Sequence[str]) -> Asked:
+    for override in overrides:
+        if not override.startswith("--config."):
+            raise unknown_name("argument", override, FLAGS)
+    if options.count < 1 or options.step < 0:
+        raise InputError(
+            f"Expected --count from 1 and --step from 0 up but {options.count} and {options.step} "
+            f"came: correct them."
+        )
+    config = command_line.override(command_line.load(options.config), overrides)
+    config_rules.check(config)
+    return Asked(config, Path(options.out), options.split, options.count, options.step)
+
+
+def _parser() -> argparse.ArgumentParser:
+    head, _, rest = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(
+        description=head.partition(":")[0] + ".",
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        usage="%(prog)s --config FILE[:ARGUMENT] --out DIR [--config.KEY=VALUE ...] [options]",
+    )
+    parser.add_argument("--config", required=True, metavar="FILE", help="an experiment")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where the files go")
+    parser.add_argument("--split", choices=("train", "eval"), default="train")
+    parser.add_argument("--count", type=int, default=8, metavar="N", help="clips (8)")
+    parser.add_argument("--step", type=int, default=0, metavar="N", help="steps done before (0)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,54 @@
+"""The label map of the data against that of the run that goes on with it."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+from ml_collections import ConfigDict
+
+from vswin_jax import parts
+from vswin_jax.checkpoint import Checkpoints, read_metadata
+from vswin_jax.config import base_config
+from vswin_jax.errors import InputError
+
+
+def _videos(folder: Path, *classes: str) -> str:
+    for name in classes:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name / "a.mp4").touch()
+    return str(folder)
+
+
+def _config(**data: str) -> ConfigDict:
+    config = base_config()
+    config.data.update(data)
+    return config
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("run")
+    with Checkpoints(directory / "checkpoints") as checkpoints:
+        state = {"params": {"bias": jnp.zeros(2)}}
+        checkpoints.save(3, state, {"label_names": ["jump", "run"]})
+    return directory
+
+
+def test_training_goes_on_with_the_same_classes_only(workdir: Path, tmp_path: Path) -> None:
+    assert read_metadata(workdir)["label_names"] == ["jump", "run"]
+    same = _config(train=_videos(tmp_path / "same", "run", "jump"))
+    assert parts.open_split(same, workdir, "train").label_names == ("jump", "run")
+    other = _config(train=_videos(tmp_path / "other", "run", "swim"))
+    assert parts.open_split(other, tmp_path / "new", "train").label_names == ("run", "swim")
+    with pytest.raises(InputError, match="class 0 on, which is 'jump' in the model and 'run' in"):
+        parts.open_split(other, workdir, "train")
+
+
+def test_evaluation_does_not_overlook_other_label_names(tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("run\njump\n")
+    config = _config(eval=_videos(tmp_path / "eval", "run", "jump"), label_names=str(names))
+    source = parts.open_split(config, tmp_path, "eval", ["run", "jump"])
+    assert source.labels.tolist() == [1, 0]
+    with pytest.raises(InputError, match="'jump' in the model and 'run' in the data"):
+        parts.open_split(config, tmp_path, "eval", ["jump", "run"])
