@@ -1,12 +1,13 @@
 """The file that names the videos that cannot be read, one a row."""
 
-import contextlib
 import csv
 import io
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from vswin_jax.file_lock import lock
 
 HEADER = ("path", "reason", "step", "epoch")
 
@@ -26,7 +27,7 @@ class BadVideoTable:
         """Appends a row unless the file names the video."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a+b") as file:
-            _lock(file)
+            lock(file)
             self._catch_up(file)
             rows = [] if self._offset else [HEADER]
             if _one_line(name) not in self._known:
@@ -55,11 +56,3 @@ def csv_bytes(rows: Iterable[Iterable[Any]]) -> bytes:
 
 def _one_line(cell: str) -> str:
     return cell.replace("\r", "\\r").replace("\n", "\\n")
-
-
-def _lock(file: BinaryIO) -> None:
-    """Waits until no other process has `file` locked; where there are no locks it just returns."""
-    with contextlib.suppress(ImportError, OSError):
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX)

@@ -18,6 +18,7 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from vswin_jax.errors import InputError
+from vswin_jax.file_lock import lock
 from vswin_jax.weights import digests
 
 _log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class _Job:
         """The partial file, open and locked; None if the destination is there, perhaps by now."""
         while True:
             with self._open() as file:
-                _lock(file)
+                lock(file)
                 # Whoever had the lock before may have finished and renamed the file under us.
                 is_ours = self.part.exists() and os.path.samestat(
                     os.fstat(file.fileno()), self.part.stat()
@@ -221,14 +222,6 @@ class _Job:
             f"{self.destination.parent} ({error.strerror}): make room there, or set VSWIN_CACHE "
             f"to another directory."
         )
-
-
-def _lock(file: BinaryIO) -> None:
-    """Waits until no other process has `file` locked; where there are no locks it just returns."""
-    with contextlib.suppress(ImportError, OSError):
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 class _Meter:
