@@ -128,7 +128,7 @@ def _detect(path: str, root: str) -> str:
 def _open_folder(
     path: str, kind: str, label_names: Sequence[str] | None, num_classes: int | None
 ) -> VideoSource:
-    if kind not in ("folder", "frames", *published.KINDS):
+    if kind not in ("folder", "frames"):
         raise InputError(f"{path!r} is a folder, so the data format cannot be {kind!r}.")
     rows = read_folder(path, frames=kind == "frames")
     labels, names = resolve_labels(

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vswin_jax.attention import Size
-from vswin_jax.checkpoint import load_for_inference
+from vswin_jax.checkpoint import read_metadata
 from vswin_jax.config import base_config
 from vswin_jax.errors import InputError
 from vswin_jax.models import SwinTransformer3D, create_model
@@ -87,7 +87,7 @@ def _of_a_checkpoint(source: str | os.PathLike[str]) -> _Given | None:
     path = locate(source)
     if not path.is_dir():
         return None
-    metadata = load_for_inference(path)[1]
+    metadata = read_metadata(path)
     # `train` keeps what its caller gives it, which may be nothing.
     if not {"config", "label_names"} <= metadata.keys():
         return None
