@@ -10,24 +10,18 @@ wrong input.
 """
 
 import argparse
-import itertools
-import multiprocessing
 import os
 import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vswin_jax.data.bad_video_table import HEADER, csv_bytes
 from vswin_jax.data.bad_videos import why_unreadable
-from vswin_jax.data.sources import KINDS, Example, Source, open_source
+from vswin_jax.data.sources import KINDS, Source, open_source
 from vswin_jax.errors import InputError
-
-PROGRESS_SECONDS = 5.0
-# Videos a process is ahead with: enough to keep it busy, few enough to keep the memory flat.
-_AHEAD = 16
+from vswin_jax.progress import Progress
+from vswin_jax.whole_file import whole_file
+from vswin_jax.worker_pool import in_processes
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -54,67 +48,15 @@ def check(sources: Sequence[Source], processes: int) -> tuple[list[tuple[str, st
     Raises:
         InputError: a process died; this names the videos that it may have been reading.
     """
-    progress = _Progress(sum(map(len, sources)))
+    progress = Progress(sum(map(len, sources)), lambda line: print(line, file=sys.stderr))
     examples = (source[index] for source in sources for index in range(len(source)))
     bad = set()
-    for name, reason in _reasons(examples, processes):
-        progress.add(bool(reason))
+    checked = in_processes(why_unreadable, examples, processes, lambda example: example.name)
+    for example, reason in checked:
         if reason:
-            bad.add((name, reason))
+            bad.add((example.name, reason))
+        progress.add(note=f"{len(bad)} bad")
     return sorted(bad), progress.total
-
-
-def _reasons(examples: Iterator[Example], processes: int) -> Iterator[tuple[str, str]]:
-    """(name, what is wrong with it or "") of every video, in the order in which they are done."""
-    running: dict[Future[str], str] = {}
-    # A forked child would inherit locks that other threads hold.
-    context = multiprocessing.get_context("spawn")
-    try:
-        with ProcessPoolExecutor(processes, mp_context=context) as pool:
-            while True:
-                for example in itertools.islice(examples, processes * _AHEAD - len(running)):
-                    running[pool.submit(why_unreadable, example)] = example.name
-                if not running:
-                    return
-                for future in wait(running, return_when="FIRST_COMPLETED").done:
-                    yield running[future], future.result()
-                    del running[future]
-    except BrokenProcessPool as error:
-        # They are read in the order in which they were handed out.
-        oldest = itertools.islice((n for f, n in running.items() if _has_failed(f)), processes)
-        raise InputError(
-            f"A process died while it read one of {', '.join(map(repr, oldest))}: take the one "
-            f"that kills it off the list, or need less memory with fewer --processes."
-        ) from error
-
-
-def _has_failed(future: Future[str]) -> bool:
-    return not future.done() or future.exception() is not None
-
-
-class _Progress:
-    """Says now and then how many videos are done, how fast, and how long the rest will take."""
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self._done = self._bad = 0
-        self._start = self._said = time.monotonic()
-
-    def add(self, is_bad: bool) -> None:
-        """Counts one more video as done."""
-        self._done += 1
-        self._bad += is_bad
-        now = time.monotonic()
-        if now - self._said < PROGRESS_SECONDS:
-            return
-        self._said = now
-        rate = self._done / (now - self._start)
-        left = (self.total - self._done) / rate
-        print(
-            f"{self._done} of {self.total} videos, {self._bad} bad, {rate:.1f} videos/s, "
-            f"{left:.0f} s left",
-            file=sys.stderr,
-        )
 
 
 def _check_output(path: Path) -> None:
@@ -126,9 +68,8 @@ def _check_output(path: Path) -> None:
 
 
 def _write_whole(path: Path, rows: Iterable[Sequence[str]]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(csv_bytes(rows))
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        partial.write_bytes(csv_bytes(rows))
 
 
 def _parser() -> argparse.ArgumentParser:

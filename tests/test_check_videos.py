@@ -14,6 +14,8 @@ import av
 import numpy as np
 import pytest
 
+from vswin_jax import progress, worker_pool
+
 SCRIPT = Path(__file__).parents[1] / "scripts" / "check_videos.py"
 
 
@@ -44,8 +46,8 @@ class AtOnce:
 
 
 @pytest.fixture
-def in_process(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(script, "ProcessPoolExecutor", AtOnce)
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_pool, "ProcessPoolExecutor", AtOnce)
 
 
 def _video(path: Path, frames: int = 3) -> Path:
@@ -122,9 +124,9 @@ def test_progress_says_rate_and_time_left(
     for path in folder.glob("*/*.mp4"):
         path.write_bytes(b"torn")
     clock = iter(range(0, 1000, 2))  # two seconds a look
-    monkeypatch.setattr(script, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     assert script.run([str(folder), "--output", str(tmp_path / "found.csv")]) == 1
-    # The third of four videos is done after six seconds: the first look past PROGRESS_SECONDS.
+    # The third of four videos is done after six seconds: the first look past the 5 between lines.
     assert capsys.readouterr().err == "3 of 4 videos, 3 bad, 0.5 videos/s, 2 s left\n"
 
 
@@ -163,7 +165,7 @@ def test_a_process_that_dies_is_told(
             future.set_exception(BrokenProcessPool())
             return future
 
-    monkeypatch.setattr(script, "ProcessPoolExecutor", Dying)
+    monkeypatch.setattr(worker_pool, "ProcessPoolExecutor", Dying)
     arguments = [str(folder), "--processes", "2", "--output", str(tmp_path / "found.csv")]
     assert script.run(arguments) == 2
     assert "one of 'jump/a.mp4', 'jump/b.mp4': take" in capsys.readouterr().err

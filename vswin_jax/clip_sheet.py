@@ -8,12 +8,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from vswin_jax.whole_file import whole_file
 
 INK, GREY = (31, 41, 51), (110, 122, 134)
 FRAMES_SHOWN = 8
@@ -58,10 +59,8 @@ def draw_sheet(clips: Sequence[ShownClip], title: str) -> np.ndarray:
 
 def save_sheet(path: str | os.PathLike, sheet: np.ndarray) -> None:
     """Writes a sheet as PNG; the file appears whole."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    Image.fromarray(sheet).save(partial, format="PNG")
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        Image.fromarray(sheet).save(partial, format="PNG")
 
 
 def save_mosaic(path: str | os.PathLike, clips: Sequence[ShownClip], rate: float) -> None:
@@ -69,9 +68,7 @@ def save_mosaic(path: str | os.PathLike, clips: Sequence[ShownClip], rate: float
 
     Every frame of every clip is in it, under it the label and the file; the file appears whole.
     """
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    with av.open(os.fspath(partial), "w", format="mp4") as container:
+    with whole_file(path) as partial, av.open(os.fspath(partial), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001))
         first, *rest = (_mosaic(clips, frame) for frame in range(len(clips[0].frames)))
         stream.height, stream.width = first.shape[:2]
@@ -80,7 +77,6 @@ def save_mosaic(path: str | os.PathLike, clips: Sequence[ShownClip], rate: float
         for picture in (first, *rest):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
-    os.replace(partial, path)
 
 
 def _mosaic(clips: Sequence[ShownClip], frame: int) -> np.ndarray:

@@ -9,7 +9,6 @@ import csv
 import json
 import logging
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,12 +20,13 @@ import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 
 from vswin_jax import metrics, plots
+from vswin_jax.progress import Progress
+from vswin_jax.whole_file import whole_file
 
 log = logging.getLogger(__name__)
 
 Batch = Mapping[str, np.ndarray]
 EvalStep = Callable[[Any, Mapping[str, jax.Array]], Mapping[str, jax.Array]]
-PROGRESS_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ class Evaluation:
         _write_csv(directory / "confusion.csv", [["true \\ predicted", *label_names], *rows])
         plots.save_confusion(directory / "confusion.png", self.confusion, label_names)
         summary = json.dumps({**self.summary(), **(extra or {})}, indent=2)
-        _write_text(directory / "summary.json", summary + "\n")
+        with whole_file(directory / "summary.json") as partial:
+            partial.write_text(summary + "\n")
 
     def _prediction_rows(
         self, names: Sequence[str], label_names: Sequence[str]
@@ -134,7 +135,7 @@ def evaluate(
         RuntimeError: if the batches do not hold each of the ids 0 to num_examples - 1 once.
     """
     parts: list[dict[str, np.ndarray]] = []
-    progress = _Progress(num_examples)
+    progress = Progress(num_examples, lambda line: log.info("evaluated %s", line), every=15.0)
     pending = None
     for batch in batches:
         placed = place(batch)
@@ -170,39 +171,6 @@ def _assemble(parts: Sequence[Mapping[str, np.ndarray]], num_examples: int) -> E
     return Evaluation(labels, probabilities, losses)
 
 
-class _Progress:
-    """Says now and then how many videos are done, how fast, and how long the rest will take."""
-
-    def __init__(self, total: int) -> None:
-        self._total, self._done = total, 0
-        self._start = self._said = time.monotonic()
-
-    def add(self, videos: int) -> None:
-        """Counts `videos` more as done, and now and then says so."""
-        self._done += videos
-        now = time.monotonic()
-        if now - self._said < PROGRESS_SECONDS or not self._done:
-            return
-        self._said = now
-        rate = self._done / (now - self._start)
-        left = (self._total - self._done) / rate
-        log.info(
-            "evaluated %d of %d videos, %.1f videos/s, %.0f s left",
-            self._done,
-            self._total,
-            rate,
-            left,
-        )
-
-
 def _write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="") as file:
+    with whole_file(path) as partial, partial.open("w", newline="") as file:
         csv.writer(file).writerows(rows)
-    os.replace(partial, path)
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)

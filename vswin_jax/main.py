@@ -30,6 +30,7 @@ from vswin_jax.mesh import BATCH_AXES, make_mesh, place_batch
 from vswin_jax.shown_clips import draw_first_batch
 from vswin_jax.steps import make_eval_step
 from vswin_jax.train import Trained, train
+from vswin_jax.whole_file import whole_file
 
 log = logging.getLogger("vswin_jax")
 
@@ -225,9 +226,8 @@ def _say(text: str) -> None:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n")
 
 
 @contextlib.contextmanager

@@ -15,6 +15,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from vswin_jax.whole_file import whole_file
+
 INK, GREY, BLUE, GREEN, RED = "#1f2933", "#9aa5b1", "#2563a8", "#2f855a", "#c0392b"
 SHADES = LinearSegmentedColormap.from_list("share", ["#ffffff", "#bcd4ec", BLUE, "#0b2545"])
 NAMED_CLASSES = 40  # beyond this many, names on the axes cannot be read
@@ -206,6 +208,5 @@ def _save(figure: Figure, path: str | os.PathLike) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="png", dpi=110)
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png", dpi=110)

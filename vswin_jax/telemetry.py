@@ -8,7 +8,6 @@ import contextlib
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Any
 
 import jax
 import numpy as np
+
+from vswin_jax.whole_file import whole_file
 
 log = logging.getLogger("vswin_jax")
 
@@ -60,9 +61,8 @@ def read_metrics(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
 
 def _truncate(path: Path, step: int) -> None:
     kept = [entry for entry in read_metrics(path) if entry["step"] <= step]
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
-    os.replace(temporary, path)
+    with whole_file(path) as partial:
+        partial.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
 
 
 class Telemetry:

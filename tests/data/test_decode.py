@@ -248,3 +248,16 @@ def test_files_are_closed_whatever_happens(tmp_path: Path, write_video: WriteVid
         _sentence(cut)
         _sentence(tmp_path / "gone.mp4")
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_all_frames_in_turn(write_video: WriteVideo, every_frame: EveryFrame) -> None:
+    path = write_video(bf="2")
+    with open_video(path) as video:
+        np.testing.assert_array_equal(np.stack(list(video.frames())), every_frame(path))
+
+
+def test_times_are_those_of_the_packets(tmp_path: Path, write_video: WriteVideo) -> None:
+    with open_video(write_video(bf="2")) as video:
+        np.testing.assert_allclose(video.times, np.arange(24) / 12)
+    with open_video(write_video("x.avi")) as video:
+        np.testing.assert_allclose(video.times, np.arange(24) / 12)

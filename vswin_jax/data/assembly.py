@@ -36,12 +36,17 @@ def assemble(
                 f"{frame.shape[1]}x{frame.shape[0]}): extract them again at one size."
             )
         clip[row_of.pop(index)] = frame
-    if row_of:
+    check_found(min(row_of, default=num_frames), num_frames, name)
+    return clip if len(wanted) == len(indices) and _ascending(indices) else clip[inverse.ravel()]
+
+
+def check_found(first_missing: int, num_frames: int, name: str) -> None:
+    """Raises an InputError unless all `num_frames` frames of the video `name` were decoded."""
+    if first_missing < num_frames:
         raise InputError(
-            f"Frame {min(row_of)} of {num_frames} in {name!r} cannot be decoded: the file is "
+            f"Frame {first_missing} of {num_frames} in {name!r} cannot be decoded: the file is "
             "damaged; encode it again or take it off the list."
         )
-    return clip if len(wanted) == len(indices) and _ascending(indices) else clip[inverse.ravel()]
 
 
 def _ascending(indices: np.ndarray) -> bool:

@@ -1,7 +1,7 @@
 """The door to every kind of video: a file, a file's bytes, or a folder of frames."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -26,6 +26,15 @@ class Video(Protocol):
         self, indices: Sequence[int] | np.ndarray, transform: FrameTransform | None = None
     ) -> np.ndarray:
         """The upright frames at `indices` [T] after `transform`, uint8 RGB [T, H, W, 3]."""
+        ...
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """All upright frames in the order they are shown, uint8 RGB [H, W, 3]; one at a time."""
+        ...
+
+    @property
+    def times(self) -> np.ndarray | None:
+        """When each frame is shown, seconds from the first, float64 [N]; None if nobody knows."""
         ...
 
     def close(self) -> None:

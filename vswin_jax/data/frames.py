@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -53,6 +53,15 @@ class FrameReader:
         wanted = np.unique(indices)
         frames = ((i, self._read(i)) for i in wanted.tolist())
         return assemble(frames, np.asarray(indices), self.num_frames, self.name, transform)
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """All frames in order, uint8 RGB [H, W, 3]."""
+        return map(self._read, range(self.num_frames))
+
+    @property
+    def times(self) -> None:
+        """Images do not say when they were taken."""
+        return None
 
     def _read(self, index: int) -> np.ndarray:
         path = os.path.join(self.name, self._files[index])

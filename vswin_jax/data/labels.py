@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from vswin_jax.errors import InputError
+from vswin_jax.whole_file import whole_file
 
 _NUMBER = re.compile(r"-?\d+")
 Where = Callable[[int], str]
@@ -62,10 +63,8 @@ def _name(name: str | None) -> str:
 
 def write_label_names(path: str | os.PathLike[str], names: Sequence[str]) -> None:
     """Writes the label map: one class name a line, in the order of the labels."""
-    path = os.fspath(path)
-    with open(f"{path}.new", "w", encoding="utf-8") as file:
-        file.writelines(f"{name}\n" for name in names)
-    os.replace(f"{path}.new", path)
+    with whole_file(path) as partial:
+        partial.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
 
 
 def _check_count(names: Sequence[str] | None, num_classes: int | None, source: str) -> None:

@@ -17,9 +17,11 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from vswin_jax.data.assembly import FrameTransform, assemble
+from vswin_jax.data.assembly import FrameTransform, assemble, check_found
 from vswin_jax.data.packets import PacketIndex, decode_runs, index_packets
 from vswin_jax.errors import InputError
+
+_UNKNOWN_RATE = 30.0  # frames a second, where a file does not say
 
 
 class VideoFile:
@@ -62,6 +64,36 @@ class VideoFile:
             )
         except av.FFmpegError as error:
             raise self._unreadable(error) from error
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """All upright frames in the order they are shown, uint8 RGB [H, W, 3]; one at a time.
+
+        Raises:
+            InputError: one of them cannot be decoded.
+        """
+        reformatter = VideoReformatter()
+        count = 0
+        try:
+            for index, frame in self._decode_all():
+                if index >= 0:
+                    count += 1
+                    yield self._upright_rgb(frame, reformatter)
+        except av.FFmpegError as error:
+            raise self._unreadable(error) from error
+        check_found(count, self._count, self.name)
+
+    @property
+    def times(self) -> np.ndarray:
+        """When each frame is shown, in seconds from the first one, float64 [N].
+
+        From the time stamps of the packets; evenly spaced at the stream's average rate where there
+        are none.
+        """
+        index = self._index
+        if index:
+            shown = index.pts[index.order]
+            return (shown - shown[0]) * float(self._stream.time_base)
+        return np.arange(self._count) / float(self._stream.average_rate or _UNKNOWN_RATE)
 
     def close(self) -> None:
         """Close the file."""

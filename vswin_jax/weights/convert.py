@@ -15,6 +15,7 @@ from vswin_jax.weights.load import load_with_report
 from vswin_jax.weights.orbax_directory import write_run
 from vswin_jax.weights.report import Report
 from vswin_jax.weights.wanted import Wanted, Wishes, decide
+from vswin_jax.whole_file import whole_file
 
 KINDS = ("orbax", *layouts.LAYOUTS_3D)
 
@@ -111,12 +112,10 @@ def _complete_or_nothing(target: Path) -> Iterator[Path]:
 
 
 def _write_json(path: Path, content: dict[str, object]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        partial.write_text(json.dumps(content, indent=2) + "\n")
-        os.replace(partial, path)
+        with whole_file(path) as partial:
+            partial.write_text(json.dumps(content, indent=2) + "\n")
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise InputError(
             f"The report cannot be written to {path} ({error.strerror}): choose another place."
         ) from None
