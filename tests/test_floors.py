@@ -27,7 +27,7 @@ FLOORS = (
 CONFINED = {
     "torch": (),
     "tensorflow_datasets": (),
-    "tensorflow": ("data/pipeline.py",),
+    "tensorflow": ("data/batches.py",),
     "clu": ("telemetry.py",),
     "matplotlib": ("plots.py",),
 }

@@ -59,6 +59,13 @@ def test_replacements_are_a_function_of_seed_epoch_and_example() -> None:
         assert _indices(*other)[1:] != _indices(3, 1, 4, 1000)[1:]
 
 
+def test_every_turn_of_an_example_has_replacements_of_its_own() -> None:
+    drawn = [list(candidates(3, 1, 4, 1000, occurrence=occurrence)) for occurrence in range(3)]
+    assert [index for index, _ in drawn[0]] == _indices(3, 1, 4, 1000)
+    assert len({tuple(index for index, _ in turn) for turn in drawn}) == 3
+    assert len({rng.random() for turn in drawn for _, rng in turn}) == sum(map(len, drawn))
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 50, 10**6])
 def test_replacements_are_others_and_bounded(size: int) -> None:
     for index in (0, size - 1):

@@ -14,8 +14,8 @@ import tensorflow as tf
 from vswin_jax.data import ClipSpec, open_source
 from vswin_jax.data.bad_videos import BadVideos
 from vswin_jax.data.clips import test_views as views_of
-from vswin_jax.data.clips import train_clip
-from vswin_jax.data.order import example_at, example_rng
+from vswin_jax.data.clips import train_clip, train_clips
+from vswin_jax.data.order import Order, example_at, example_rng
 from vswin_jax.data.pipeline import eval_batches, train_batches
 from vswin_jax.data.sources import VideoSource
 from vswin_jax.errors import InputError
@@ -24,6 +24,7 @@ WriteVideo = Callable[..., Path]
 
 SPEC = ClipSpec(num_frames=2, frame_interval=2, resize=36, size=32, clips=2, crops=3)
 DTYPES = {"video": "uint8", "label": "int32", "mask": "float32", "id": "int32", "flip": "bool"}
+DRAWS = {"epoch": "int32", "frames": "int32", "box": "int32"}
 
 
 @pytest.fixture
@@ -45,18 +46,17 @@ def _assert_equal(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) ->
 
 def test_training_batches_hold_what_order_and_seed_say(source: VideoSource) -> None:
     batches = _take(train_batches(source, SPEC, batch_size=4, seed=3), 3)
-    for key, dtype in DTYPES.items():
-        assert batches[0][key].dtype == dtype, key
+    assert {key: array.dtype for key, array in batches[0].items()} == DTYPES | DRAWS
     assert batches[0]["video"].shape == (4, 1, 2, 32, 32, 3)
+    assert (batches[0]["frames"].shape, batches[0]["box"].shape) == ((4, 2), (4, 4))
     rows = [{key: value[j] for key, value in b.items()} for b in batches for j in range(4)]
     for position, row in enumerate(rows):
         epoch, index = example_at(3, position, 5)
         example = source[index]
-        video, flip = train_clip(example, SPEC, example_rng(3, epoch, index))
-        _assert_equal(
-            row,
-            {"video": video, "label": example.label, "mask": 1, "id": index, "flip": flip},
-        )
+        clip = train_clip(example, SPEC, example_rng(3, epoch, index))
+        expected = {"video": clip.clip, "label": example.label, "mask": 1, "id": index}
+        expected |= {"flip": clip.flip, "epoch": epoch, "frames": clip.frames, "box": clip.box}
+        _assert_equal(row, expected)
 
 
 def test_any_step_can_be_the_first(source: VideoSource) -> None:
@@ -77,6 +77,82 @@ def test_hosts_split_the_global_batch(source: VideoSource, make: Callable[..., o
     for step, batch in enumerate(whole):
         parts = [host[step] for host in hosts]
         _assert_equal({key: np.concatenate([p[key] for p in parts]) for key in batch}, batch)
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_repeats_are_read_once_and_lie_apart(source: VideoSource, hosts: int) -> None:
+    """Three clips of each of two videos a host: first those of both, then the second ones."""
+    spec = replace(SPEC, rand_augment_n=1)
+    settings = {"batch_size": 6 * hosts, "seed": 3, "repeats": 3, "process_count": hosts}
+    for host in range(hosts):
+        batches = _take(train_batches(source, spec, process_index=host, **settings), 3)
+        for step, batch in enumerate(batches):
+            for video in range(2):
+                epoch, index = example_at(3, step * 2 * hosts + host * 2 + video, 5)
+                clips = train_clips(source[index], spec, example_rng(3, epoch, index), 3)
+                for repeat, clip in enumerate(clips):
+                    row = {key: value[repeat * 2 + video] for key, value in batch.items()}
+                    expected = {"video": clip.clip, "label": source[index].label, "mask": 1}
+                    expected |= {"id": index, "epoch": epoch, "flip": clip.flip}
+                    _assert_equal(row, expected | {"frames": clip.frames, "box": clip.box})
+
+
+def test_repeats_of_a_bad_video_are_those_of_its_replacement(source: VideoSource) -> None:
+    Path(source[3].video).write_bytes(b"torn")
+    counts = BadVideos(max_fraction=1.0)
+    settings = {"batch_size": 10, "seed": 0, "repeats": 2, "bad_videos": counts}
+    (batch,) = _take(train_batches(source, SPEC, **settings), 1)
+    ids = batch["id"].reshape(2, 5)
+    assert ids[0].tolist() == ids[1].tolist()
+    assert set(ids[0].tolist()) == {0, 1, 2, 4}
+    np.testing.assert_array_equal(batch["frames"][:5], batch["frames"][5:])
+    assert not any(np.array_equal(batch["box"][k], batch["box"][k + 5]) for k in range(5))
+
+
+def test_balanced_classes(source: VideoSource) -> None:
+    """Class 0 has two of the five videos, class 1 three; at 1 both have two or three turns."""
+    batches = _take(train_batches(source, SPEC, batch_size=5, seed=3, class_balance=1.0), 12)
+    order = Order(3, 5, source.labels, 1.0)
+    twice = 0
+    for epoch, batch in enumerate(batches):
+        turns = [order.at(epoch * 5 + row) for row in range(5)]
+        assert batch["id"].tolist() == [turn.example for turn in turns]
+        assert batch["epoch"].tolist() == [epoch] * 5
+        assert sum(batch["label"]) in (2, 3)
+        for row, turn in enumerate(turns):
+            rng = example_rng(3, epoch, turn.example, occurrence=turn.occurrence)
+            clip = train_clip(source[turn.example], SPEC, rng)
+            np.testing.assert_array_equal(batch["video"][row], clip.clip)
+            twice += turn.occurrence
+    assert twice > 0
+    assert {sum(batch["label"]) for batch in batches} == {2, 3}
+
+
+def test_classes_cannot_be_balanced_without_one_label_a_video(source: VideoSource) -> None:
+    source.labels = np.eye(2, dtype=np.int32)[source.labels]
+    with pytest.raises(InputError, match="class_balance needs one class for every video"):
+        train_batches(source, SPEC, batch_size=1, seed=0, class_balance=0.5)
+
+
+@pytest.mark.parametrize("operations", [0, 2])
+def test_mirrored_clips_have_the_label_of_their_mirror(
+    source: VideoSource, operations: int
+) -> None:
+    spec = replace(SPEC, rand_augment_n=operations)
+    settings = {"batch_size": 5, "seed": 0}
+    plain = _take(train_batches(source, spec, **settings), 4)
+    mirrored = np.array([1, 0], np.int32)
+    exchanged = _take(train_batches(source, spec, mirrored_labels=mirrored, **settings), 4)
+    seen = set()
+    for epoch, (before, after) in enumerate(zip(plain, exchanged, strict=True)):
+        for row, index in enumerate(before["id"].tolist()):
+            clip = train_clip(source[index], spec, example_rng(0, epoch, index))
+            assert before["label"][row] == source[index].label
+            assert after["label"][row] == (source[index].label + clip.mirrored) % 2
+            seen.add(clip.mirrored)
+        after["label"] = before["label"]
+        _assert_equal(before, after)
+    assert seen == {True, False}
 
 
 def test_the_number_of_threads_changes_nothing(source: VideoSource) -> None:
@@ -110,6 +186,7 @@ def test_evaluation_counts_every_video_once(
 
 def test_evaluation_rows_are_all_views(source: VideoSource) -> None:
     batch = next(eval_batches(source, SPEC, batch_size=3))
+    assert batch.keys() == DTYPES.keys()
     assert batch["video"].shape == (3, 6, 2, 32, 32, 3)
     assert batch["label"].tolist() == [0, 0, 1]
     assert not batch["flip"].any()
@@ -270,6 +347,38 @@ def test_sizes_that_do_not_fit(source: VideoSource) -> None:
             train_batches(source, SPEC, batch_size=batch_size, seed=0, process_count=hosts)
         with pytest.raises(InputError, match="positive multiple"):
             eval_batches(source, SPEC, batch_size=batch_size, process_count=hosts)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            {"batch_size": 4, "repeats": 3},
+            "multiple of the 1 process times the 3 repeats of a video",
+        ),
+        (
+            {"batch_size": 6, "repeats": 3, "process_count": 4},
+            "the 4 processes times the 3 repeats",
+        ),
+        ({"batch_size": 6, "repeats": 0}, "repeats from 1 up but 0.0 and 0 came"),
+        ({"batch_size": 6, "class_balance": 1.5}, "class_balance from 0 to 1"),
+    ],
+)
+def test_orders_that_cannot_be(settings: dict[str, float], words: str, source: VideoSource) -> None:
+    with pytest.raises(InputError, match=words):
+        train_batches(source, SPEC, seed=0, **settings)
+
+
+@pytest.mark.parametrize("make", [train_batches, eval_batches])
+def test_frame_folders_have_no_rate(tmp_path: Path, make: Callable[..., object]) -> None:
+    """Said at once: otherwise every folder would be blamed and replaced."""
+    for name in ("jump", "run"):
+        (tmp_path / "set" / name / "a").mkdir(parents=True)
+        (tmp_path / "set" / name / "a" / "img_1.png").write_bytes(b"is not opened")
+    folders = open_source(tmp_path / "set")
+    settings = {"batch_size": 1} | ({"seed": 2} if make is train_batches else {})
+    with pytest.raises(InputError, match=r"data\.fps is 5, but images do not"):
+        make(folders, replace(SPEC, fps=5.0), **settings)
 
 
 def test_tensorflow_sees_no_accelerator() -> None:

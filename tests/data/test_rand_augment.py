@@ -197,8 +197,8 @@ def test_operations_keep_shape_and_type_and_leave_their_input(name: str, m: int)
 def test_frames_of_a_clip_share_every_draw() -> None:
     clip = make_clip(frames=4)
     for seed in range(25):
-        whole = rand_augment(clip, np.random.default_rng(seed))
-        frames = [rand_augment(f[None], np.random.default_rng(seed))[0] for f in clip]
+        whole, _ = rand_augment(clip, np.random.default_rng(seed))
+        frames = [rand_augment(f[None], np.random.default_rng(seed))[0][0] for f in clip]
         np.testing.assert_array_equal(whole, frames)
         assert whole.dtype == np.uint8
 
@@ -206,8 +206,8 @@ def test_frames_of_a_clip_share_every_draw() -> None:
 def test_the_generator_decides() -> None:
     clip = make_clip()
     before = clip.copy()
-    results = [rand_augment(clip, np.random.default_rng(seed)).tobytes() for seed in range(20)]
-    again = [rand_augment(clip, np.random.default_rng(seed)).tobytes() for seed in range(20)]
+    results = [rand_augment(clip, np.random.default_rng(seed))[0].tobytes() for seed in range(20)]
+    again = [rand_augment(clip, np.random.default_rng(seed))[0].tobytes() for seed in range(20)]
     assert results == again
     assert len(set(results)) == 20
     np.testing.assert_array_equal(clip, before)
@@ -240,8 +240,10 @@ def test_draws_n_distinct_operations_in_any_order(monkeypatch: pytest.MonkeyPatc
 def test_flip_and_crop_always_come_first() -> None:
     ramp = np.arange(224, dtype=np.uint8)
     clip = np.repeat(np.broadcast_to(ramp, (1, 224, 224))[..., None], 3, axis=-1)
-    rows = [rand_augment(clip, np.random.default_rng(s), n=0)[0, 0, :, 0] for s in range(200)]
+    results = [rand_augment(clip, np.random.default_rng(seed), n=0) for seed in range(200)]
+    rows = [result[0, 0, :, 0] for result, _ in results]
     flipped = [row[0] > row[-1] for row in rows]
+    assert flipped == [told for _, told in results]
     assert 70 <= sum(flipped) <= 130
     edges = np.array([sorted(row[[0, -1]]) for row in rows])
     # Up to 7 of 224 pixels a side, rounded, and stretched back to the full width.

@@ -3,7 +3,7 @@
 Batches come from `vswin_jax.data.pipeline`; it alone needs TensorFlow and is not imported here.
 """
 
-from vswin_jax.data.clips import ClipSpec, test_views, train_clip
+from vswin_jax.data.clips import ClipSpec, TrainClip, test_views, train_clip, train_clips
 from vswin_jax.data.decode import open_video
 from vswin_jax.data.frames import FrameFolder
 from vswin_jax.data.sources import Example, Source, open_source
@@ -13,8 +13,10 @@ __all__ = [
     "Example",
     "FrameFolder",
     "Source",
+    "TrainClip",
     "open_source",
     "open_video",
     "test_views",
     "train_clip",
+    "train_clips",
 ]

@@ -99,18 +99,17 @@ class BadVideos:
 
 
 def candidates(
-    seed: int, epoch: int, index: int, size: int
+    seed: int, epoch: int, index: int, size: int, *, occurrence: int = 0
 ) -> Iterator[tuple[int, np.random.Generator]]:
     """(example, its draws): the one at `index` of `size`, then up to 20 others, none twice.
 
-    A replacement's draws are not those of its own turn in the epoch, so it is another clip.
+    `occurrence` is that of `order.Turn`. A replacement's draws are not those of its own turn in the
+    epoch, so it is another clip.
     """
-    yield index, example_rng(seed, epoch, index)
+    yield index, example_rng(seed, epoch, index, occurrence=occurrence)
     tried = {index}
     for attempt in range(1, MAX_REPLACEMENTS + 1 if size > 1 else 1):
-        rng = example_rng(seed, epoch, index)
-        # The counter's third word: the example's own draws would need 2**128 steps to get there.
-        rng.bit_generator.advance(attempt << 128)
+        rng = example_rng(seed, epoch, index, occurrence=occurrence, attempt=attempt)
         other = (index + 1 + int(rng.bit_generator.random_raw()) % (size - 1)) % size
         if other not in tried:
             tried.add(other)
@@ -126,16 +125,17 @@ def read_or_replace(
     seed: int,
     epoch: int,
     step: int,
+    occurrence: int = 0,
 ) -> tuple[Example, Clip]:
     """The example at `index` or the first of its replacements that can be read, and its clip.
 
-    `epoch` and `step` count from 0.
+    `epoch` and `step` count from 0, `occurrence` is that of `order.Turn`.
 
     Raises:
         InputError: none of them can be read, or too many cannot.
     """
     tried, reason = 0, ""
-    for other, rng in candidates(seed, epoch, index, len(source)):
+    for other, rng in candidates(seed, epoch, index, len(source), occurrence=occurrence):
         example = source[other]
         try:
             clip = read(example, rng)

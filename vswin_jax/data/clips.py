@@ -1,13 +1,14 @@
 """From an example to the uint8 clips that a model sees: sample, decode, resize, crop."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from vswin_jax.data import sampling, transforms
 from vswin_jax.data.assembly import FrameTransform
-from vswin_jax.data.decode import open_video
+from vswin_jax.data.decode import Video, open_video
+from vswin_jax.data.order import siblings
 from vswin_jax.data.rand_augment import rand_augment
 from vswin_jax.data.sources import Example
 from vswin_jax.errors import InputError, unknown_name
@@ -22,6 +23,7 @@ class ClipSpec:
 
     num_frames, frame_interval, sampling: frames of a clip, their distance in the video (`dense`
         only), and the rule (`dense` of Kinetics, `uniform` of Something-Something v2).
+    fps: frames a second of the timeline that clips are sampled from; 0 is the video's own frames.
     resize, size: short side in pixels before the random crop, and side of the clip.
     area, aspect: ranges of the random crop's share of the frame and of its width / height.
     flip: probability of a horizontal flip.
@@ -34,6 +36,7 @@ class ClipSpec:
     num_frames: int = 32
     frame_interval: int = 2
     sampling: str = "dense"
+    fps: float = 0.0
     resize: int = 256
     size: int = 224
     area: Sequence[float] = (0.08, 1.0)
@@ -71,6 +74,8 @@ class ClipSpec:
             raise InputError(f"aspect must be a range above 0 but is {tuple(self.aspect)}.")
         if not 0 <= self.flip <= 1:
             raise InputError(f"flip is a probability from 0 to 1 but is {self.flip}.")
+        if not 0 <= self.fps < float("inf"):
+            raise InputError(f"fps is a number of frames a second, or 0, but is {self.fps}.")
 
     def _check_crops(self) -> None:
         if self.crops not in CROPS:
@@ -96,37 +101,77 @@ class ClipSpec:
             )
 
 
-def train_clip(
-    example: Example, spec: ClipSpec, rng: np.random.Generator
-) -> tuple[np.ndarray, bool]:
-    """A random clip uint8 RGB [1, T, size, size, 3], and whether to flip it horizontally.
+@dataclass(frozen=True)
+class TrainClip:
+    """One random clip and what was drawn for it.
+
+    clip: uint8 RGB [1, T, size, size, 3].
+    flip: whether the device has still to flip it.
+    mirrored: whether it is then the mirror image of the video, RandAugment's own flip included.
+    frames: int64 [T], the index in the video of every frame.
+    box: the crop (left, top, width, height) in pixels of the upright frame after its short side was
+        resized to `resize`; RandAugment's operations come after it.
+    """
+
+    clip: np.ndarray
+    flip: bool
+    mirrored: bool
+    frames: np.ndarray
+    box: transforms.Box
+
+
+def train_clip(example: Example, spec: ClipSpec, rng: np.random.Generator) -> TrainClip:
+    """A random clip of a video.
 
     The flip is left to the device, except under RandAugment, which the reference applies after it.
 
     Raises:
-        InputError: the video cannot be read.
+        InputError: the video cannot be read, or has no times for `spec.fps`.
     """
+    return train_clips(example, spec, rng, 1)[0]
+
+
+def train_clips(
+    example: Example, spec: ClipSpec, rng: np.random.Generator, count: int
+) -> list[TrainClip]:
+    """`count` random clips of the same frames, decoded once, each augmented on its own.
+
+    Their draws are those of `siblings(rng, count)`, so the first clip is that of `train_clip`.
+    """
+    draws = siblings(rng, count)
+    boxes: list[transforms.Box] = []
     with open_video(example.video, example.name) as video:
-        indices = _train_indices(video.num_frames, spec, rng)
-        clip = video.decode(indices, _train_transform(spec, rng))
+        indices = _sample(video, spec, lambda total: _train_indices(total, spec, rng))
+        frames = video.decode(indices, _train_transform(spec, draws, boxes))
+    return [
+        _augmented(frames[:, place], indices, box, spec, own)
+        for place, (box, own) in enumerate(zip(boxes, draws, strict=True))
+    ]
+
+
+def _augmented(
+    clip: np.ndarray,
+    indices: np.ndarray,
+    box: transforms.Box,
+    spec: ClipSpec,
+    rng: np.random.Generator,
+) -> TrainClip:
     flip = bool(rng.random() < spec.flip)
-    if spec.rand_augment_n:
-        clip = clip[:, :, ::-1] if flip else clip
-        clip = rand_augment(
-            np.ascontiguousarray(clip), rng, n=spec.rand_augment_n, m=spec.rand_augment_m
-        )
-        flip = False
-    return clip[None], flip
+    if not spec.rand_augment_n:
+        return TrainClip(clip[None], flip, flip, indices, box)
+    clip = np.ascontiguousarray(clip[:, :, ::-1] if flip else clip)
+    clip, again = rand_augment(clip, rng, n=spec.rand_augment_n, m=spec.rand_augment_m)
+    return TrainClip(clip[None], False, flip != again, indices, box)
 
 
 def test_views(example: Example, spec: ClipSpec) -> np.ndarray:
     """All views of a video, uint8 RGB [crops * clips, T, size, size, 3], crop-major then clip.
 
     Raises:
-        InputError: the video cannot be read.
+        InputError: the video cannot be read, or has no times for `spec.fps`.
     """
     with open_video(example.video, example.name) as video:
-        indices = _test_indices(video.num_frames, spec)
+        indices = _sample(video, spec, lambda total: _test_indices(total, spec))
         wanted, inverse = np.unique(indices, return_inverse=True)
         frames = video.decode(
             wanted, lambda frame: transforms.resize_short_side(frame, spec.eval_short_side)
@@ -140,35 +185,62 @@ def test_views(example: Example, spec: ClipSpec) -> np.ndarray:
 test_views.__test__ = False
 
 
+def _sample(video: Video, spec: ClipSpec, sample: Callable[[int], np.ndarray]) -> np.ndarray:
+    """What `sample` takes of so many frames, as indices of the video's own frames."""
+    if spec.fps:
+        times = video.times
+        if times is None:
+            raise no_times(video.name, spec)
+        frames = sample(sampling.resampled_length(times, spec.fps))
+        indices = sampling.on_screen(times, spec.fps, frames)
+    else:
+        indices = sample(video.num_frames)
+    if spec.repeat_first_frame:
+        return np.broadcast_to(indices[..., :1], indices.shape)
+    return indices
+
+
+def no_times(name: str, spec: ClipSpec) -> InputError:
+    """The error for a video that does not say when its frames are shown, which `fps` needs."""
+    return InputError(
+        f"Expected {name!r} to say when its frames are shown, since config.data.fps is "
+        f"{spec.fps:g}, but images do not: give videos, or set config.data.fps to 0, which takes "
+        f"the frames as they are."
+    )
+
+
 def _train_indices(total: int, spec: ClipSpec, rng: np.random.Generator) -> np.ndarray:
     if spec.sampling == "uniform":
-        indices = sampling.uniform_train(total, spec.num_frames, rng)
-    else:
-        indices = sampling.dense_train(total, spec.num_frames, spec.frame_interval, rng)
-    return _first_frame(indices) if spec.repeat_first_frame else indices
+        return sampling.uniform_train(total, spec.num_frames, rng)
+    return sampling.dense_train(total, spec.num_frames, spec.frame_interval, rng)
 
 
 def _test_indices(total: int, spec: ClipSpec) -> np.ndarray:
     if spec.sampling == "uniform":
-        indices = sampling.uniform_test(total, spec.num_frames)
-    else:
-        indices = sampling.dense_test(total, spec.num_frames, spec.frame_interval, spec.clips)
-    return _first_frame(indices) if spec.repeat_first_frame else indices
+        return sampling.uniform_test(total, spec.num_frames)
+    return sampling.dense_test(total, spec.num_frames, spec.frame_interval, spec.clips)
 
 
-def _first_frame(indices: np.ndarray) -> np.ndarray:
-    return np.broadcast_to(indices[..., :1], indices.shape)
+def _train_transform(
+    spec: ClipSpec, draws: Sequence[np.random.Generator], boxes: list[transforms.Box]
+) -> FrameTransform:
+    """Resize, crop, resize: [H, W, 3] -> [clips, size, size, 3], one clip for each of `draws`.
 
-
-def _train_transform(spec: ClipSpec, rng: np.random.Generator) -> FrameTransform:
-    """Resize, crop, resize; the box is drawn once, when the first frame tells the size."""
-    box: transforms.Box | None = None
+    The boxes are drawn once, when the first frame tells the size, and left in `boxes`.
+    """
 
     def transform(frame: np.ndarray) -> np.ndarray:
-        nonlocal box
         frame = transforms.resize_short_side(frame, spec.resize)
-        if box is None:
-            box = transforms.random_resized_crop_box(*frame.shape[:2], spec.area, spec.aspect, rng)
-        return transforms.resize(transforms.crop(frame, box), spec.size, spec.size)
+        if not boxes:
+            height, width = frame.shape[:2]
+            area, aspect = spec.area, spec.aspect
+            boxes.extend(
+                transforms.random_resized_crop_box(height, width, area, aspect, rng)
+                for rng in draws
+            )
+        crops = [
+            transforms.resize(transforms.crop(frame, box), spec.size, spec.size) for box in boxes
+        ]
+        return np.stack(crops) if len(crops) > 1 else crops[0][None]
 
     return transform

@@ -1,42 +1,21 @@
-"""Batches through tf.data: many clips decoded side by side, always in the same order.
+"""The batches of training and of evaluation: what a batch holds is a function of (seed, step)."""
 
-TensorFlow does nothing here but run the threads; it never sees an accelerator. What a batch holds
-is a function of (seed, step) alone.
-"""
+from collections.abc import Iterator
 
-import atexit
-import weakref
-from collections.abc import Callable, Iterator
-from typing import Any
-
-import cv2
 import numpy as np
-import tensorflow as tf
 
 from vswin_jax.data.bad_videos import BadVideos, read_or_replace
-from vswin_jax.data.clips import ClipSpec, test_views, train_clip
-from vswin_jax.data.order import example_at, host_position
-from vswin_jax.data.sources import Source
+from vswin_jax.data.batches import AUTOTUNE, Batch, Fields, Row, make_batches
+from vswin_jax.data.clips import ClipSpec, TrainClip, no_times, test_views, train_clips
+from vswin_jax.data.frames import FrameFolder
+from vswin_jax.data.order import Order, host_position
+from vswin_jax.data.sources import Example, Source
 from vswin_jax.errors import InputError
 
-AUTOTUNE: int = tf.data.AUTOTUNE
-Batch = dict[str, np.ndarray]
-Row = dict[str, Any]
+__all__ = ["AUTOTUNE", "eval_batches", "train_batches"]
 
 # Rows of a training run; a range of this length costs nothing.
 _ENDLESS = 2**62
-_FAILED = -2
-_DTYPES = {
-    "video": np.uint8,
-    "label": np.int32,
-    "mask": np.float32,
-    "id": np.int32,
-    "flip": np.bool_,
-}
-
-tf.config.set_visible_devices([], "GPU")
-# Clips are decoded side by side, so each one is the work of one thread.
-cv2.setNumThreads(1)
 
 
 def train_batches(
@@ -48,6 +27,9 @@ def train_batches(
     start_step: int = 0,
     process_index: int = 0,
     process_count: int = 1,
+    class_balance: float = 0.0,
+    repeats: int = 1,
+    mirrored_labels: np.ndarray | None = None,
     threads: int = AUTOTUNE,
     prefetch: int = 2,
     bad_videos: BadVideos | None = None,
@@ -55,41 +37,69 @@ def train_batches(
     """Endless batches of this host from step `start_step` on, one view a video.
 
     `batch_size` is the global one; a host yields `batch_size // process_count` rows. Keys: video
-    uint8 [B, 1, T, H, W, 3], label int32 [B], mask float32 [B], id int32 [B], flip bool [B].
+    uint8 [B, 1, T, H, W, 3], label int32 [B], mask float32 [B], id int32 [B], flip bool [B]; and
+    what was drawn, as `TrainClip` has it: epoch int32 [B], frames int32 [B, T], box int32 [B, 4].
 
     A video that cannot be read is replaced by another, whose label and id the row has; `bad_videos`
     counts and names them.
 
+    Args:
+        class_balance: 0, every example once an epoch, to 1, every class equally often, as
+            `order.balanced_turns` says.
+        repeats: clips of every video that is read, in the same batch: an epoch has so many times
+            its examples. A host's rows are the first clips of all its videos, then the second ones,
+            so that mixing, which takes neighbours, does not mix a video with itself.
+        mirrored_labels: int [K], the label of a clip that is mirrored (`mirrored_labels`); None
+            keeps the labels as they are.
+
     Raises:
-        InputError: at once for sizes that do not fit; while iterating, when too many videos cannot
-            be read.
+        InputError: at once for settings that do not fit; while iterating, when too many videos
+            cannot be read.
     """
-    rows = _rows_per_host(source, batch_size, process_count)
+    _check_order(class_balance, repeats)
+    rows = _rows_per_host(source, batch_size, process_count, repeats)
+    _check_times(source, spec)
+    videos = rows // repeats
+    labels = _single_labels(source) if class_balance else None
+    order = Order(seed, len(source), labels, class_balance)
     bad_videos = bad_videos or BadVideos()
 
-    def load(row: int) -> Row:
-        step = start_step + row // rows
+    def load(place: int) -> Row:
+        step = start_step + place // videos
         position = host_position(
             step,
-            row % rows,
-            batch_size=batch_size,
+            place % videos,
+            batch_size=batch_size // repeats,
             process_index=process_index,
             process_count=process_count,
         )
-        epoch, index = example_at(seed, position, len(source))
-        example, (video, flip) = read_or_replace(
-            lambda example, rng: train_clip(example, spec, rng),
+        turn = order.at(position)
+        example, clips = read_or_replace(
+            lambda example, rng: train_clips(example, spec, rng, repeats),
             source,
-            index,
+            turn.example,
             bad_videos,
             seed=seed,
-            epoch=epoch,
+            epoch=turn.epoch,
             step=step,
+            occurrence=turn.occurrence,
         )
-        return _row(video, example.label, example.id, flip=flip)
+        made = [_train_row(example, clip, turn.epoch, mirrored_labels) for clip in clips]
+        return made[0] if repeats == 1 else {k: np.stack([r[k] for r in made]) for k in made[0]}
 
-    shape = (1, spec.num_frames, spec.size, spec.size, 3)
-    return _batches(load, _ENDLESS, rows, shape, threads, prefetch)
+    fields = _fields((1, spec.num_frames, spec.size, spec.size, 3), drawn_frames=spec.num_frames)
+    reading = {"threads": threads, "prefetch": prefetch, "repeats": repeats}
+    return make_batches(load, _ENDLESS, videos, fields, **reading)
+
+
+def _train_row(
+    example: Example, clip: TrainClip, epoch: int, mirrored_labels: np.ndarray | None
+) -> Row:
+    label = example.label
+    if clip.mirrored and mirrored_labels is not None:
+        label = mirrored_labels.take(label)
+    draws = {"epoch": epoch, "frames": clip.frames, "box": clip.box}
+    return _row(clip.clip, label, example.id, flip=clip.flip) | draws
 
 
 def eval_batches(
@@ -104,7 +114,7 @@ def eval_batches(
 ) -> Iterator[Batch]:
     """Every video once over all hosts, with all its views; every host yields as many batches.
 
-    `batch_size` is the global number of videos. Keys as in training, video is
+    `batch_size` is the global number of videos. Keys as in training, without the draws; video is
     [B, V, T, H, W, 3]; padding rows have mask 0, id -1, label 0 and black frames.
 
     Raises:
@@ -112,6 +122,7 @@ def eval_batches(
             cannot be read: scores of a part of a set are not comparable with those of the whole.
     """
     rows = _rows_per_host(source, batch_size, process_count)
+    _check_times(source, spec)
     steps = -(-len(source) // batch_size)
     shape = (spec.views, spec.num_frames, spec.size, spec.size, 3)
 
@@ -128,18 +139,44 @@ def eval_batches(
         example = source[index]
         return _row(test_views(example, spec), example.label, example.id)
 
-    return _batches(load, steps * rows, rows, shape, threads, prefetch)
+    reading = {"threads": threads, "prefetch": prefetch}
+    return make_batches(load, steps * rows, rows, _fields(shape), **reading)
 
 
-def _rows_per_host(source: Source, batch_size: int, process_count: int) -> int:
-    if batch_size < 1 or batch_size % process_count:
+def _rows_per_host(source: Source, batch_size: int, process_count: int, repeats: int = 1) -> int:
+    if batch_size < 1 or batch_size % (process_count * repeats):
+        of_repeats = f" times the {repeats} repeats of a video" if repeats > 1 else ""
         raise InputError(
             f"The global batch size must be a positive multiple of the {process_count} "
-            f"process{'es' if process_count > 1 else ''} but is {batch_size}."
+            f"process{'es' if process_count > 1 else ''}{of_repeats} but is {batch_size}."
         )
     if not len(source):
         raise InputError("There are no examples to make batches of.")
     return batch_size // process_count
+
+
+def _check_order(class_balance: float, repeats: int) -> None:
+    if not (0 <= class_balance <= 1 and repeats >= 1):
+        raise InputError(
+            f"Expected class_balance from 0 to 1 and repeats from 1 up but {class_balance} and "
+            f"{repeats} came: change them."
+        )
+
+
+def _check_times(source: Source, spec: ClipSpec) -> None:
+    # While training, the replacements of all of them would be blamed one by one.
+    if spec.fps and isinstance(source[0].video, FrameFolder):
+        raise no_times(source[0].name, spec)
+
+
+def _single_labels(source: Source) -> np.ndarray:
+    labels = getattr(source, "labels", None)
+    if isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu":
+        return labels
+    raise InputError(
+        "config.data.class_balance needs one class for every video but this data set has not: set "
+        "it to 0."
+    )
 
 
 def _row(
@@ -148,64 +185,15 @@ def _row(
     return {"video": video, "label": label, "mask": mask, "id": example_id, "flip": flip}
 
 
-def _batches(
-    load: Callable[[int], Row],
-    length: int,
-    rows: int,
-    shape: tuple[int, ...],
-    threads: int,
-    prefetch: int,
-) -> Iterator[Batch]:
-    failures: dict[int, Exception] = {}
-
-    def load_arrays(row: np.ndarray) -> list[np.ndarray]:
-        try:
-            loaded = load(int(row))
-        except Exception as error:
-            # Raised here, TensorFlow would log a traceback and pass on the text only: hand the
-            # exception itself to the caller, beside a row that says so.
-            failures[int(row)] = error
-            loaded = _row(np.zeros(shape, np.uint8), label=0, example_id=_FAILED, mask=0.0)
-        return [np.asarray(loaded[key], dtype) for key, dtype in _DTYPES.items()]
-
-    def load_tensors(row: tf.Tensor) -> dict[str, tf.Tensor]:
-        tensors = tf.numpy_function(load_arrays, [row], list(_DTYPES.values()))
-        for key, tensor in zip(_DTYPES, tensors, strict=True):
-            tensor.set_shape(shape if key == "video" else ())
-        return dict(zip(_DTYPES, tensors, strict=True))
-
-    dataset = tf.data.Dataset.range(length)
-    dataset = dataset.map(load_tensors, num_parallel_calls=threads, deterministic=True)
-    return Batches(dataset.batch(rows).prefetch(prefetch), failures)
-
-
-class Batches(Iterator[Batch]):
-    """An iterator over a data set that gives its threads back before Python ends."""
-
-    def __init__(self, dataset: tf.data.Dataset, failures: dict[int, Exception]) -> None:
-        self._iterator: Iterator[Batch] | None = dataset.as_numpy_iterator()
-        self._failures = failures
-        _OPEN.add(self)
-
-    def __next__(self) -> Batch:
-        if self._iterator is None:
-            raise StopIteration
-        batch = next(self._iterator)
-        if (batch["id"] == _FAILED).any():
-            self.close()
-            raise self._failures[min(self._failures)]
-        return batch
-
-    def close(self) -> None:
-        """Stop decoding; there are no more batches."""
-        self._iterator = None
-
-
-_OPEN: weakref.WeakSet[Batches] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_all() -> None:
-    # Threads that still decode when Python ends would wait for it for ever, and it for them.
-    for batches in list(_OPEN):
-        batches.close()
+def _fields(video_shape: tuple[int, ...], drawn_frames: int = 0) -> Fields:
+    fields: Fields = {
+        "video": (np.uint8, video_shape),
+        "label": (np.int32, ()),
+        "mask": (np.float32, ()),
+        "id": (np.int32, ()),
+        "flip": (np.bool_, ()),
+    }
+    if not drawn_frames:
+        return fields
+    draws = {"epoch": (), "frames": (drawn_frames,), "box": (4,)}
+    return fields | {key: (np.int32, shape) for key, shape in draws.items()}

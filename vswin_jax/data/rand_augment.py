@@ -23,7 +23,9 @@ Operation = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 Enhancer = Callable[[Image.Image], Any]
 
 
-def rand_augment(clip: np.ndarray, rng: np.random.Generator, n: int = 4, m: int = 7) -> np.ndarray:
+def rand_augment(
+    clip: np.ndarray, rng: np.random.Generator, n: int = 4, m: int = 7
+) -> tuple[np.ndarray, bool]:
     """Flips with probability 1/2, crops up to m/224 a side, then `n` distinct random operations.
 
     Args:
@@ -33,7 +35,7 @@ def rand_augment(clip: np.ndarray, rng: np.random.Generator, n: int = 4, m: int 
       m: magnitude of each, 0 to 30.
 
     Returns:
-      uint8 `[T, H, W, 3]`.
+      uint8 `[T, H, W, 3]`, and whether it was flipped.
 
     Raises:
       InputError: `n` or `m` is out of range.
@@ -43,14 +45,11 @@ def rand_augment(clip: np.ndarray, rng: np.random.Generator, n: int = 4, m: int 
             f"RandAugment takes 0 to {len(OPERATIONS)} operations n and a magnitude m of 0 to "
             f"{MAX_MAGNITUDE}, but n={n} and m={m} came: change them."
         )
-    clip = _crop(_flip(clip, rng), m, rng)
+    flip = rng.random() < 0.5
+    clip = _crop(np.ascontiguousarray(clip[:, :, ::-1]) if flip else clip, m, rng)
     for name in rng.permutation(list(OPERATIONS))[:n]:
         clip = OPERATIONS[name](clip, m, rng)
-    return clip
-
-
-def _flip(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return np.ascontiguousarray(clip[:, :, ::-1]) if rng.random() < 0.5 else clip
+    return clip, flip
 
 
 def _crop(clip: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:

@@ -4,9 +4,17 @@
 `interval`-th of them taken; videos that are too short start again from their first frame (`loop`).
 `uniform` is the rule of Something-Something v2 (`frame_uniform`): the whole video in `num_frames`
 equal segments, one frame from each. Source: reference facts, section 5.2.
+
+At a target rate the same rules choose among the frames that the video would have at that rate
+(`resampled_length`), and `on_screen` finds the video's own frames for them.
 """
 
+import math
+
 import numpy as np
+
+# Seconds by which a frame may be late: Matroska and FLV keep whole milliseconds.
+_LATE = 1e-3
 
 
 def dense_train(total: int, num_frames: int, interval: int, rng: np.random.Generator) -> np.ndarray:
@@ -34,6 +42,24 @@ def uniform_test(total: int, num_frames: int) -> np.ndarray:
     """Frame indices int64 [1, num_frames]: the middle of every segment."""
     starts, ends = _segments(total, num_frames)
     return ((starts + ends) // 2)[None]
+
+
+def resampled_length(times: np.ndarray, fps: float) -> int:
+    """How many frames a video has at `fps` frames a second.
+
+    `times` float64 [N] are the seconds at which its own frames come. The last one stays for as long
+    as the others do, by their median.
+    """
+    stays = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    return max(1, math.ceil((float(times[-1]) + stays - _LATE) * fps))
+
+
+def on_screen(times: np.ndarray, fps: float, frames: np.ndarray) -> np.ndarray:
+    """The video's own frames, int64 like `frames`, that the `frames` at `fps` frames a second show.
+
+    Frame k at that rate shows what is on screen at the time k / fps; `times` as above.
+    """
+    return np.searchsorted(times, frames / fps + _LATE, side="right") - 1
 
 
 def _segments(total: int, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
