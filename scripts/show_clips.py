@@ -95,7 +95,7 @@ def _batches(asked: Asked, source: Source) -> Iterator[Batch]:
     config, spec = asked.config, parts.clip_spec(asked.config)
     reading = {"threads": config.data.threads or pipeline.AUTOTUNE, "prefetch": 1}
     if asked.split == "train":
-        order = {"batch_size": config.train.batch_size, "seed": config.seed}
+        order = parts.training_order(config, source)
         order["bad_videos"] = BadVideos(max_fraction=config.data.max_bad_fraction)
         return pipeline.train_batches(source, spec, start_step=asked.step, **order, **reading)
     batches = pipeline.eval_batches(source, spec, batch_size=config.eval.batch_size, **reading)

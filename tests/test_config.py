@@ -92,6 +92,10 @@ def _set(path: str, value: Any) -> Callable[[ConfigDict], None]:
         (_set("optim.groups", "official"), ("optim.groups", "literal", "intended")),
         (_set("train.accumulate", 3), ("train.accumulate", "3", "64")),
         (_set("mesh.fsdp", 0), ("mesh.fsdp", "-1")),
+        (_set("data.class_balance", 1.5), ("data.class_balance", "from 0 to 1", "1.5")),
+        (_set("data.repeats", 0), ("data.repeats", "1 or more", "0")),
+        (_set("data.repeats", 3), ("train.batch_size", "64", "data.repeats (3)")),
+        (_set("data.fps", -1.0), ("data.fps", "0 or more", "-1.0")),
     ],
 )
 def test_check_names_field_and_value(
@@ -102,6 +106,19 @@ def test_check_names_field_and_value(
     with pytest.raises(InputError) as caught:
         check(config)
     assert all(word in str(caught.value) for word in words)
+
+
+def test_labels_exchanged_by_flips_that_never_come_are_refused() -> None:
+    config = base_config()
+    config.data.flip_labels = "left_right"
+    check(config)
+    config.data.flip = 0.0
+    with pytest.raises(
+        InputError, match="flip_labels is 'left_right' but no clip is ever mirrored"
+    ):
+        check(config)
+    config.data.rand_augment.n = 4
+    check(config)
 
 
 def test_scratch_with_weights_is_refused() -> None:

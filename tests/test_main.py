@@ -5,13 +5,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from vswin_jax import main
 from vswin_jax.checkpoint import load_for_inference
+from vswin_jax.data.sources import open_source
+from vswin_jax.errors import InputError
 from vswin_jax.telemetry import read_metrics
 from vswin_jax.weights import to_state_dict
 
@@ -34,6 +36,10 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     *_, last = captured.err.splitlines()
     assert last.startswith("error: ")
     return last
+
+
+def read_label_names(workdir: Path) -> list[str]:
+    return (workdir / "label_names.txt").read_text().splitlines()
 
 
 def test_run_leaves_everything(tiny_run: "Run") -> None:
@@ -106,6 +112,40 @@ def test_evaluating_a_file_of_weights(
     capsys.readouterr()
     headless = f"--config.init_from={tmp_path / 'headless.npz'}"
     assert "no head of 8 classes" in refusal(capsys, *arguments, headless)
+
+
+def test_order_of_the_data_reaches_the_training(
+    tiny_run: "Run",
+    tiny_arguments: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def train(config: Any, workdir: Path, make_batches: Callable, **settings: Any) -> None:
+        asked.update(settings, batch=next(make_batches(0)))
+        raise InputError("seen enough")
+
+    monkeypatch.setattr(main, "train", train)
+    data = {"root": tiny_run.workdir / "moving_shapes", "repeats": 2, "class_balance": 0.5}
+    data |= {"fps": 6.0, "flip": 1.0, "flip_labels": "left_right", "num_frames": 3}
+    overrides = [f"--config.data.{name}={value}" for name, value in data.items()]
+    arguments = (*tiny_arguments, f"--workdir={tmp_path}", *overrides)
+    assert main.run(arguments) == 2
+    logged = capsys.readouterr().err
+    assert "mirrored clips exchange the labels of 1 pair of classes" in logged
+    assert "seen enough" in logged
+    assert asked["num_examples"] == 8 * 2
+    batch = asked["batch"]
+    assert batch["id"][:2].tolist() == batch["id"][2:].tolist()
+    # The files have 12 frames a second.
+    assert (np.diff(batch["frames"]) == 2).all()
+    names = read_label_names(tmp_path)
+    own = open_source(tiny_run.workdir / "moving_shapes" / "train").labels[batch["id"]]
+    exchanged = {"move_left": "move_right", "move_right": "move_left"}
+    expected = [exchanged.get(names[label], names[label]) for label in own]
+    assert [names[label] for label in batch["label"]] == expected
 
 
 @pytest.mark.parametrize("mode", ["train", "evaluate"])

@@ -44,6 +44,24 @@ def test_training_goes_on_with_the_same_classes_only(workdir: Path, tmp_path: Pa
         parts.open_split(other, workdir, "train")
 
 
+def test_order_of_training_is_the_configs(tmp_path: Path) -> None:
+    config = _config(train=_videos(tmp_path / "set", "go left", "go right", "stop"))
+    source = parts.open_split(config, tmp_path, "train")
+    plain = {"batch_size": 64, "seed": 0, "class_balance": 0.0, "repeats": 1}
+    assert parts.training_order(config, source) == plain | {"mirrored_labels": None}
+    config.data.update(class_balance=0.5, repeats=2, flip_labels="left_right", fps=12.5)
+    order = parts.training_order(config, source)
+    assert order.pop("mirrored_labels").tolist() == [1, 0, 2]
+    assert order == plain | {"class_balance": 0.5, "repeats": 2}
+    assert parts.clip_spec(config).fps == 12.5
+
+
+def test_config_of_an_older_checkpoint_has_no_rate() -> None:
+    older = _config().copy_and_resolve_references().unlock()
+    del older.data.fps
+    assert parts.clip_spec(older) == parts.clip_spec(_config())
+
+
 def test_evaluation_does_not_overlook_other_label_names(tmp_path: Path) -> None:
     names = tmp_path / "names.txt"
     names.write_text("run\njump\n")

@@ -4,6 +4,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,19 @@ def batch_of(rows: int = 4) -> dict[str, np.ndarray]:
         "id": (2 * np.arange(rows, dtype=np.int32)) % 6,
         "flip": np.arange(rows) % 2 == 1,
     }
+
+
+def test_clips_say_which_frames_they_are_of(source: "VideoSource") -> None:
+    config = command_line.load(str(QUICKSTART))
+    batch = batch_of() | {"frames": np.int32([[3, 9, 15], [4, 0, 2], [7, 7, 7], [1, 2, 3]])}
+    clips = shown_clips.training_clips(batch, 0, config=config, source=source, count=3)
+    assert [clip.place for clip in clips] == ["frames 3 to 15", "frames 0 to 4", "frames 7 to 7"]
+    assert [clip.place for clip in shown(source)] == [""] * 3
+    written = draw_sheet(clips, "title") != draw_sheet(
+        [replace(c, place="") for c in clips], "title"
+    )
+    assert written.any()
+    assert not written[:, 308:].any()
 
 
 def shown(source: "VideoSource", step: int = 0, **loss: float) -> list[ShownClip]:
@@ -193,6 +207,8 @@ def test_clip_rate_lasts_as_long_as_the_video(tiny_run: "Run") -> None:
     uniform = ClipSpec(num_frames=4, sampling="uniform", clips=1, size=16, resize=16)
     assert shown_clips.clip_rate([example], dense) == 6.0
     assert shown_clips.clip_rate([example], uniform) == 4.0
+    assert shown_clips.clip_rate([example], replace(dense, fps=5.0)) == 2.5
+    assert shown_clips.clip_rate([example], replace(uniform, fps=5.0)) == 4.0
     stored = Example(Path(str(example.video)).read_bytes(), 0, 0, "stored")
     assert shown_clips.clip_rate([stored], dense) == 6.0
 
@@ -245,6 +261,34 @@ def test_script_shows_the_evaluation(
     assert height == 2 * 18 + 4 + 2 * (128 + 4)
     assert run([*arguments, "--step", "9"]) == 2
     assert "--step 9 is past the last one" in capsys.readouterr().err
+
+
+def test_script_shows_repeats_at_another_rate(
+    tiny_run: "Run", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All clips are mirrored, so those that move left or right have the other's label."""
+    drawn: list[ShownClip] = []
+    run = script()
+
+    def recorded(clips: Sequence[ShownClip], title: str) -> np.ndarray:
+        drawn.extend(clips)
+        return draw_sheet(clips, title)
+
+    monkeypatch.setitem(run.__globals__, "draw_sheet", recorded)
+    data = {"root": tiny_run.workdir / "moving_shapes", "repeats": 2, "class_balance": 0.5}
+    data |= {"fps": 6.0, "flip": 1.0, "flip_labels": "left_right", "num_frames": 6}
+    overrides = [f"--config.data.{name}={value}" for name, value in data.items()]
+    arguments = [*(a for a in tiny_run.arguments if not a.startswith("--workdir")), *overrides]
+    arguments += ["--config.train.batch_size=16", "--count=16"]
+    assert run([*arguments, f"--out={tmp_path}"]) == 0
+    assert (tmp_path / "clips.png").exists()
+    assert [clip.name for clip in drawn[:8]] == [clip.name for clip in drawn[8:]]
+    # 6 frames of 12, every other one.
+    assert {clip.place for clip in drawn} == {"frames 0 to 10"}
+    exchanged = {"move_left": "move_right", "move_right": "move_left"}
+    classes = [Path(clip.name).parent.name for clip in drawn]
+    assert [clip.label for clip in drawn] == [exchanged.get(name, name) for name in classes]
+    assert len(set(classes)) == 8
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
+from vswin_jax import train as train_module
 from vswin_jax.checkpoint import Checkpoints, load_for_inference
 from vswin_jax.errors import InputError
 from vswin_jax.models import SwinTransformer3D, create_model, init_params
@@ -164,6 +166,35 @@ def test_drawing_the_first_batch_of_a_new_run_changes_nothing(
     jax.tree.map(np.testing.assert_array_equal, only, first)
     assert losses(tmp_path) == losses(tmp_path / "plain")
     assert list(losses(tmp_path)) == [1, 2, 3, 4, 5]
+
+
+def test_what_was_drawn_stays_on_the_host(
+    tmp_path: Path, model: SwinTransformer3D, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed: list[set[str]] = []
+    place = train_module.place_batch
+
+    def recorded(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+        placed.append(set(batch))
+        return place(batch, mesh)
+
+    def with_draws(start_step: int) -> Iterator[dict[str, np.ndarray]]:
+        for batch in make_batches(start_step):
+            yield batch | {"frames": np.zeros((2, 4), np.int32), "epoch": np.zeros(2, np.int32)}
+
+    shown: list[set[str]] = []
+
+    def draw(batch: Mapping[str, jax.Array]) -> np.ndarray:
+        shown.append(set(batch))
+        return np.zeros((4, 6, 3), np.uint8)
+
+    monkeypatch.setattr(train_module, "place_batch", recorded)
+    run(settings(), tmp_path, model, make_batches=with_draws, draw_first=draw)
+    needed = {"video", "label", "mask", "flip"}
+    assert shown == [needed | {"id", "frames", "epoch"}]
+    assert placed == [shown[0], *[needed] * (STEPS - 1)]
+    run(settings(), tmp_path / "plain", model)
+    assert losses(tmp_path) == losses(tmp_path / "plain")
 
 
 def test_finished_run_is_left_alone(tmp_path: Path, model: SwinTransformer3D) -> None:

@@ -26,17 +26,19 @@ LABEL_LINES = 4
 
 @dataclass(frozen=True)
 class ShownClip:
-    """One clip as people see it: frames uint8 `[T, H, W, 3]`, its label, and its file."""
+    """One clip as people see it: frames uint8 `[T, H, W, 3]`, its label, its file and its place."""
 
     frames: np.ndarray
     label: str
     name: str
+    place: str = ""
 
 
 def draw_sheet(clips: Sequence[ShownClip], title: str) -> np.ndarray:
     """The contact sheet of clips of one shape, uint8 `[height, width, 3]`.
 
-    A row has the label and the file, then frames spread over the clip, their numbers at the top.
+    A row has the label, the file and the place in it, then frames spread over the clip, their
+    numbers at the top.
     """
     length, size = len(clips[0].frames), clips[0].frames.shape[2]
     chosen = np.linspace(0, length - 1, min(FRAMES_SHOWN, length)).round().astype(int)
@@ -114,6 +116,7 @@ def _describe(pen: ImageDraw.ImageDraw, clip: ShownClip, top: int) -> None:
         _write(pen, (GAP, top + place * LINE), line, TEXT_WIDTH)
     below = top + len(lines) * LINE
     _write(pen, (GAP, below), clip.name, TEXT_WIDTH, GREY, keep_end=True)
+    _write(pen, (GAP, below + LINE), clip.place, TEXT_WIDTH, GREY)
 
 
 def _wrap(text: str, width: int) -> list[str]:

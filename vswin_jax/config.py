@@ -69,14 +69,23 @@ def _data() -> ConfigDict:
     data.label_names = ""  # a text file with one class name a line, in label order
     data.num_frames = 32
     data.frame_interval = 2  # frames of the file from one frame of the clip to the next
+    data.fps = 0.0  # frames a second that clips are sampled at, 0: all frames of the file
     data.sampling = "dense"  # consecutive frames (Kinetics), or "uniform": over the whole video
     data.resize = 256  # pixels of the short side before the training crop
     data.size = 224  # pixels of the square that the model sees
     data.area = (0.08, 1.0)  # of the random resized crop, as a share of the frame
     data.aspect = (3 / 4, 4 / 3)
     data.flip = 0.5  # probability
+    # Mirrored clips keep their labels as in the published recipes (""), or classes that differ in
+    # the words left and right exchange them ("left_right"), or those that a text file pairs, two
+    # class names a line with a tab between them.
+    data.flip_labels = ""
     data.repeat_first_frame = False  # control experiment: a clip without motion
     data.rand_augment = ConfigDict({"n": 0, "m": 7})  # operations a clip (0: off), strength of 30
+    # 0: every example once an epoch, 1: every class as often, between: a class of n examples as
+    # often as n**(1 - class_balance) says; an epoch stays as long. 0.5 weighs by square roots.
+    data.class_balance = 0.0
+    data.repeats = 1  # clips of each video in the same batch; an epoch has as many times more clips
     data.threads = 0  # decoding threads, 0: chosen by tf.data
     data.prefetch = 2  # batches
     data.max_bad_fraction = 0.05  # of unreadable videos, replaced; clearly more end the run

@@ -28,6 +28,16 @@ def check(config: ConfigDict) -> None:
             f"Expected config.train.batch_size ({config.train.batch_size}) to be a multiple of "
             f"config.train.accumulate ({config.train.accumulate}): change one of them."
         )
+    if config.train.batch_size % config.data.repeats:
+        raise InputError(
+            f"Expected config.train.batch_size ({config.train.batch_size}) to be a multiple of "
+            f"config.data.repeats ({config.data.repeats}): change one of them."
+        )
+    if config.data.flip_labels and not (config.data.flip or config.data.rand_augment.n):
+        raise InputError(
+            f"config.data.flip_labels is {config.data.flip_labels!r} but no clip is ever mirrored: "
+            f"set config.data.flip or config.data.rand_augment.n, or leave it out."
+        )
     if config.init == "scratch" and config.init_from:
         raise InputError(
             "config.init is 'scratch' but config.init_from names weights: leave one of them out."
@@ -63,13 +73,13 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         "1 or more",
         lambda value: value >= 1,
         "model.num_classes model.embed_dim data.num_frames data.frame_interval data.resize "
-        "data.size data.prefetch train.batch_size train.accumulate train.keep eval.batch_size "
-        "eval.clips eval.resize eval.views_per_pass",
+        "data.size data.repeats data.prefetch train.batch_size train.accumulate train.keep "
+        "eval.batch_size eval.clips eval.resize eval.views_per_pass",
     ),
     (
         "0 or more",
         lambda value: value >= 0,
-        "data.threads optim.learning_rate optim.weight_decay optim.eps optim.clip_norm "
+        "data.threads data.fps optim.learning_rate optim.weight_decay optim.eps optim.clip_norm "
         "optim.backbone_multiplier loss.mixup_alpha loss.cutmix_alpha train.max_bad_steps",
     ),
     ("from 0 to 18, the operations that there are", lambda n: 0 <= n <= 18, "data.rand_augment.n"),
@@ -77,7 +87,7 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     (
         "from 0 to 1",
         lambda value: 0 <= value <= 1,
-        "data.flip data.max_bad_fraction loss.erasing optim.warmup_ratio",
+        "data.flip data.class_balance data.max_bad_fraction loss.erasing optim.warmup_ratio",
     ),
     (
         "from 0 to below 1",

@@ -23,6 +23,7 @@ from vswin_jax import command_line, config_rules, models, parts, report
 from vswin_jax.data.bad_videos import BadVideos
 from vswin_jax.data.clips import ClipSpec
 from vswin_jax.data.labels import write_label_names
+from vswin_jax.data.mirrored_labels import describe_pairs
 from vswin_jax.data.sources import Source
 from vswin_jax.errors import InputError
 from vswin_jax.evaluate import Evaluation, evaluate
@@ -59,6 +60,9 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> int:
     model = parts.build_model(config, len(training.label_names))
     mesh = make_mesh(**config.mesh)
     spec = parts.clip_spec(config)
+    order = parts.training_order(config, training)
+    if order["mirrored_labels"] is not None:
+        log.info("%s", describe_pairs(order["mirrored_labels"], training.label_names))
     # During training one centred clip a video has to do, as in the reference.
     quick = replace(spec, clips=1, crops=1, eval_resize=config.data.resize)
     score_quickly = make_score(config, model, mesh, held_out, quick)
@@ -73,9 +77,9 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> int:
     result = train(
         config,
         workdir,
-        functools.partial(_train_batches, config, workdir, training, spec, bad_videos),
+        functools.partial(_train_batches, config, workdir, training, spec, order, bad_videos),
         model=model,
-        num_examples=len(training),
+        num_examples=len(training) * config.data.repeats,
         initial_params=(lambda: load(model)) if load else None,
         evaluate=evaluate_quickly,
         draw_first=functools.partial(
@@ -139,6 +143,7 @@ def _train_batches(
     workdir: Path,
     source: Source,
     spec: ClipSpec,
+    order: Mapping[str, Any],
     bad_videos: BadVideos,
     start_step: int,
 ) -> Iterator[Mapping[str, np.ndarray]]:
@@ -150,10 +155,9 @@ def _train_batches(
     return pipeline.train_batches(
         source,
         spec,
-        batch_size=config.train.batch_size,
-        seed=config.seed,
         start_step=start_step,
         bad_videos=bad_videos,
+        **order,
         **_reading(config, pipeline),
     )
 

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from vswin_jax import checkpoint, models
 from vswin_jax.data.clips import ClipSpec
 from vswin_jax.data.labels import check_same_names
+from vswin_jax.data.mirrored_labels import mirrored_labels
 from vswin_jax.data.moving_shapes import write_moving_shapes
 from vswin_jax.data.sources import Source, open_source
 from vswin_jax.errors import InputError
@@ -27,6 +28,8 @@ def clip_spec(config: ConfigDict) -> ClipSpec:
         num_frames=data.num_frames,
         frame_interval=data.frame_interval,
         sampling=data.sampling,
+        # Older checkpoints do not know it.
+        fps=data.get("fps", 0.0),
         resize=data.resize,
         size=data.size,
         area=tuple(data.area),
@@ -39,6 +42,23 @@ def clip_spec(config: ConfigDict) -> ClipSpec:
         rand_augment_n=data.rand_augment.n,
         rand_augment_m=data.rand_augment.m,
     )
+
+
+def training_order(config: ConfigDict, source: Source) -> dict[str, Any]:
+    """What `train_batches` needs to know of the config but how to cut clips.
+
+    Raises:
+        InputError: the classes of `source` do not pair as config.data.flip_labels says.
+    """
+    data = config.data
+    names = source.label_names
+    return {
+        "batch_size": config.train.batch_size,
+        "seed": config.seed,
+        "class_balance": data.class_balance,
+        "repeats": data.repeats,
+        "mirrored_labels": mirrored_labels(data.flip_labels, names) if data.flip_labels else None,
+    }
 
 
 def build_model(config: ConfigDict, num_classes: int) -> models.SwinTransformer3D:

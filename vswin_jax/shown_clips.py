@@ -44,11 +44,15 @@ def training_clips(
     everywhere = NamedSharding(mesh, PartitionSpec()) if mesh else None
     look = jax.jit(_Look(config, len(source.label_names), count), out_shardings=everywhere)
     shown = jax.device_get(look(step, dict(batch)))
-    rows = zip(shown["clips"], shown["targets"], shown["id"], shown["mask"], strict=True)
+    names = source.label_names
     return [
-        ShownClip(clip, describe_target(target, source.label_names), source[int(row)].name)
-        for clip, target, row, mask in rows
-        if mask
+        ShownClip(
+            shown["clips"][row],
+            describe_target(shown["targets"][row], names),
+            source[int(shown["id"][row])].name,
+            describe_frames(shown["frames"][row]) if "frames" in shown else "",
+        )
+        for row in np.flatnonzero(shown["mask"])
     ]
 
 
@@ -67,7 +71,8 @@ class _Look:
             "clips": to_pixels(inputs.clips[: self._count]),
             "targets": inputs.targets[: self._count],
         }
-        return shown | {name: batch[name][: self._count] for name in ("id", "mask")}
+        others = {"id", "mask", "frames"} & batch.keys()
+        return shown | {name: batch[name][: self._count] for name in others}
 
 
 def evaluation_clips(batch: Batch, *, source: Source, count: int = COUNT) -> list[ShownClip]:
@@ -114,6 +119,11 @@ def describe_target(target: np.ndarray, names: Sequence[str]) -> str:
     return " + ".join(f"{round(float(target[k]), 2):g} {names[k]}" for k in best)
 
 
+def describe_frames(frames: np.ndarray) -> str:
+    """Which part of its video a clip with the frame indices `[T]` is of."""
+    return f"frames {frames.min()} to {frames.max()}"
+
+
 def clip_rate(examples: Sequence[Example], spec: ClipSpec) -> float:
     """Frames a second at which clips of these videos last as long as in life; the median of them.
 
@@ -124,9 +134,9 @@ def clip_rate(examples: Sequence[Example], spec: ClipSpec) -> float:
 
 
 def _clip_rate(example: Example, spec: ClipSpec) -> float:
-    rate = _video_rate(example)
     if spec.sampling == "dense":
-        return rate / spec.frame_interval
+        return (spec.fps or _video_rate(example)) / spec.frame_interval
+    rate = _video_rate(example)
     with open_video(example.video, example.name) as video:
         return rate * spec.num_frames / video.num_frames
 

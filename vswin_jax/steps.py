@@ -22,6 +22,9 @@ from vswin_jax.state import TrainState
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 
+# What the training step reads of a batch.
+BATCH_KEYS = ("video", "label", "mask", "flip")
+
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]

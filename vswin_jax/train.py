@@ -25,7 +25,7 @@ from vswin_jax.plan import Plan
 from vswin_jax.schedules import make_schedule
 from vswin_jax.signals import stop_signals
 from vswin_jax.state import TrainState, abstract_state, create_state, inference_params
-from vswin_jax.steps import TrainStep, make_train_step
+from vswin_jax.steps import BATCH_KEYS, TrainStep, make_train_step
 from vswin_jax.telemetry import Telemetry, log_parameters
 
 log = logging.getLogger(__name__)
@@ -74,8 +74,9 @@ def train(
 
     Then, for each step:
 
-    3. the next batch is fetched (the time is counted as waiting) and placed on the devices; the
-       very first one of a run is shown in TensorBoard as `draw_first` draws it;
+    3. the next batch is fetched (the time is counted as waiting) and what the step needs of it is
+       placed on the devices; the very first one of a run is shown in TensorBoard as `draw_first`
+       draws it;
     4. the step is dispatched; nobody waits for it;
     5. the metrics of the step BEFORE are read while this one runs; they are reported every
        `log_every`, and too many steps in a row without finite gradients end the run;
@@ -90,9 +91,9 @@ def train(
     Args:
         config: any object with the attributes `seed` and `train`, `optim`, `loss`, `mesh` with
             those of `vswin_jax.config.base_config`.
-        num_examples: in the training set; the length of an epoch.
-        draw_first: from a placed batch, ids included, to a picture uint8 [H, W, 3]; every process
-            calls it, and it must leave the batch as it is.
+        num_examples: the length of an epoch in clips.
+        draw_first: from a placed batch, with all its keys, to a picture uint8 [H, W, 3]; every
+            process calls it, and it must leave the batch as it is.
         metadata: JSON-like; kept in every checkpoint (config and label names, for `predict`).
 
     Raises:
@@ -225,13 +226,14 @@ class _Loop:
                 f"The training batches ended after step {step} of {self._plan.total_steps}: give "
                 f"an iterator that does not end."
             )
-        placed = place_batch(batch, self._setup.mesh)
-        if step == 0 and self._draw_first is not None:
+        draws = step == 0 and self._draw_first is not None
+        # What a row is of, its video, epoch, frames and crop, is for people, not for the step.
+        names = batch if draws else BATCH_KEYS
+        placed = place_batch({name: batch[name] for name in names}, self._setup.mesh)
+        if draws:
             with self._telemetry.paused():
                 self._telemetry.picture("train/clips", step, self._draw_first(placed))
-        # The rows' ids are for people and for evaluation; the step has no use for them.
-        placed.pop("id", None)
-        return placed
+        return {name: placed[name] for name in BATCH_KEYS}
 
     def _read_metrics(self) -> None:
         if self._unread is None:

@@ -2,8 +2,11 @@ from pathlib import Path
 
 import pytest
 
+from vswin_jax.data import ClipSpec, open_source, train_clip
 from vswin_jax.data.mirrored_labels import describe_pairs, mirrored_labels
-from vswin_jax.data.moving_shapes import CLASSES
+from vswin_jax.data.moving_shapes import CLASSES, write_moving_shapes
+from vswin_jax.data.order import example_rng
+from vswin_jax.data.pipeline import train_batches
 from vswin_jax.errors import InputError
 
 SSV2 = (
@@ -75,6 +78,29 @@ def test_moving_shapes_have_one_pair_by_name_and_two_by_list(tmp_path: Path) -> 
     assert (listed[listed] == range(8)).all()
     # The order of the classes is that of the labels, whatever it is.
     assert mirrored_labels(str(path), CLASSES[::-1]).tolist() == (7 - listed[::-1]).tolist()
+
+
+def test_a_flipped_left_is_labelled_right(tmp_path: Path) -> None:
+    write_moving_shapes(tmp_path / "set", train_scenes=4, test_scenes=1, size=32, num_frames=4)
+    source = open_source(tmp_path / "set" / "train")
+    spec = ClipSpec(num_frames=4, frame_interval=1, resize=32, size=32, rand_augment_n=1)
+    partner = mirrored_labels("left_right", source.label_names)
+    settings = {"batch_size": 32, "seed": 0, "mirrored_labels": partner}
+    batch = next(train_batches(source, spec, **settings))
+    seen = set()
+    for index, label in zip(batch["id"].tolist(), batch["label"].tolist(), strict=True):
+        own = source.label_names[source.labels[index]]
+        clip = train_clip(source[index], spec, example_rng(0, 0, index))
+        if own in ("move_left", "move_right"):
+            seen.add((own, clip.mirrored, source.label_names[label]))
+        else:
+            assert source.label_names[label] == own
+    assert seen == {
+        ("move_left", True, "move_right"),
+        ("move_left", False, "move_left"),
+        ("move_right", True, "move_left"),
+        ("move_right", False, "move_right"),
+    }
 
 
 @pytest.mark.parametrize(
