@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from vswin_jax.data import open_video
+from vswin_jax.data import open_video, packets
 from vswin_jax.data.packets import PacketIndex, decode_runs, index_packets
 from vswin_jax.errors import InputError
 
@@ -49,6 +49,21 @@ def test_any_frames_equal_those_of_decoding_all(
     path = write_video(name, 30, **FILES[name])
     requests = [list(range(30)), list(range(0, 30, 2)), [29], [0], [3, 17, 29], [20, 3, 3, 11]]
     _compare(path, every_frame(path), requests)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_too_large_for_their_packets_to_be_held(
+    name: str, write_video: WriteVideo, every_frame: EveryFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(name, 30, **FILES[name])
+    with av.open(str(path)) as container:
+        index = index_packets(container.demux(video=0), "video")
+    assert index is None or len(index.packets) == len(index.pts)
+    monkeypatch.setattr(packets, "_HELD_BYTES", 100)
+    with av.open(str(path)) as container:
+        index = index_packets(container.demux(video=0), "video")
+    assert index is None or not index.packets
+    _compare(path, every_frame(path), [list(range(0, 30, 2)), [29], [20, 3, 3, 11]])
 
 
 @pytest.mark.parametrize("name", sorted(FILES.keys() - LONG_WAY))

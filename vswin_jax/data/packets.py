@@ -8,6 +8,9 @@ import numpy as np
 
 from vswin_jax.errors import InputError
 
+# Packets of a file up to this size are kept when they are counted, and not read a second time.
+_HELD_BYTES = 16 << 20
+
 
 @dataclass(frozen=True)
 class PacketIndex:
@@ -16,12 +19,14 @@ class PacketIndex:
     pts, dts: int64 [P], the time stamps of every packet; dts is pts where the file has none.
     order: int64 [N], the packet that holds frame i.
     start: int64 [N], the keyframe's packet from which frame i can be decoded.
+    packets: all P of them, or none where the file is too large to be held in memory.
     """
 
     pts: np.ndarray
     dts: np.ndarray
     order: np.ndarray
     start: np.ndarray
+    packets: tuple[av.Packet, ...] = ()
 
     @property
     def num_frames(self) -> int:
@@ -39,11 +44,7 @@ def index_packets(packets: Iterable[av.Packet], name: str) -> PacketIndex | None
     Raises:
         InputError: the file ends in the middle of a packet.
     """
-    rows = [
-        (p.pts, p.pts if p.dts is None else p.dts, p.is_keyframe, p.is_discard, p.is_corrupt)
-        for p in packets
-        if p.size
-    ]
+    rows, held = _read(packets)
     if rows and rows[-1][-1]:
         raise InputError(
             f"{name!r} is cut short after {len(rows) - 1} frames: copy or download the file again."
@@ -54,7 +55,23 @@ def index_packets(packets: Iterable[av.Packet], name: str) -> PacketIndex | None
     pts, dts, keyframe, hidden = table[:, 0], table[:, 1], table[:, 2] > 0, table[:, 3] > 0
     if len(np.unique(pts)) < len(pts) or not keyframe.any():
         return None
-    return PacketIndex(pts, dts, *_display_order(pts, keyframe, ~hidden))
+    return PacketIndex(pts, dts, *_display_order(pts, keyframe, ~hidden), held)
+
+
+def _read(packets: Iterable[av.Packet]) -> tuple[list[tuple], tuple[av.Packet, ...]]:
+    """(pts, dts, is keyframe, is hidden, is corrupt) of every packet, and the packets."""
+    rows: list[tuple] = []
+    held: list[av.Packet] = []
+    room = _HELD_BYTES
+    for p in packets:
+        if not p.size:
+            continue
+        dts = p.pts if p.dts is None else p.dts
+        rows.append((p.pts, dts, p.is_keyframe, p.is_discard, p.is_corrupt))
+        room -= p.size
+        if room >= 0:
+            held.append(p)
+    return rows, tuple(held) if room >= 0 else ()
 
 
 def _display_order(

@@ -191,6 +191,9 @@ class VideoFile:
 
     def _packets_from(self, index: PacketIndex, first: int) -> Iterator[tuple[int, av.Packet]]:
         """(place in decode order, packet), from the packet `first` or one before it on."""
+        if index.packets:
+            yield from enumerate(index.packets[first:], first)
+            return
         position_of = {pts: position for position, pts in enumerate(index.pts.tolist())}
         self._container.seek(int(index.dts[first]), stream=self._stream, backward=True)
         for packet in self._container.demux(self._stream):
