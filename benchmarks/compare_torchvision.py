@@ -14,13 +14,13 @@ pip install pillow numpy.
 import argparse
 import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from contenders import Contender, serve
 
 SHAPE = (1, 16, 224, 224, 3)  # clips, frames, height, width, channels
 TASKS = ("forward", "train")
@@ -112,50 +112,15 @@ CONTENDERS: dict[str, Callable[[], tuple[str, Calls]]] = {
 
 
 def worker(contender: str) -> None:
-    """Answers each task named on standard input with the seconds that it took."""
+    """Answers each task with the seconds that it took."""
     version, calls = CONTENDERS[contender]()
-    print(json.dumps(f"{version}, Python {platform.python_version()}"), flush=True)
-    for line in sys.stdin:
+
+    def seconds(task: str) -> float:
         start = time.perf_counter()
-        calls[line.strip()]()
-        print(json.dumps(time.perf_counter() - start), flush=True)
+        calls[task]()
+        return time.perf_counter() - start
 
-
-class Contender:
-    """A worker process that is asked for one measurement at a time."""
-
-    def __init__(self, name: str, python: str, threads: int) -> None:
-        self.name = name
-        environment = dict(os.environ, OMP_NUM_THREADS=str(threads), JAX_PLATFORMS="cpu")
-        root = str(Path(__file__).resolve().parents[1])
-        environment["PYTHONPATH"] = os.pathsep.join(
-            filter(None, (root, os.environ.get("PYTHONPATH")))
-        )
-        self._process = subprocess.Popen(
-            [python, __file__, "--worker", name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        self.version = self._answer()
-
-    def _answer(self) -> object:
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self.name} did not start: its message is above.")
-        return json.loads(line)
-
-    def measure(self, task: str) -> float:
-        """Seconds of one call, the first of which compiles."""
-        self._process.stdin.write(task + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        """Ends the process."""
-        self._process.stdin.close()
-        self._process.wait()
+    serve(version, seconds)
 
 
 def compare(contenders: list[Contender], rounds: int) -> list[dict[str, object]]:
@@ -203,7 +168,8 @@ def main() -> None:
     names = [name for name in CONTENDERS if not (args.no_compiled and "compiled" in name)]
     pythons = [sys.executable if name == "vswin_jax" else args.torch_python for name in names]
     contenders = [
-        Contender(name, python, args.threads) for name, python in zip(names, pythons, strict=True)
+        Contender(name, python, __file__, {"OMP_NUM_THREADS": str(args.threads)})
+        for name, python in zip(names, pythons, strict=True)
     ]
     rows = compare(contenders, args.rounds)
     for contender in contenders:
