@@ -16,6 +16,7 @@ pip install torch==2.13.0 torchcodec==0.13.0 decord opencv-python-headless, and 
 
 import argparse
 import functools
+import glob
 import itertools
 import json
 import os
@@ -37,6 +38,7 @@ from contenders import ROOT, Contender, serve
 FRAMES, INTERVAL, RESIZE, SIZE, CLIPS = 32, 2, 256, 224, 4
 BATCH = {"train": 8, "test": 2}
 SECONDS = 6.0
+REPEATS = 2000
 CORES = os.cpu_count() or 1
 STORES = ("downloaded", "prepared", "records")
 VIEWS = ("train", "test")
@@ -56,10 +58,23 @@ def our_batches(store: str, views: str, folder: Path) -> Clips:
     source, spec = _our_source(store, folder), _our_spec()
     if views == "train":
         batches = pipeline.train_batches(source, spec, batch_size=BATCH[views], seed=0)
-        yield from (BATCH[views] for _ in batches)
-    while True:
-        for batch in pipeline.eval_batches(source, spec, batch_size=BATCH[views]):
-            yield int(batch["mask"].sum())
+    else:
+        batches = pipeline.eval_batches(Repeated(source), spec, batch_size=BATCH[views])
+    yield from (len(batch["id"]) for batch in batches)
+
+
+class Repeated:
+    """A source many times over, so that an evaluation of it does not end within a measurement."""
+
+    def __init__(self, source: "Source") -> None:  # noqa: F821
+        self._source = source
+        self.label_names = source.label_names
+
+    def __len__(self) -> int:
+        return REPEATS * len(self._source)
+
+    def __getitem__(self, index: int) -> "Example":  # noqa: F821
+        return self._source[index % len(self._source)]
 
 
 def _our_source(store: str, folder: Path) -> "Source":  # noqa: F821
@@ -121,8 +136,7 @@ class PlainDataset:
     """A PyTorch data set of clips; `decode(path)` gives the frame count and a reader of indices."""
 
     def __init__(self, paths: Sequence[str], views: str, decode: Callable) -> None:
-        # Enough of them that an epoch does not end within a measurement.
-        self._paths, self._views, self._decode = list(paths) * 2000, views, decode
+        self._paths, self._views, self._decode = list(paths) * REPEATS, views, decode
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -158,7 +172,8 @@ def torch_batches(decode: Callable, store: str, views: str, folder: Path) -> Cli
     """A DataLoader with a worker process for each core."""
     from torch.utils.data import DataLoader
 
-    paths = sorted(map(str, (folder / store / "train").rglob("*.*")))
+    # A pattern follows the link to the folder of videos, as Path.rglob does not.
+    paths = sorted(glob.glob(f"{folder / store}/train/**/*.*", recursive=True))
     loader = DataLoader(
         PlainDataset(paths, views, decode),
         batch_size=BATCH[views],

@@ -15,29 +15,39 @@ def assemble(
     num_frames: int,
     name: str,
     transform: FrameTransform | None = None,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Frames uint8 [T, H, W, 3] at `indices` [T], in that order and with their repetitions.
+
+    They are written to `out`, which is made when the first frame tells the size, if not given.
 
     `frames` yields every wanted (index, frame) once, in any order; `transform` is applied to each
     frame as it comes, so the full-size frames of a long clip are never in memory together.
     """
-    wanted, inverse = np.unique(indices, return_inverse=True)
-    if wanted[0] < 0 or wanted[-1] >= num_frames:
-        raise IndexError(f"frames {wanted[0]}..{wanted[-1]} of {num_frames} in {name!r}")
-    row_of = {index: row for row, index in enumerate(wanted.tolist())}
-    clip = np.empty(0, np.uint8)
+    rows_of = _rows_of(indices.tolist())
+    if min(rows_of) < 0 or max(rows_of) >= num_frames:
+        raise IndexError(f"frames {min(rows_of)}..{max(rows_of)} of {num_frames} in {name!r}")
     for index, frame in frames:
         frame = transform(frame) if transform else frame
-        if not clip.size:
-            clip = np.empty((len(wanted), *frame.shape), np.uint8)
-        if frame.shape != clip.shape[1:]:
+        if out is None:
+            out = np.empty((len(indices), *frame.shape), np.uint8)
+        if frame.shape != out.shape[1:]:
             raise InputError(
-                f"The frames of {name!r} are not of one size ({clip.shape[2]}x{clip.shape[1]} and "
+                f"The frames of {name!r} are not of one size ({out.shape[2]}x{out.shape[1]} and "
                 f"{frame.shape[1]}x{frame.shape[0]}): extract them again at one size."
             )
-        clip[row_of.pop(index)] = frame
-    check_found(min(row_of, default=num_frames), num_frames, name)
-    return clip if len(wanted) == len(indices) and _ascending(indices) else clip[inverse.ravel()]
+        for row in rows_of.pop(index):
+            out[row] = frame
+    check_found(min(rows_of, default=num_frames), num_frames, name)
+    return out
+
+
+def _rows_of(indices: Iterable[int]) -> dict[int, list[int]]:
+    """The rows at which each index stands."""
+    rows_of: dict[int, list[int]] = {}
+    for row, index in enumerate(indices):
+        rows_of.setdefault(index, []).append(row)
+    return rows_of
 
 
 def check_found(first_missing: int, num_frames: int, name: str) -> None:
@@ -47,7 +57,3 @@ def check_found(first_missing: int, num_frames: int, name: str) -> None:
             f"Frame {first_missing} of {num_frames} in {name!r} cannot be decoded: the file is "
             "damaged; encode it again or take it off the list."
         )
-
-
-def _ascending(indices: np.ndarray) -> bool:
-    return bool(np.all(indices[1:] > indices[:-1]))

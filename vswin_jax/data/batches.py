@@ -4,21 +4,20 @@ TensorFlow does nothing here but run the threads; it never sees an accelerator.
 """
 
 import atexit
+import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import cv2
 import numpy as np
 import tensorflow as tf
 
+from vswin_jax.data.recycled_memory import RecycledMemory
+
 AUTOTUNE: int = tf.data.AUTOTUNE
 Batch = dict[str, np.ndarray]
-Row = dict[str, Any]
 # The type and the shape of every key of a row.
 Fields = dict[str, tuple[type[np.generic], tuple[int, ...]]]
-
-_FAILED = -2
 
 tf.config.set_visible_devices([], "GPU")
 # Clips are decoded side by side, so each one is the work of one thread.
@@ -26,7 +25,7 @@ cv2.setNumThreads(1)
 
 
 def make_batches(
-    load: Callable[[int], Row],
+    load: Callable[[int, Batch], None],
     length: int,
     places: int,
     fields: Fields,
@@ -35,62 +34,74 @@ def make_batches(
     prefetch: int,
     repeats: int = 1,
 ) -> "Batches":
-    """Batches of `places` rows: those that `load` makes for the places 0 to `length` - 1.
+    """Batches of `places` * `repeats` rows, which `load` fills place by place, from 0 to `length`.
 
-    `fields` has "id" among its keys. With `repeats` above 1, what `load` gives for a place has so
-    many rows in a first axis; a batch has the first ones of all its places, then the second ones.
+    `load(place, rows)` gets for each of the `fields` the rows of its place, [repeats, ...], as
+    views of the batch itself, so nothing is copied. A batch has the first rows of all its places,
+    then the second ones.
     """
-    failures: dict[int, Exception] = {}
-    first = (repeats,) if repeats > 1 else ()
-    types = [dtype for dtype, _ in fields.values()]
+    filling = _Filling(fields, places, repeats)
 
-    def load_arrays(place: np.ndarray) -> list[np.ndarray]:
+    def fill(place: np.ndarray) -> np.bool_:
         try:
-            loaded = load(int(place))
+            load(int(place), filling.rows(int(place)))
         except Exception as error:
-            # Raised here, TensorFlow would log a traceback and pass on the text only: hand the
-            # exception itself to the caller, beside a row that says so.
-            failures[int(place)] = error
-            loaded = {key: np.zeros(first + shape) for key, (_, shape) in fields.items()}
-            loaded["id"] = np.full(first, _FAILED)
-        return [np.asarray(loaded[key], dtype) for key, (dtype, _) in fields.items()]
-
-    def load_tensors(place: tf.Tensor) -> dict[str, tf.Tensor]:
-        tensors = tf.numpy_function(load_arrays, [place], types)
-        for tensor, (_, shape) in zip(tensors, fields.values(), strict=True):
-            tensor.set_shape(first + shape)
-        return dict(zip(fields, tensors, strict=True))
+            # Raised here, TensorFlow would log a traceback and pass on the text only.
+            filling.failures[int(place)] = error
+            return np.False_
+        return np.True_
 
     dataset = tf.data.Dataset.range(length)
-    dataset = dataset.map(load_tensors, num_parallel_calls=threads, deterministic=True)
-    dataset = dataset.batch(places)
-    if repeats > 1:
-        dataset = dataset.map(lambda batch: {k: _apart(tensor) for k, tensor in batch.items()})
-    return Batches(dataset.prefetch(prefetch), failures)
+    dataset = dataset.map(
+        lambda place: tf.ensure_shape(tf.numpy_function(fill, [place], tf.bool), ()),
+        num_parallel_calls=threads,
+        deterministic=True,
+    )
+    return Batches(dataset.batch(places).prefetch(prefetch), filling)
 
 
-def _apart(tensor: tf.Tensor) -> tf.Tensor:
-    """[places, repeats, ...] -> [repeats * places, ...]."""
-    by_repeat = tf.transpose(tensor, [1, 0, *range(2, tensor.shape.rank)])
-    return tf.reshape(by_repeat, [-1, *tensor.shape[2:]])
+class _Filling:
+    """The batches whose rows are being filled, by number, and what went wrong at which place."""
+
+    def __init__(self, fields: Fields, places: int, repeats: int) -> None:
+        self.failures: dict[int, Exception] = {}
+        self._places = places
+        self._batches: dict[int, Batch] = {}
+        count = places * repeats
+        self._memory = {k: RecycledMemory((count, *s), dtype) for k, (dtype, s) in fields.items()}
+        self._lock = threading.Lock()
+
+    def rows(self, place: int) -> Batch:
+        """The rows of a place in its batch."""
+        number, row = divmod(place, self._places)
+        with self._lock:
+            if number not in self._batches:
+                self._batches[number] = {k: m.empty() for k, m in self._memory.items()}
+            batch = self._batches[number]
+        return {key: values[row :: self._places] for key, values in batch.items()}
+
+    def take(self, number: int) -> Batch:
+        """The batch of that number, which is full."""
+        return self._batches.pop(number)
 
 
 class Batches(Iterator[Batch]):
     """An iterator over a data set that gives its threads back before Python ends."""
 
-    def __init__(self, dataset: tf.data.Dataset, failures: dict[int, Exception]) -> None:
-        self._iterator: Iterator[Batch] | None = dataset.as_numpy_iterator()
-        self._failures = failures
+    def __init__(self, dataset: tf.data.Dataset, filling: _Filling) -> None:
+        self._iterator: Iterator[np.ndarray] | None = dataset.as_numpy_iterator()
+        self._filling = filling
+        self._number = 0
         _OPEN.add(self)
 
     def __next__(self) -> Batch:
         if self._iterator is None:
             raise StopIteration
-        batch = next(self._iterator)
-        if (batch["id"] == _FAILED).any():
+        if not next(self._iterator).all():
             self.close()
-            raise self._failures[min(self._failures)]
-        return batch
+            raise self._filling.failures[min(self._filling.failures)]
+        self._number += 1
+        return self._filling.take(self._number - 1)
 
     def close(self) -> None:
         """Stop decoding; there are no more batches."""

@@ -132,20 +132,28 @@ def train_clip(example: Example, spec: ClipSpec, rng: np.random.Generator) -> Tr
 
 
 def train_clips(
-    example: Example, spec: ClipSpec, rng: np.random.Generator, count: int
+    example: Example,
+    spec: ClipSpec,
+    rng: np.random.Generator,
+    count: int,
+    out: np.ndarray | None = None,
 ) -> list[TrainClip]:
     """`count` random clips of the same frames, decoded once, each augmented on its own.
 
-    Their draws are those of `siblings(rng, count)`, so the first clip is that of `train_clip`.
+    Their draws are those of `siblings(rng, count)`, so the first clip is that of `train_clip`. The
+    clips are views of `out`, uint8 [count, T, size, size, 3], which is made if it is not given.
     """
+    if out is None:
+        out = np.empty((count, spec.num_frames, spec.size, spec.size, 3), np.uint8)
     draws = siblings(rng, count)
     boxes: list[transforms.Box] = []
     with open_video(example.video, example.name) as video:
         indices = _sample(video, spec, lambda total: _train_indices(total, spec, rng))
-        frames = video.decode(indices, _train_transform(spec, draws, boxes))
+        transform = _train_transform(spec, draws, boxes)
+        video.decode(indices, transform, out=out.swapaxes(0, 1))
     return [
-        _augmented(frames[:, place], indices, box, spec, own)
-        for place, (box, own) in enumerate(zip(boxes, draws, strict=True))
+        _augmented(clip, indices, box, spec, own)
+        for clip, box, own in zip(out, boxes, draws, strict=True)
     ]
 
 
@@ -159,13 +167,15 @@ def _augmented(
     flip = bool(rng.random() < spec.flip)
     if not spec.rand_augment_n:
         return TrainClip(clip[None], flip, flip, indices, box)
-    clip = np.ascontiguousarray(clip[:, :, ::-1] if flip else clip)
-    clip, again = rand_augment(clip, rng, n=spec.rand_augment_n, m=spec.rand_augment_m)
+    upright = np.ascontiguousarray(clip[:, :, ::-1] if flip else clip)
+    clip[:], again = rand_augment(upright, rng, n=spec.rand_augment_n, m=spec.rand_augment_m)
     return TrainClip(clip[None], False, flip != again, indices, box)
 
 
-def test_views(example: Example, spec: ClipSpec) -> np.ndarray:
+def test_views(example: Example, spec: ClipSpec, out: np.ndarray | None = None) -> np.ndarray:
     """All views of a video, uint8 RGB [crops * clips, T, size, size, 3], crop-major then clip.
+
+    They are written to `out`, which is made if it is not given.
 
     Raises:
         InputError: the video cannot be read, or has no times for `spec.fps`.
@@ -176,9 +186,12 @@ def test_views(example: Example, spec: ClipSpec) -> np.ndarray:
         frames = video.decode(
             wanted, lambda frame: transforms.resize_short_side(frame, spec.eval_short_side)
         )
+    if out is None:
+        out = np.empty((spec.views, spec.num_frames, spec.size, spec.size, 3), np.uint8)
     crops = transforms.eval_crops(frames, spec.crops, spec.size)
-    shape = (spec.views, spec.num_frames, spec.size, spec.size, 3)
-    return np.stack([crop[inverse.reshape(indices.shape)] for crop in crops]).reshape(shape)
+    for crop, views in zip(crops, out.reshape(spec.crops, spec.clips, *out.shape[1:]), strict=True):
+        views[:] = crop[inverse.reshape(indices.shape)]
+    return out
 
 
 # pytest collects functions of this name from the test modules that import it.

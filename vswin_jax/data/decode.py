@@ -23,9 +23,15 @@ class Video(Protocol):
         ...
 
     def decode(
-        self, indices: Sequence[int] | np.ndarray, transform: FrameTransform | None = None
+        self,
+        indices: Sequence[int] | np.ndarray,
+        transform: FrameTransform | None = None,
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
-        """The upright frames at `indices` [T] after `transform`, uint8 RGB [T, H, W, 3]."""
+        """The upright frames at `indices` [T] after `transform`, uint8 RGB [T, H, W, 3].
+
+        They are written to `out`, which is made if it is not given.
+        """
         ...
 
     def frames(self) -> Iterator[np.ndarray]:

@@ -47,12 +47,15 @@ class FrameReader:
         return len(self._files)
 
     def decode(
-        self, indices: Sequence[int] | np.ndarray, transform: FrameTransform | None = None
+        self,
+        indices: Sequence[int] | np.ndarray,
+        transform: FrameTransform | None = None,
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
         """The frames at `indices` as `VideoFile.decode` gives them, uint8 RGB [T, H, W, 3]."""
         wanted = np.unique(indices)
         frames = ((i, self._read(i)) for i in wanted.tolist())
-        return assemble(frames, np.asarray(indices), self.num_frames, self.name, transform)
+        return assemble(frames, np.asarray(indices), self.num_frames, self.name, transform, out)
 
     def frames(self) -> Iterator[np.ndarray]:
         """All frames in order, uint8 RGB [H, W, 3]."""

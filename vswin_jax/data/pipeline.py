@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from vswin_jax.data.bad_videos import BadVideos, read_or_replace
-from vswin_jax.data.batches import AUTOTUNE, Batch, Fields, Row, make_batches
+from vswin_jax.data.batches import AUTOTUNE, Batch, Fields, make_batches
 from vswin_jax.data.clips import ClipSpec, TrainClip, no_times, test_views, train_clips
 from vswin_jax.data.frames import FrameFolder
 from vswin_jax.data.order import Order, host_position
@@ -64,7 +64,7 @@ def train_batches(
     order = Order(seed, len(source), labels, class_balance)
     bad_videos = bad_videos or BadVideos()
 
-    def load(place: int) -> Row:
+    def load(place: int, rows: Batch) -> None:
         step = start_step + place // videos
         position = host_position(
             step,
@@ -75,7 +75,7 @@ def train_batches(
         )
         turn = order.at(position)
         example, clips = read_or_replace(
-            lambda example, rng: train_clips(example, spec, rng, repeats),
+            lambda example, rng: train_clips(example, spec, rng, repeats, out=rows["video"][:, 0]),
             source,
             turn.example,
             bad_videos,
@@ -84,22 +84,29 @@ def train_batches(
             step=step,
             occurrence=turn.occurrence,
         )
-        made = [_train_row(example, clip, turn.epoch, mirrored_labels) for clip in clips]
-        return made[0] if repeats == 1 else {k: np.stack([r[k] for r in made]) for k in made[0]}
+        for row, clip in enumerate(clips):
+            _fill_train_row(rows, row, example, clip, turn.epoch, mirrored_labels)
 
     fields = _fields((1, spec.num_frames, spec.size, spec.size, 3), drawn_frames=spec.num_frames)
     reading = {"threads": threads, "prefetch": prefetch, "repeats": repeats}
     return make_batches(load, _ENDLESS, videos, fields, **reading)
 
 
-def _train_row(
-    example: Example, clip: TrainClip, epoch: int, mirrored_labels: np.ndarray | None
-) -> Row:
+def _fill_train_row(
+    rows: Batch,
+    row: int,
+    example: Example,
+    clip: TrainClip,
+    epoch: int,
+    mirrored_labels: np.ndarray | None,
+) -> None:
     label = example.label
     if clip.mirrored and mirrored_labels is not None:
         label = mirrored_labels.take(label)
+    _fill_row(rows, row, label, example.id, flip=clip.flip)
     draws = {"epoch": epoch, "frames": clip.frames, "box": clip.box}
-    return _row(clip.clip, label, example.id, flip=clip.flip) | draws
+    for key, value in draws.items():
+        rows[key][row] = value
 
 
 def eval_batches(
@@ -126,18 +133,20 @@ def eval_batches(
     steps = -(-len(source) // batch_size)
     shape = (spec.views, spec.num_frames, spec.size, spec.size, 3)
 
-    def load(row: int) -> Row:
+    def load(place: int, row: Batch) -> None:
         index = host_position(
-            row // rows,
-            row % rows,
+            place // rows,
+            place % rows,
             batch_size=batch_size,
             process_index=process_index,
             process_count=process_count,
         )
         if index >= len(source):
-            return _row(np.zeros(shape, np.uint8), label=0, example_id=-1, mask=0.0)
+            row["video"][0] = 0
+            return _fill_row(row, 0, label=0, example_id=-1, mask=0.0)
         example = source[index]
-        return _row(test_views(example, spec), example.label, example.id)
+        test_views(example, spec, out=row["video"][0])
+        return _fill_row(row, 0, example.label, example.id)
 
     reading = {"threads": threads, "prefetch": prefetch}
     return make_batches(load, steps * rows, rows, _fields(shape), **reading)
@@ -179,10 +188,12 @@ def _single_labels(source: Source) -> np.ndarray:
     )
 
 
-def _row(
-    video: np.ndarray, label: int, example_id: int, *, mask: float = 1.0, flip: bool = False
-) -> Row:
-    return {"video": video, "label": label, "mask": mask, "id": example_id, "flip": flip}
+def _fill_row(
+    rows: Batch, row: int, label: int, example_id: int, *, mask: float = 1.0, flip: bool = False
+) -> None:
+    values = {"label": label, "mask": mask, "id": example_id, "flip": flip}
+    for key, value in values.items():
+        rows[key][row] = value
 
 
 def _fields(video_shape: tuple[int, ...], drawn_frames: int = 0) -> Fields:

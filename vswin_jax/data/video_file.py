@@ -51,16 +51,20 @@ class VideoFile:
         return self._count
 
     def decode(
-        self, indices: Sequence[int] | np.ndarray, transform: FrameTransform | None = None
+        self,
+        indices: Sequence[int] | np.ndarray,
+        transform: FrameTransform | None = None,
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
         """The upright frames at `indices` [T], uint8 RGB [T, H, W, 3]; only those are decoded.
 
-        Indices may repeat and come in any order. `transform` maps each frame as it comes.
+        Indices may repeat and come in any order. `transform` maps each frame as it comes; the
+        result is written to `out`, which is made if it is not given.
         """
         wanted = np.unique(indices)
         try:
             return assemble(
-                self._frames(wanted), np.asarray(indices), self._count, self.name, transform
+                self._frames(wanted), np.asarray(indices), self._count, self.name, transform, out
             )
         except av.FFmpegError as error:
             raise self._unreadable(error) from error
