@@ -378,9 +378,7 @@ def main() -> None:
         print(f"{CORES} cores, clips of {FRAMES} frames every {INTERVAL}, {args.rounds} rounds")
         for contender in contenders:
             print(f"{contender.name}: {contender.version}")
-        print(
-            f"{'store':11} {'views':6} {'contender':23} {'a second':>8} {'min':>6} {'max':>6} of ours"
-        )
+        print(f"{'store':11} {'views':6} {'contender':23} a second    min    max of ours")
         rows = []
         for row in compare(contenders, folder, args.stores, args.rounds):
             rows.append(row)

@@ -172,7 +172,11 @@ def _augmented(
     return TrainClip(clip[None], False, flip != again, indices, box)
 
 
-def test_views(example: Example, spec: ClipSpec, out: np.ndarray | None = None) -> np.ndarray:
+def test_views(
+    example: Example,
+    spec: ClipSpec,
+    out: np.ndarray | None = None,  # noqa: PT028 - no test, see below
+) -> np.ndarray:
     """All views of a video, uint8 RGB [crops * clips, T, size, size, 3], crop-major then clip.
 
     They are written to `out`, which is made if it is not given.
