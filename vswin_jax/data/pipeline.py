@@ -16,7 +16,7 @@ import tensorflow as tf
 from vswin_jax.data.bad_videos import BadVideos, read_or_replace
 from vswin_jax.data.clips import ClipSpec, test_views, train_clip
 from vswin_jax.data.order import example_at, host_position
-from vswin_jax.data.sources import Source
+from vswin_jax.data.sources import Example, Source
 from vswin_jax.errors import InputError
 
 AUTOTUNE: int = tf.data.AUTOTUNE
@@ -55,7 +55,8 @@ def train_batches(
     """Endless batches of this host from step `start_step` on, one view a video.
 
     `batch_size` is the global one; a host yields `batch_size // process_count` rows. Keys: video
-    uint8 [B, 1, T, H, W, 3], label int32 [B], mask float32 [B], id int32 [B], flip bool [B].
+    uint8 [B, 1, T, H, W, 3], label int32 [B] or, of a source with sets of labels, float32 [B, K]
+    with a 1 for each class of a set, mask float32 [B], id int32 [B], flip bool [B].
 
     A video that cannot be read is replaced by another, whose label and id the row has; `bad_videos`
     counts and names them.
@@ -86,10 +87,10 @@ def train_batches(
             epoch=epoch,
             step=step,
         )
-        return _row(video, example.label, example.id, flip=flip)
+        return _row(video, _label(source, example), example.id, flip=flip)
 
     shape = (1, spec.num_frames, spec.size, spec.size, 3)
-    return _batches(load, _ENDLESS, rows, shape, threads, prefetch)
+    return _batches(load, _ENDLESS, rows, _padding(source, shape), threads, prefetch)
 
 
 def eval_batches(
@@ -105,7 +106,7 @@ def eval_batches(
     """Every video once over all hosts, with all its views; every host yields as many batches.
 
     `batch_size` is the global number of videos. Keys as in training, video is
-    [B, V, T, H, W, 3]; padding rows have mask 0, id -1, label 0 and black frames.
+    [B, V, T, H, W, 3]; padding rows have mask 0, id -1, label 0 (or all zeros) and black frames.
 
     Raises:
         InputError: at once for sizes that do not fit; while iterating, for the first video that
@@ -113,7 +114,7 @@ def eval_batches(
     """
     rows = _rows_per_host(source, batch_size, process_count)
     steps = -(-len(source) // batch_size)
-    shape = (spec.views, spec.num_frames, spec.size, spec.size, 3)
+    padding = _padding(source, (spec.views, spec.num_frames, spec.size, spec.size, 3))
 
     def load(row: int) -> Row:
         index = host_position(
@@ -124,11 +125,11 @@ def eval_batches(
             process_count=process_count,
         )
         if index >= len(source):
-            return _row(np.zeros(shape, np.uint8), label=0, example_id=-1, mask=0.0)
+            return padding
         example = source[index]
-        return _row(test_views(example, spec), example.label, example.id)
+        return _row(test_views(example, spec), _label(source, example), example.id)
 
-    return _batches(load, steps * rows, rows, shape, threads, prefetch)
+    return _batches(load, steps * rows, rows, padding, threads, prefetch)
 
 
 def _rows_per_host(source: Source, batch_size: int, process_count: int) -> int:
@@ -142,8 +143,21 @@ def _rows_per_host(source: Source, batch_size: int, process_count: int) -> int:
     return batch_size // process_count
 
 
+def _label(source: Source, example: Example | None = None) -> np.ndarray:
+    """What a batch's row says of an example, or of none: int32 [], or a set as float32 [K]."""
+    if not source.multi_label:
+        return np.array(example.label if example else 0, np.int32)
+    label = np.zeros(len(source.label_names), np.float32)
+    label[list(example.label) if example else []] = 1.0
+    return label
+
+
+def _padding(source: Source, shape: tuple[int, ...]) -> Row:
+    return _row(np.zeros(shape, np.uint8), _label(source), -1, mask=0.0)
+
+
 def _row(
-    video: np.ndarray, label: int, example_id: int, *, mask: float = 1.0, flip: bool = False
+    video: np.ndarray, label: np.ndarray, example_id: int, *, mask: float = 1.0, flip: bool = False
 ) -> Row:
     return {"video": video, "label": label, "mask": mask, "id": example_id, "flip": flip}
 
@@ -152,11 +166,12 @@ def _batches(
     load: Callable[[int], Row],
     length: int,
     rows: int,
-    shape: tuple[int, ...],
+    padding: Row,
     threads: int,
     prefetch: int,
 ) -> Iterator[Batch]:
     failures: dict[int, Exception] = {}
+    dtypes = {**_DTYPES, "label": padding["label"].dtype}
 
     def load_arrays(row: np.ndarray) -> list[np.ndarray]:
         try:
@@ -165,14 +180,14 @@ def _batches(
             # Raised here, TensorFlow would log a traceback and pass on the text only: hand the
             # exception itself to the caller, beside a row that says so.
             failures[int(row)] = error
-            loaded = _row(np.zeros(shape, np.uint8), label=0, example_id=_FAILED, mask=0.0)
-        return [np.asarray(loaded[key], dtype) for key, dtype in _DTYPES.items()]
+            loaded = {**padding, "id": _FAILED}
+        return [np.asarray(loaded[key], dtype) for key, dtype in dtypes.items()]
 
     def load_tensors(row: tf.Tensor) -> dict[str, tf.Tensor]:
-        tensors = tf.numpy_function(load_arrays, [row], list(_DTYPES.values()))
-        for key, tensor in zip(_DTYPES, tensors, strict=True):
-            tensor.set_shape(shape if key == "video" else ())
-        return dict(zip(_DTYPES, tensors, strict=True))
+        tensors = tf.numpy_function(load_arrays, [row], list(dtypes.values()))
+        for key, tensor in zip(dtypes, tensors, strict=True):
+            tensor.set_shape(np.shape(padding[key]))
+        return dict(zip(dtypes, tensors, strict=True))
 
     dataset = tf.data.Dataset.range(length)
     dataset = dataset.map(load_tensors, num_parallel_calls=threads, deterministic=True)
