@@ -127,6 +127,10 @@ def test_views_of_an_evaluation_are_shown_video_by_video(source: "VideoSource") 
         ([0.3, 0, 0.7], "0.7 swim + 0.3 jump"),
         ([0.998, 0.002, 0], "jump"),
         ([0.125, 0.875, 0], "0.88 run + 0.12 jump"),
+        ([1, 0, 1], "jump + swim"),
+        ([0.3, 1, 0.7], "run + 0.7 swim + 0.3 jump"),
+        ([0, 0.4, 0], "0.4 run"),
+        ([0, 0, 0], "no class"),
     ],
 )
 def test_target_in_words(target: list[float], words: str) -> None:
