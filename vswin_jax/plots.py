@@ -207,7 +207,7 @@ def _draw_frames(axes: Axes, strip: Strip, frames_shown: int) -> None:
     padded = np.pad(chosen, ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=255)
     axes.imshow(np.concatenate(padded, axis=1)[:, :-gap])
     axes.axis("off")
-    truth = f"   ({' + '.join(strip.truth) or 'none'})" if strip.truth is not None else ""
+    truth = f"   ({' + '.join(strip.truth) or 'no class'})" if strip.truth is not None else ""
     title = f"{_shorten(strip.name, 60)}{truth}"
     axes.set_title(title, loc="left", fontsize=10, color=INK)
 
