@@ -97,6 +97,8 @@ def train(
         draw_first: from a placed batch, ids included, to a picture uint8 [H, W, 3]; every process
             calls it, and it must leave the batch as it is.
         metadata: JSON-like; kept in every checkpoint (config and label names, for `predict`).
+        task: one class a video, or `MULTI_LABEL`, sets of classes, which batches and `evaluate`
+            must be made for too.
 
     Raises:
         InputError: a wrong setting, a checkpoint of another model, a run that diverged.
