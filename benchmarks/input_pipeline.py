@@ -69,6 +69,7 @@ class Repeated:
     def __init__(self, source: "Source") -> None:  # noqa: F821
         self._source = source
         self.label_names = source.label_names
+        self.multi_label = source.multi_label
 
     def __len__(self) -> int:
         return REPEATS * len(self._source)

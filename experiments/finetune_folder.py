@@ -9,6 +9,10 @@ Paper: Liu et al., Video Swin Transformer, CVPR 2022 (arXiv:2106.13230); the set
 `variant=small` and `variant=base` take the larger models. The classes are the sub-folders' names.
 What accuracy to expect depends on the videos. `--config.init=scratch` trains from random weights,
 which needs far more videos than fine-tuning does.
+
+Videos with several classes each (as in Charades) are lists, `clip.mp4 run;jump` or CSV or JSON:
+
+    --config.data.multi_label=true --config.data.train=train.csv --config.data.eval=val.csv
 """
 
 import os

@@ -29,7 +29,13 @@ def run(arguments: Sequence[str]) -> int:
     asked = _parser().parse_args(arguments)
     try:
         sources = [
-            open_source(path, root=asked.root, kind=asked.format, must_exist=False)
+            open_source(
+                path,
+                root=asked.root,
+                kind=asked.format,
+                must_exist=False,
+                multi_label=asked.multi_label,
+            )
             for path in asked.paths
         ]
         _check_output(asked.output)
@@ -82,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("paths", metavar="PATH", nargs="+", help="annotation file or folder")
     parser.add_argument("--root", default="", metavar="DIR", help="where a list's paths begin")
     parser.add_argument("--format", choices=KINDS, default="auto", help="of the annotations")
+    parser.add_argument("--multi-label", action="store_true", help="the videos have sets of labels")
     parser.add_argument(
         "--output", type=Path, default=Path("bad_videos.csv"), metavar="CSV", help="%(default)s"
     )

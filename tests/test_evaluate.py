@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vswin_jax.evaluate import Evaluation, evaluate
+from vswin_jax.evaluate import Evaluation, MultiLabelEvaluation, evaluate
 from vswin_jax.mesh import make_mesh, place_batch
 
 NAMES = ("left", "right", "up")
@@ -106,3 +106,74 @@ def test_save_writes_everything(tmp_path: Path) -> None:
     assert matrix[2] == ["right", "1", "1", "0"]
     assert (directory / "confusion.png").read_bytes().startswith(b"\x89PNG")
     assert not list(directory.glob("*.partial"))
+
+
+def multi_label_by_hand() -> MultiLabelEvaluation:
+    """Class "left" is ranked right, "right" has its one video second of four, "up" has none."""
+    probabilities = np.float32([[0.9, 0.2, 0.1], [0.8, 0.7, 0.1], [0.1, 0.6, 0.1], [0.2, 0.1, 0.3]])
+    labels = np.float32([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0]])
+    return MultiLabelEvaluation(labels, probabilities, np.float32([0.1, 0.2, 0.3, 0.4]))
+
+
+def test_scores_of_sets_of_labels_by_hand() -> None:
+    result = multi_label_by_hand()
+    np.testing.assert_array_equal(result.average_precisions, [1.0, 0.5, np.nan])
+    assert result.summary() == {
+        "mAP": 0.75,
+        "hit1": 1.0,
+        "loss": pytest.approx(0.25),
+        "videos": 4,
+        "classes": 2,
+    }
+
+
+def test_save_writes_everything_of_sets_of_labels(tmp_path: Path) -> None:
+    both = multi_label_by_hand()
+    both.labels[1, 1] = 1.0
+    both.save(tmp_path, ["a.mp4", "b.mp4", "c.mp4", "d.mp4"], NAMES, extra={"step": 3})
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["mAP"], summary["videos"], summary["step"]) == (1.0, 4, 3)
+    rows = list(csv.DictReader((tmp_path / "predictions.csv").open()))
+    assert [row["labels"] for row in rows] == ["left", "left;right", "right", ""]
+    assert (rows[1]["class_2"], rows[1]["probability_2"]) == ("right", "0.700000")
+    assert (rows[3]["class_1"], rows[3]["loss"]) == ("up", "0.400000")
+    assert list(csv.reader((tmp_path / "average_precision.csv").open())) == [
+        ["class", "average_precision", "videos"],
+        ["left", "1.000000", "2"],
+        ["right", "1.000000", "2"],
+        ["up", "", "0"],
+    ]
+    assert (tmp_path / "average_precision.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "average_precision.csv",
+        "average_precision.png",
+        "predictions.csv",
+        "summary.json",
+    ]
+
+
+def test_sets_of_labels_do_not_depend_on_the_batch_size() -> None:
+    videos = pixels(7)
+    sets = np.random.default_rng(1).integers(0, 2, (7, 3)).astype(np.float32)
+
+    @jax.jit
+    def step(params: jax.Array, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        probabilities = eval_step(params, {**batch, "label": jnp.argmax(batch["label"], -1)})
+        return {**probabilities, "loss": batch["label"].sum(-1)}
+
+    def with_sets(batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+        for batch in padded_batches(videos, batch_size):
+            yield {**batch, "label": sets[np.maximum(batch["id"], 0)]}
+
+    mesh = make_mesh(data=1, devices=jax.devices()[:1])
+    for batch_size in (3, 7):
+        found = evaluate(
+            step,
+            jnp.eye(3),
+            with_sets(batch_size),
+            num_examples=7,
+            place=lambda batch: place_batch(batch, mesh),
+        )
+        assert isinstance(found, MultiLabelEvaluation)
+        np.testing.assert_array_equal(found.labels, sets)
+        np.testing.assert_array_equal(found.losses, sets.sum(1))

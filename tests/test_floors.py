@@ -16,7 +16,7 @@ FLOORS = (
     ("worker_pool",),
     ("attention", "config", "config_rules", "data", "signals"),
     ("clip_sheet", "command_line", "losses", "mesh", "metrics", "models", "plots", "schedules"),
-    ("optim", "plan", "state", "telemetry", "checkpoint"),
+    ("optim", "plan", "state", "task", "telemetry", "checkpoint", "evaluation"),
     ("steps", "weights"),
     ("train", "evaluate"),
     ("parts", "report", "shown_clips"),

@@ -1,6 +1,7 @@
 """The label map of the data against that of the run that goes on with it."""
 
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import pytest
@@ -19,7 +20,7 @@ def _videos(folder: Path, *classes: str) -> str:
     return str(folder)
 
 
-def _config(**data: str) -> ConfigDict:
+def _config(**data: Any) -> ConfigDict:
     config = base_config()
     config.data.update(data)
     return config
@@ -70,3 +71,27 @@ def test_evaluation_does_not_overlook_other_label_names(tmp_path: Path) -> None:
     assert source.labels.tolist() == [1, 0]
     with pytest.raises(InputError, match="'jump' in the model and 'run' in the data"):
         parts.open_split(config, tmp_path, "eval", ["jump", "run"])
+
+
+def test_a_run_goes_on_with_sets_of_labels_only_if_it_had_them(tmp_path: Path) -> None:
+    """A checkpoint whose config does not know the setting is of single labels."""
+    videos = _videos(tmp_path / "set", "run", "jump")
+    for name, data in (("single", {}), ("sets", {"multi_label": True})):
+        with Checkpoints(tmp_path / name / "checkpoints") as checkpoints:
+            metadata = {"label_names": ["jump", "run"], "config": {"data": data}}
+            checkpoints.save(3, {"params": {"bias": jnp.zeros(2)}}, metadata)
+    single, sets = (_config(train=videos, multi_label=multi) for multi in (False, True))
+    assert parts.open_split(single, tmp_path / "single", "train")[0].label == 0
+    assert parts.open_split(sets, tmp_path / "sets", "train")[0].label == (0,)
+    with pytest.raises(InputError, match="multi_label to be False, as the checkpoint"):
+        parts.open_split(sets, tmp_path / "single", "train")
+    with pytest.raises(InputError, match="multi_label to be True, as the checkpoint"):
+        parts.open_split(single, tmp_path / "sets", "train")
+
+
+def test_moving_shapes_can_be_sets_of_one(tmp_path: Path) -> None:
+    config = _config(kind="moving_shapes", multi_label=True)
+    config.data.shapes.update(train_scenes=1, test_scenes=1, size=32, num_frames=2)
+    source = parts.open_split(config, tmp_path, "train")
+    assert source.multi_label
+    assert [source[index].label for index in range(8)] == [(k,) for k in range(8)]

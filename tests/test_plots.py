@@ -38,6 +38,36 @@ def test_many_classes_list_the_worst_pair(tmp_path: Path) -> None:
     assert count(read(tmp_path / "wrong.png"), red) > 0
 
 
+@pytest.mark.parametrize("classes", [1, 30, 157])
+def test_average_precisions(tmp_path: Path, classes: int) -> None:
+    """A bar is as long as its value, and a class without videos has none."""
+    names = [f"a class with a rather long name {k}" for k in range(classes)]
+    videos = [3] * classes
+    areas = []
+    for value in (1.0, 0.5, np.nan):
+        precisions = np.full(classes, value)
+        plots.save_average_precisions(tmp_path / "ap.png", precisions, videos, names)
+        picture = read(tmp_path / "ap.png")
+        assert max(picture.shape) < 2200
+        areas.append(count(picture, BLUE))
+    assert areas[1] == pytest.approx(areas[0] / 2, rel=0.03)
+    assert areas[2] == 0
+
+
+def test_many_classes_show_the_best_and_the_worst(tmp_path: Path) -> None:
+    """Of 100 classes 20 have 1 and 20 have 0: the 60 between them are not drawn."""
+    names = [str(k) for k in range(100)]
+    areas = set()
+    for between in (0.2, 0.9):
+        precisions = np.repeat([between, 1.0, 0.0], [60, 20, 20])
+        plots.save_average_precisions(tmp_path / "ap.png", precisions, [3] * 100, names)
+        left, right = np.array_split(read(tmp_path / "ap.png"), 2, axis=1)
+        areas.add(count(left, BLUE))
+        assert count(right, BLUE) == 0
+    assert len(areas) == 1
+    assert areas.pop() > 10_000
+
+
 def test_curves(tmp_path: Path) -> None:
     steps = list(range(50))
     training = (steps, [2.0 - k / 50 for k in steps])
@@ -51,9 +81,18 @@ def test_curves(tmp_path: Path) -> None:
     assert count(read(tmp_path / "curves.png"), GREEN) > 100
 
 
+def test_curves_of_several_measures_have_their_own_colours(tmp_path: Path) -> None:
+    held_out = ([10, 40], [0.2, 0.9])
+    measures = {"training, a": held_out, "held out, a": held_out, "held out, b": ([10], [0.5])}
+    plots.save_curves(tmp_path / "curves.png", {}, measures, "a and b")
+    picture = read(tmp_path / "curves.png")
+    for colour in (BLUE, GREEN, (194, 120, 3)):
+        assert count(picture, colour) > 20
+
+
 def test_predictions_show_frames_and_the_right_class(tmp_path: Path) -> None:
     frames = np.full((16, 40, 60, 3), (200, 10, 120), np.uint8)
-    strip = plots.Strip(frames, ["left", "right"], [0.9, 0.1], "clip.mp4", truth="left")
+    strip = plots.Strip(frames, ["left", "right"], [0.9, 0.1], "clip.mp4", truth=("left",))
     unknown = plots.Strip(frames[:1], ["left", "right"], [0.9, 0.1], "clip.mp4")
     plots.save_predictions(tmp_path / "right.png", [strip])
     plots.save_predictions(tmp_path / "unknown.png", [unknown, unknown])
@@ -63,3 +102,9 @@ def test_predictions_show_frames_and_the_right_class(tmp_path: Path) -> None:
     assert count(two, GREEN) == 0
     assert count(two, BLUE) > 1000
     assert two.shape[0] > right.shape[0]
+    both = plots.Strip(frames, ["left", "right"], [0.9, 0.8], "a.mp4", truth=("right", "left"))
+    none = plots.Strip(frames, ["left", "right"], [0.9, 0.8], "a.mp4", truth=())
+    plots.save_predictions(tmp_path / "both.png", [both])
+    plots.save_predictions(tmp_path / "none.png", [none])
+    assert count(read(tmp_path / "both.png"), GREEN) > 1.5 * count(right, GREEN)
+    assert count(read(tmp_path / "none.png"), GREEN) == 0

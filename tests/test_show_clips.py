@@ -134,6 +134,23 @@ def test_views_of_an_evaluation_are_shown_video_by_video(source: "VideoSource") 
         np.testing.assert_array_equal(clip.frames, batch["video"][0, view])
 
 
+def test_sets_of_labels_are_shown_in_training_and_evaluation(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.mp4").write_bytes(b"is not opened")
+    (tmp_path / "list.csv").write_text("path,label\na.mp4,run;jump\nb.mp4,\nc.mp4,swim\n")
+    sets = open_source(tmp_path / "list.csv", multi_label=True)
+    batch = batch_of(3) | {"id": np.arange(3, dtype=np.int32), "flip": np.zeros(3, bool)}
+    batch["label"] = np.float32([[1, 1, 0], [0, 0, 0], [0, 0, 1]])
+    config = command_line.load(str(QUICKSTART))
+    config.data.multi_label = True
+    config.loss.label_smoothing = 0.1
+    clips = shown_clips.training_clips(batch, 0, config=config, source=sets)
+    assert [clip.label for clip in clips] == ["jump + run", "no class", "swim"]
+    clips = shown_clips.evaluation_clips(batch, source=sets)
+    labels = [clip.label.removesuffix(" (view 1 of 1)") for clip in clips]
+    assert labels == ["jump + run", "no class", "swim"]
+
+
 @pytest.mark.parametrize(
     ("target", "words"),
     [
@@ -141,6 +158,10 @@ def test_views_of_an_evaluation_are_shown_video_by_video(source: "VideoSource") 
         ([0.3, 0, 0.7], "0.7 swim + 0.3 jump"),
         ([0.998, 0.002, 0], "jump"),
         ([0.125, 0.875, 0], "0.88 run + 0.12 jump"),
+        ([1, 0, 1], "jump + swim"),
+        ([0.3, 1, 0.7], "run + 0.7 swim + 0.3 jump"),
+        ([0, 0.4, 0], "0.4 run"),
+        ([0, 0, 0], "no class"),
     ],
 )
 def test_target_in_words(target: list[float], words: str) -> None:

@@ -28,6 +28,7 @@ from vswin_jax.steps import (
     preprocess,
     step_keys,
 )
+from vswin_jax.task import MULTI_LABEL, SINGLE_LABEL, task_of
 
 CLASSES = 5
 
@@ -272,6 +273,100 @@ def test_views_are_averaged_as_probabilities_for_any_grouping(
     )
 
 
+def set_batch_of(rows: int = 4, views: int = 1, seed: int = 0) -> dict[str, np.ndarray]:
+    """A batch whose videos have sets of labels; the first has none."""
+    sets = np.random.default_rng(seed).integers(0, 2, (rows, CLASSES)).astype(np.float32)
+    sets[0] = 0.0
+    return batch_of(rows, views, seed) | {"label": sets}
+
+
+def test_training_learns_sets_of_labels_and_reports_them() -> None:
+    batch = set_batch_of()
+    _, reports = run_steps([batch] * 12, task=MULTI_LABEL)
+    losses = [report["loss_sum"] / report["count"] for report in reports]
+    assert losses[0] == pytest.approx(np.log(2), abs=0.2), "every class is a coin at first"
+    assert losses[-1] < 0.95 * losses[0]
+    assert (reports[0]["count"], reports[0]["hit1_count"]) == (4, 3)
+    assert "top1_correct" not in reports[0]
+
+
+def test_the_loss_of_sets_is_that_of_blended_and_smoothed_targets() -> None:
+    """The mean over classes of binary cross entropies, from logits in plain NumPy."""
+    model, batch = Toy(), set_batch_of()
+    options = {"num_classes": CLASSES, "label_smoothing": 0.1, "mixup_alpha": 0.8}
+    inputs = prepare(
+        step_keys(7, 0)[0], batch, **options, cutmix_alpha=0.0, erasing=0.0, task=MULTI_LABEL
+    )
+    smooth = 0.9 * batch["label"] + 0.1 / CLASSES
+    # The first row's set is empty, so its share of its partner, the last row, shows the weight.
+    shares = np.asarray(inputs.targets[0] - smooth[0]) / (smooth[-1] - smooth[0] + 1e-9)
+    share = 1.0 - shares[batch["label"][-1] > 0].mean()
+    assert 0.01 < share < 0.99
+    blended = share * smooth + (1 - share) * np.roll(smooth, 1, 0)
+    np.testing.assert_allclose(inputs.targets, blended, rtol=1e-5)
+    step = make_train_step(model, optimizer_for(model), seed=7, task=MULTI_LABEL, **options)
+    _, metrics = step(fresh_state(model), batch)
+    logits = np.asarray(model.apply({"params": initial_params(model)}, inputs.clips), np.float64)
+    p = 1 / (1 + np.exp(-logits))
+    expected = -(blended * np.log(p) + (1 - blended) * np.log(1 - p)).mean(1).sum()
+    assert float(metrics["loss_sum"]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_accumulated_sets_and_padding_change_nothing() -> None:
+    batch = set_batch_of(8)
+    batch["mask"][5:] = 0.0
+    options = {"mixup_alpha": 0.8, "label_smoothing": 0.1, "task": MULTI_LABEL}
+    whole, at_once = run_steps([batch], **options)
+    parts, in_parts = run_steps([batch], accumulate=4, **options)
+    assert in_parts[0] == pytest.approx(at_once[0], rel=1e-4)
+    assert_trees_close(parts.opt_state.inner, whole.opt_state.inner, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize(("views", "views_per_pass"), [(5, 2), (1, 4)])
+def test_views_of_sets_are_averaged_as_sigmoids(views: int, views_per_pass: int) -> None:
+    model = Toy()
+    params, batch = initial_params(model), set_batch_of(3, views)
+    flip = jnp.asarray(batch["flip"])
+    logits = [
+        np.asarray(model.apply({"params": params}, preprocess(batch["video"][:, v], flip)))
+        for v in range(views)
+    ]
+    p = np.mean([1 / (1 + np.exp(-z.astype(np.float64))) for z in logits], axis=0)
+    result = make_eval_step(model, views_per_pass, MULTI_LABEL)(params, batch)
+    np.testing.assert_allclose(result["probabilities"], p, rtol=1e-4)
+    y = batch["label"]
+    losses = -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean(1)
+    np.testing.assert_allclose(result["loss"], losses, rtol=1e-4)
+
+
+def test_loss_of_a_certain_view_is_finite() -> None:
+    """Sigmoids of 200 and -200 are 1 and 0 in float32; their logarithms must not be lost."""
+    scores = jnp.asarray([[[200.0, -200.0]]])
+    found = MULTI_LABEL.average_views(scores, jnp.asarray([[0.0, 1.0]]))
+    np.testing.assert_allclose(found["probabilities"], [[1.0, 0.0]], atol=1e-7)
+    np.testing.assert_allclose(found["loss"], [200.0], rtol=1e-6)
+
+
+def test_labels_of_another_task_or_size_are_refused() -> None:
+    single, sets = batch_of(), set_batch_of()
+    narrow = sets | {"label": sets["label"][:, :-1]}
+    for batch, task in ((single, MULTI_LABEL), (narrow, MULTI_LABEL), (sets, SINGLE_LABEL)):
+        with pytest.raises(InputError, match=r"labels of shape \(4.*data\.multi_label"):
+            run_steps([batch], task=task)
+        with pytest.raises(InputError, match=r"labels of shape \(4.*data\.multi_label"):
+            make_eval_step(Toy(), task=task)(initial_params(Toy()), batch)
+
+
+def test_task_of_a_config() -> None:
+    assert task_of({"data": {}}) is SINGLE_LABEL, "a checkpoint from before there was a choice"
+    assert task_of({"data": {"multi_label": False}}) is SINGLE_LABEL
+    assert task_of({"data": {"multi_label": True}}) is MULTI_LABEL
+    for task, dtype in ((SINGLE_LABEL, np.int32), (MULTI_LABEL, np.float32)):
+        labels = task.blank_labels(2, 3)
+        assert labels.dtype == dtype
+        assert not labels.any()
+
+
 DEVICES = """
 import json, sys
 import jax
@@ -281,13 +376,16 @@ from vswin_jax.mesh import default_rules, make_mesh, place_batch, tree_shardings
 from vswin_jax.state import abstract_state, create_state
 from vswin_jax.steps import make_eval_step, make_train_step
 
-model = room.Toy() if sys.argv[2] == "toy" else room.swin()
+kind = sys.argv[2]
+task = room.MULTI_LABEL if kind == "sets" else room.SINGLE_LABEL
+batch_of = room.set_batch_of if kind == "sets" else room.batch_of
+model = room.swin() if kind == "swin" else room.Toy()
 optimizer = room.optimizer_for(model)
-options = {"seed": 0, "num_classes": room.CLASSES, "ema_decay": 0.9}
-if sys.argv[2] == "toy":
+options = {"seed": 0, "num_classes": room.CLASSES, "ema_decay": 0.9, "task": task}
+if kind != "swin":
     options |= {"mixup_alpha": 0.8, "erasing": 0.5, "accumulate": 2}
 meshes = {"one": make_mesh(devices=jax.devices()[:1]), "fsdp": make_mesh(fsdp=4)}
-if sys.argv[2] == "toy":
+if kind != "swin":
     meshes = {"data": make_mesh()} | meshes
 results = {}
 for name, mesh in meshes.items():
@@ -298,16 +396,16 @@ for name, mesh in meshes.items():
     step = make_train_step(model, optimizer, state_shardings=layout, **options)
     losses = []
     for seed in range(3):
-        batch = place_batch(room.batch_of(16, seed=seed), mesh)
+        batch = place_batch(batch_of(16, seed=seed), mesh)
         if name == "data" and not seed:
             text = step.lower(state, batch).compile().as_text()
             assert "all-to-all" not in text and "all-gather" not in text, "clips are moved"
         state, metrics = step(state, batch)
         losses.append(float(metrics["loss_sum"] / metrics["count"]))
     assert jax.tree.map(lambda leaf: leaf.sharding, state) == layout, "the layout has changed"
-    if sys.argv[2] == "toy":
-        batch = place_batch(room.batch_of(8, 3), mesh)
-        losses += make_eval_step(model, 2)(state.ema_params, batch)["loss"].tolist()
+    if kind != "swin":
+        batch = place_batch(batch_of(8, 3), mesh)
+        losses += make_eval_step(model, 2, task)(state.ema_params, batch)["loss"].tolist()
     results[name] = losses
 kernel = state.params["head"]["kernel"]
 assert all(shard.data.size * 4 == kernel.size for shard in kernel.addressable_shards)
@@ -315,7 +413,7 @@ print(json.dumps(results))
 """
 
 
-@pytest.mark.parametrize("model", ["toy", "swin"])
+@pytest.mark.parametrize("model", ["toy", "swin", "sets"])
 def test_losses_are_the_same_on_one_and_on_eight_devices(model: str) -> None:
     environment = {
         **os.environ,

@@ -19,6 +19,7 @@ from vswin_jax import train as train_module
 from vswin_jax.checkpoint import Checkpoints, load_for_inference
 from vswin_jax.errors import InputError
 from vswin_jax.models import SwinTransformer3D, create_model, init_params
+from vswin_jax.task import MULTI_LABEL
 from vswin_jax.telemetry import read_metrics
 from vswin_jax.train import Trained, train
 
@@ -139,6 +140,31 @@ def test_going_on_gives_the_losses_of_an_unbroken_run(
     assert losses(broken) == losses(tmp_path / "whole")
     assert list(losses(broken)) == [1, 2, 3, 4, 5]
     jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
+
+
+def test_sets_of_labels_are_trained_and_scored_by_their_mean_average_precision(
+    tmp_path: Path, model: SwinTransformer3D
+) -> None:
+    """mAP falls while top1, which is not their score, rises: the first checkpoint is the best."""
+    numbers = iter((0.1, 0.2, 0.3))
+
+    def with_sets(start_step: int) -> Iterator[dict[str, np.ndarray]]:
+        for batch in make_batches(start_step):
+            yield batch | {"label": np.float32([[1, 0, 1], [0, 0, 0]])}
+
+    def evaluate(params: Any) -> Mapping[str, float]:
+        number = next(numbers)
+        return {"mAP": 1 - number, "top1": number}
+
+    more = {"make_batches": with_sets, "evaluate": evaluate, "task": MULTI_LABEL}
+    run(settings(keep=1), tmp_path, model, **more)
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert (checkpoints.best_step(), checkpoints.latest_step()) == (2, 5)
+    found = losses(tmp_path)
+    assert found[1] == pytest.approx(np.log(2), abs=0.1)
+    assert found[5] < found[1]
+    entries = read_metrics(tmp_path / "metrics.jsonl", "train")
+    assert {"loss", "hit1"} <= entries[0].keys()
 
 
 def test_drawing_the_first_batch_of_a_new_run_changes_nothing(

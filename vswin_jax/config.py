@@ -67,6 +67,7 @@ def _data() -> ConfigDict:
     data.root = ""  # where the paths of an annotation file begin; where moving_shapes is written
     data.format = "auto"
     data.label_names = ""  # a text file with one class name a line, in label order
+    data.multi_label = False  # True: each video has a set of classes, `a.mp4 run;jump` in a list
     data.num_frames = 32
     data.frame_interval = 2  # frames of the file from one frame of the clip to the next
     data.fps = 0.0  # frames a second that clips are sampled at, 0: all frames of the file

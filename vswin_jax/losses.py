@@ -6,6 +6,7 @@ one moves a single clip between neighbouring devices. Every shape is static: box
 
 import jax
 import jax.numpy as jnp
+import optax
 
 _ERASING_ATTEMPTS = 10
 
@@ -16,9 +17,28 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return -jnp.sum(targets * log_probabilities, axis=-1)
 
 
+def binary_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Each class a question of its own: logits [B, K], targets [B, K] -> float32 [B].
+
+    The mean over the classes, so that the mean over a batch is that of
+    `torch.nn.functional.binary_cross_entropy_with_logits`, which mmaction2's BCELossWithLogits and
+    PySlowFast's "bce_logit" are.
+    """
+    losses = optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), targets)
+    return jnp.mean(losses, axis=-1)
+
+
 def smooth_labels(labels: jax.Array, num_classes: int, smoothing: float = 0.0) -> jax.Array:
     """Labels int [B] -> targets float32 [B, K]: 1 - s + s/K on the label, s/K elsewhere."""
-    return jax.nn.one_hot(labels, num_classes) * (1.0 - smoothing) + smoothing / num_classes
+    return smooth_targets(jax.nn.one_hot(labels, num_classes), smoothing)
+
+
+def smooth_targets(targets: jax.Array, smoothing: float) -> jax.Array:
+    """Targets [B, K] of 0 and 1 -> (1 - s) * target + s/K, for one class and for sets alike.
+
+    mmaction2 does so before either loss (`BaseHead.loss`).
+    """
+    return targets * (1.0 - smoothing) + smoothing / targets.shape[-1]
 
 
 def mixup(

@@ -26,10 +26,12 @@ from vswin_jax.data.labels import write_label_names
 from vswin_jax.data.mirrored_labels import describe_pairs
 from vswin_jax.data.sources import Source
 from vswin_jax.errors import InputError
-from vswin_jax.evaluate import Evaluation, evaluate
+from vswin_jax.evaluate import evaluate
+from vswin_jax.evaluation import AnyEvaluation
 from vswin_jax.mesh import BATCH_AXES, make_mesh, place_batch
 from vswin_jax.shown_clips import draw_first_batch
 from vswin_jax.steps import make_eval_step
+from vswin_jax.task import task_of
 from vswin_jax.train import Trained, train
 from vswin_jax.whole_file import whole_file
 
@@ -67,7 +69,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> int:
     quick = replace(spec, clips=1, crops=1, eval_resize=config.data.resize)
     score_quickly = make_score(config, model, mesh, held_out, quick)
     bad_videos = BadVideos(workdir / "bad_videos.csv", config.data.max_bad_fraction)
-    last: Evaluation | None = None
+    last: AnyEvaluation | None = None
 
     def evaluate_quickly(params: Any) -> Mapping[str, float]:
         nonlocal last
@@ -87,6 +89,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> int:
         ),
         metadata={"config": config.to_dict(), "label_names": list(training.label_names)},
         mesh=mesh,
+        task=task_of(config),
     )
     if bad_videos.bad:
         log.warning("%s", bad_videos.summary())
@@ -120,15 +123,15 @@ def evaluate_only(config: ConfigDict, workdir: Path) -> int:
 
 def make_score(
     config: ConfigDict, model: models.SwinTransformer3D, mesh: Mesh, source: Source, spec: ClipSpec
-) -> Callable[[Any], Evaluation]:
+) -> Callable[[Any], AnyEvaluation]:
     """The function from parameters to the evaluation of all of `source`; it compiles once."""
-    step = make_eval_step(model, config.eval.views_per_pass)
+    step = make_eval_step(model, config.eval.views_per_pass, task_of(config))
     # Padding makes every batch size exact, so it may as well divide over the devices.
     devices = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     batch_size = math.ceil(config.eval.batch_size / devices) * devices
     pipeline = load_pipeline()
 
-    def score(params: Any) -> Evaluation:
+    def score(params: Any) -> AnyEvaluation:
         batches = pipeline.eval_batches(
             source, spec, batch_size=batch_size, **_reading(config, pipeline)
         )
@@ -196,7 +199,7 @@ def _reading(config: ConfigDict, pipeline: ModuleType) -> dict[str, int]:
 def _report(
     config: ConfigDict,
     workdir: Path,
-    evaluation: Evaluation,
+    evaluation: AnyEvaluation,
     source: Source,
     spec: ClipSpec,
     step: int | None,
@@ -207,7 +210,7 @@ def _report(
     names = [source[index].name for index in range(len(source))]
     report.draw_predictions(directory / "predictions.png", evaluation, source, spec)
     if (workdir / "metrics.jsonl").exists():
-        report.draw_training(workdir)
+        report.draw_training(workdir, task_of(config).measures)
     extra = {"step": step, "views": f"{spec.clips}x{spec.crops}", "config": config.name}
     evaluation.save(directory, names, source.label_names, extra)
     _say(f"{report.describe(config.name, evaluation, spec)}; see {directory}")

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from vswin_jax.data.mirrored_labels import mirrored_labels
 from vswin_jax.data.moving_shapes import write_moving_shapes
 from vswin_jax.data.sources import Source, open_source
 from vswin_jax.errors import InputError
+from vswin_jax.task import task_of
 from vswin_jax.weights import is_there, load_weights
 
 
@@ -86,17 +87,31 @@ def open_split(
         check_same_names(label_names, written, config.data.label_names)
     source = _open_split(config, workdir, split, label_names or written)
     if split == "train":
-        _check_goes_on(workdir, source.label_names, config.data.train or config.data.kind)
+        _check_goes_on(config, workdir, source.label_names)
     return source
 
 
-def _check_goes_on(workdir: str | os.PathLike, label_names: Sequence[str], source: str) -> None:
+def _check_goes_on(
+    config: ConfigDict, workdir: str | os.PathLike, label_names: Sequence[str]
+) -> None:
     steps = _saved_steps(workdir)
     if steps:
-        saved = checkpoint.read_metadata(Path(workdir) / "checkpoints" / str(max(steps)))
+        path = Path(workdir) / "checkpoints" / str(max(steps))
+        saved = checkpoint.read_metadata(path)
+        _check_same_task(config, saved, path)
         # `train` keeps what its caller gives it, which may be nothing.
         if saved.get("label_names"):
+            source = config.data.train or config.data.kind
             check_same_names(saved["label_names"], label_names, source)
+
+
+def _check_same_task(config: ConfigDict, saved: Mapping[str, Any], path: str | os.PathLike) -> None:
+    if "config" in saved and task_of(saved["config"]) is not task_of(config):
+        raise InputError(
+            f"Expected config.data.multi_label to be {not config.data.multi_label}, as the "
+            f"checkpoint '{path}' was trained with, but it is {config.data.multi_label}: set it, "
+            f"or start in an empty workdir."
+        )
 
 
 def _open_split(
@@ -107,7 +122,8 @@ def _open_split(
 ) -> Source:
     if config.data.kind == "moving_shapes":
         folder = "train" if split == "train" else "test"
-        return open_source(str(_moving_shapes(config, workdir) / folder), label_names=names)
+        directory = str(_moving_shapes(config, workdir) / folder)
+        return open_source(directory, label_names=names, multi_label=config.data.multi_label)
     path = config.data[split]
     if not path:
         raise InputError(
@@ -122,6 +138,7 @@ def _open_split(
         num_classes=config.model.num_classes,
         # In training another video takes the place of one that is not there.
         must_exist=split != "train",
+        multi_label=config.data.multi_label,
     )
 
 
@@ -209,6 +226,7 @@ def weights_to_evaluate(config: ConfigDict, workdir: str | os.PathLike) -> Weigh
     if not os.path.isdir(path):
         return Weights(lambda model: load_weights(path, model, allow_fresh=())["params"])
     params, metadata = checkpoint.load_for_inference(path)
+    _check_same_task(config, metadata, path)
     load = functools.partial(_matched, params)
     return Weights(load, tuple(metadata["label_names"]), metadata["step"])
 

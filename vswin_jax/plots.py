@@ -1,9 +1,10 @@
-"""Pictures of a run: its curves, its confusion matrix, and predictions beside their frames.
+"""Pictures of a run: its curves, its scores by class, and predictions beside their frames.
 
 Figures are objects of their own (no pyplot), so drawing has no global state, needs no display and
 may happen in any thread.
 """
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from vswin_jax.whole_file import whole_file
 
 INK, GREY, BLUE, GREEN, RED = "#1f2933", "#9aa5b1", "#2563a8", "#2f855a", "#c0392b"
+AMBER = "#c27803"
 SHADES = LinearSegmentedColormap.from_list("share", ["#ffffff", "#bcd4ec", BLUE, "#0b2545"])
 NAMED_CLASSES = 40  # beyond this many, names on the axes cannot be read
+HALF = NAMED_CLASSES // 2
 COUNTED_CLASSES = 16
 LONGEST_NAME = 24  # characters
 
@@ -31,14 +34,14 @@ class Strip:
     """One video's row in a picture of predictions.
 
     frames: uint8 `[T, H, W, 3]`; probabilities: `[k]`, largest first, of the classes `labels`;
-    truth: the right class, where it is known.
+    truth: the right class or classes, where they are known.
     """
 
     frames: np.ndarray
     labels: Sequence[str]
     probabilities: Sequence[float]
     name: str = ""
-    truth: str | None = None
+    truth: tuple[str, ...] | None = None
 
 
 def save_confusion(path: str | os.PathLike, matrix: np.ndarray, label_names: Sequence[str]) -> None:
@@ -109,12 +112,46 @@ def _circle_confusions(axes: Axes, matrix: np.ndarray, most: int = 20) -> None:
         axes.plot(predicted, true, "o", markersize=7, markerfacecolor="none", color=RED)
 
 
+def save_average_precisions(
+    path: str | os.PathLike,
+    precisions: np.ndarray,
+    videos: Sequence[int],
+    label_names: Sequence[str],
+) -> None:
+    """Draws the average precision `[K]` of every class as a bar, the best at the top.
+
+    `videos` counts those of each class; a class without any has NaN and no bar. Of many classes
+    the best are drawn on the left and the worst on the right.
+    """
+    ranked = np.argsort(-precisions, kind="stable")[: np.isfinite(precisions).sum()]
+    parts = {f"all {len(ranked)} classes (videos)": ranked}
+    if len(ranked) > NAMED_CLASSES:
+        best = f"the best {HALF} of {len(ranked)} classes (videos)"
+        parts = {best: ranked[:HALF], f"the worst {HALF}": ranked[-HALF:]}
+    mean = precisions[ranked].mean() if len(ranked) else 0.0
+    figure = _figure(7.5 * len(parts), 1.4 + 0.24 * max(len(part) for part in parts.values()))
+    heading = f"Average precision, mean (dashed) {mean:.1%}"
+    figure.suptitle(heading, x=0.01, ha="left", color=INK)
+    panels = figure.subplots(1, len(parts), squeeze=False)[0]
+    for axes, (title, part) in zip(panels, parts.items(), strict=True):
+        names = [f"{_shorten(label_names[k], 40)}  ({videos[k]})" for k in part]
+        _draw_shares(axes, names, precisions[part], [BLUE] * len(part))
+        axes.set_ylim(len(part) - 0.4, -0.6)
+        axes.axvline(mean, color=GREY, linewidth=1, linestyle="--", zorder=0)
+        axes.set_title(title, loc="left", fontsize=10, color=INK)
+    _save(figure, path)
+
+
 def save_curves(
-    path: str | os.PathLike, losses: Mapping[str, Series], accuracies: Mapping[str, Series]
+    path: str | os.PathLike,
+    losses: Mapping[str, Series],
+    accuracies: Mapping[str, Series],
+    title: str = "top-1",
 ) -> None:
     """Draws named series of (steps, values): losses on the left, accuracies (0 to 1) on the right.
 
-    A series named "training" is noisy: it is drawn thin, with its moving mean on top.
+    A series whose name begins with "training" is noisy: it is drawn thin, with its moving mean on
+    top. `title` says what the accuracies are.
     """
     figure = _figure(11, 4.2)
     left, right = figure.subplots(1, 2)
@@ -122,18 +159,19 @@ def save_curves(
     _draw_series(right, accuracies)
     left.set(xlabel="step", title="loss")
     left.set_ylim(bottom=0)
-    right.set(xlabel="step", title="top-1", ylim=(0, 1.01))
+    right.set(xlabel="step", title=title, ylim=(0, 1.01))
     right.yaxis.set_major_formatter(PercentFormatter(1.0, 0))
     _save(figure, path)
 
 
 def _draw_series(axes: Axes, series: Mapping[str, Series]) -> None:
+    colours = itertools.cycle((GREEN, AMBER))
     for name, (steps, values) in series.items():
-        if name == "training":
+        if name.startswith("training"):
             axes.plot(steps, values, color=BLUE, alpha=0.25, linewidth=0.8)
             axes.plot(steps, _moving_mean(values), color=BLUE, linewidth=1.8, label=name)
         else:
-            axes.plot(steps, values, color=GREEN, marker="o", markersize=4, label=name)
+            axes.plot(steps, values, color=next(colours), marker="o", markersize=4, label=name)
     axes.grid(color="#e4e7eb", linewidth=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if series:
@@ -169,30 +207,36 @@ def _draw_frames(axes: Axes, strip: Strip, frames_shown: int) -> None:
     padded = np.pad(chosen, ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=255)
     axes.imshow(np.concatenate(padded, axis=1)[:, :-gap])
     axes.axis("off")
-    truth = f"   ({strip.truth})" if strip.truth is not None else ""
+    truth = f"   ({' + '.join(strip.truth) or 'no class'})" if strip.truth is not None else ""
     title = f"{_shorten(strip.name, 60)}{truth}"
     axes.set_title(title, loc="left", fontsize=10, color=INK)
 
 
 def _draw_bars(axes: Axes, strip: Strip) -> None:
-    places = np.arange(len(strip.labels))
     colours = [_bar_colour(label, strip.truth) for label in strip.labels]
-    axes.barh(places, strip.probabilities, color=colours, height=0.72)
-    axes.set_yticks(places, [_shorten(label) for label in strip.labels], fontsize=9)
-    axes.invert_yaxis()
-    axes.set_ylim(max(len(places), 5) - 0.4, -0.6)
+    _draw_shares(axes, list(map(_shorten, strip.labels)), strip.probabilities, colours)
+    axes.set_ylim(max(len(colours), 5) - 0.4, -0.6)
+
+
+def _draw_shares(
+    axes: Axes, names: Sequence[str], shares: Sequence[float], colours: Sequence[str]
+) -> None:
+    """Horizontal bars from 0 to 1, the first at the top, with their values."""
+    places = np.arange(len(names))
+    axes.barh(places, shares, color=colours, height=0.72)
+    axes.set_yticks(places, names, fontsize=9)
     axes.set_xlim(0, 1.18)
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
     axes.tick_params(length=0)
-    for place, share in zip(places, strip.probabilities, strict=True):
+    for place, share in zip(places, shares, strict=True):
         axes.text(share + 0.015, place, f"{share:.1%}", va="center", fontsize=8.5, color=INK)
 
 
-def _bar_colour(label: str, truth: str | None) -> str:
+def _bar_colour(label: str, truth: tuple[str, ...] | None) -> str:
     if truth is None:
         return BLUE
-    return GREEN if label == truth else GREY
+    return GREEN if label in truth else GREY
 
 
 def _shorten(name: str, longest: int = LONGEST_NAME) -> str:

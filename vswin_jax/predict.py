@@ -26,13 +26,17 @@ from vswin_jax.data.sources import Example
 from vswin_jax.errors import InputError
 from vswin_jax.models import init_params
 from vswin_jax.steps import make_eval_step
+from vswin_jax.task import task_of
 
 Video = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of a video, and the clip `[T, H, W, 3]` to show beside them."""
+    """The most probable classes of a video, and the clip `[T, H, W, 3]` to show beside them.
+
+    Of a model of sets of labels each probability is a class's own, and they sum to anything.
+    """
 
     video: str
     labels: tuple[str, ...]
@@ -73,12 +77,15 @@ def predict(
     spec = _with_views(parts.clip_spec(config), views)
     model = parts.build_model(config, len(label_names))
     check_matches(params, jax.eval_shape(lambda: init_params(model, jax.random.key(0))))
-    step = make_eval_step(model, config.eval.views_per_pass)
+    task = task_of(config)
+    step = make_eval_step(model, config.eval.views_per_pass, task)
+    unknown = task.blank_labels(1, len(label_names))
     params = jax.device_put(params)
     found = []
     for place, video in enumerate(several):
         clips = test_views(Example(os.fspath(video), 0, place, os.fspath(video)), spec)
-        probabilities = jax.device_get(step(params, _batch(clips))["probabilities"][0])
+        batch = {"video": clips[None], "label": unknown, "flip": np.zeros(1, bool)}
+        probabilities = jax.device_get(step(params, batch)["probabilities"][0])
         best = np.argsort(-probabilities, kind="stable")[:topk]
         labels = tuple(label_names[k] for k in best)
         shares = tuple(float(probabilities[k]) for k in best)
@@ -93,10 +100,6 @@ def _with_views(spec: ClipSpec, views: tuple[int, int] | None) -> ClipSpec:
     # Several crops lie along the longer side, so the shorter one has to fit exactly.
     short_side = spec.size if crops > 1 else spec.eval_short_side
     return dataclasses.replace(spec, clips=clips, crops=crops, eval_resize=short_side)
-
-
-def _batch(clips: np.ndarray) -> dict[str, np.ndarray]:
-    return {"video": clips[None], "label": np.zeros(1, np.int32), "flip": np.zeros(1, bool)}
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -10,8 +10,9 @@ import numpy as np
 
 from vswin_jax import plots
 from vswin_jax.data.clips import ClipSpec, test_views
+from vswin_jax.data.labels import classes_of
 from vswin_jax.data.sources import Source
-from vswin_jax.evaluate import Evaluation
+from vswin_jax.evaluation import AnyEvaluation
 from vswin_jax.telemetry import read_metrics
 
 SHOWN_VIDEOS = 6
@@ -23,14 +24,23 @@ def scored_step(workdir: str | os.PathLike) -> int | None:
     return json.loads(path.read_text())["step"] if path.exists() else None
 
 
-def draw_training(workdir: str | os.PathLike) -> None:
-    """Draws `workdir`/training.png, the curves in its metrics.jsonl."""
+def draw_training(workdir: str | os.PathLike, measures: Mapping[str, str]) -> None:
+    """Draws `workdir`/training.png, the curves in its metrics.jsonl.
+
+    `measures` are those beside the loss, by their keys there, with their names for people.
+    """
     path = Path(workdir) / "metrics.jsonl"
     series = {"training": read_metrics(path, "train"), "held out": read_metrics(path, "eval")}
     plots.save_curves(
         Path(workdir) / "training.png",
         {name: _curve(entries, "loss") for name, entries in series.items() if entries},
-        {name: _curve(entries, "top1") for name, entries in series.items() if entries},
+        {
+            name if len(measures) == 1 else f"{name}, {title}": _curve(entries, key)
+            for key, title in measures.items()
+            for name, entries in series.items()
+            if entries and key in entries[0]
+        },
+        " and ".join(measures.values()),
     )
 
 
@@ -40,7 +50,7 @@ def _curve(entries: Sequence[Mapping[str, Any]], name: str) -> plots.Series:
 
 def draw_predictions(
     path: str | os.PathLike,
-    evaluation: Evaluation,
+    evaluation: AnyEvaluation,
     source: Source,
     spec: ClipSpec,
 ) -> None:
@@ -51,7 +61,7 @@ def draw_predictions(
     plots.save_predictions(path, strips)
 
 
-def _strip(index: int, evaluation: Evaluation, source: Source, spec: ClipSpec) -> plots.Strip:
+def _strip(index: int, evaluation: AnyEvaluation, source: Source, spec: ClipSpec) -> plots.Strip:
     example = source[index]
     probabilities = evaluation.probabilities[index]
     best = np.argsort(-probabilities, kind="stable")[:5]
@@ -60,7 +70,7 @@ def _strip(index: int, evaluation: Evaluation, source: Source, spec: ClipSpec) -
         labels=[source.label_names[k] for k in best],
         probabilities=probabilities[best].tolist(),
         name=example.name,
-        truth=source.label_names[example.label],
+        truth=tuple(source.label_names[k] for k in classes_of(example.label)),
     )
 
 
@@ -70,10 +80,6 @@ def shown_view(spec: ClipSpec) -> int:
     return crop * spec.clips + spec.clips // 2
 
 
-def describe(name: str, evaluation: Evaluation, spec: ClipSpec) -> str:
+def describe(name: str, evaluation: AnyEvaluation, spec: ClipSpec) -> str:
     """The scores in one line."""
-    return (
-        f"{name or 'run'}: top-1 {evaluation.top1:.2%}, top-5 {evaluation.top5:.2%}, mean class "
-        f"accuracy {evaluation.mean_class_accuracy:.2%}, loss {evaluation.loss:.4f} on "
-        f"{len(evaluation.labels)} videos, {spec.clips}x{spec.crops} views"
-    )
+    return f"{name or 'run'}: {evaluation.describe()}, {spec.clips}x{spec.crops} views"

@@ -18,11 +18,14 @@ from vswin_jax.clip_sheet import ShownClip, draw_sheet, save_sheet
 from vswin_jax.data.clips import ClipSpec
 from vswin_jax.data.decode import open_video
 from vswin_jax.data.frames import FrameFolder
+from vswin_jax.data.labels import classes_of
 from vswin_jax.data.sources import Example, Source
 from vswin_jax.steps import prepare, preprocess, step_keys, to_pixels
+from vswin_jax.task import task_of
 
 Batch = Mapping[str, np.ndarray | jax.Array]
 COUNT = 8
+NO_CLASS = "no class"  # of a video whose set of labels is empty
 _LEAST_SHARE = 0.005  # of a label: less would be written as 0
 _FRAMES_RATE = 30.0  # frames a second of a video that is a folder of frames
 
@@ -63,6 +66,7 @@ class _Look:
         self._seed, self._count = config.seed, count
         # Smoothing would blur the shares of mixed labels; it changes no pixel.
         self._settings = {**config.loss, "num_classes": num_classes, "label_smoothing": 0.0}
+        self._settings["task"] = task_of(config)
 
     def __call__(self, step: jax.Array, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         augment_key, _ = step_keys(self._seed, step)
@@ -85,7 +89,7 @@ def evaluation_clips(batch: Batch, *, source: Source, count: int = COUNT) -> lis
             break
         clips = to_pixels(preprocess(jnp.asarray(video), jnp.full(views, flip)))
         example = source[int(row)]
-        label = source.label_names[example.label]
+        label = " + ".join(source.label_names[k] for k in classes_of(example.label)) or NO_CLASS
         shown += [
             ShownClip(clip, f"{label} (view {view} of {views})", example.name)
             for view, clip in enumerate(np.asarray(clips), 1)
@@ -112,11 +116,14 @@ def describe_batch(config: ConfigDict, split: str, step: int, clips: Sequence[Sh
 
 
 def describe_target(target: np.ndarray, names: Sequence[str]) -> str:
-    """A target `[K]` in words: "jump", or "0.7 jump + 0.3 run" where clips are mixed."""
+    """A target `[K]` in words: "jump", or "0.7 jump + 0.3 run" where clips are mixed.
+
+    Of sets of labels "jump + run", or "jump + 0.3 run" where only one of the mixed clips has both.
+    """
     best = [k for k in np.argsort(-target, kind="stable") if target[k] > _LEAST_SHARE]
-    if len(best) == 1:
-        return names[best[0]]
-    return " + ".join(f"{round(float(target[k]), 2):g} {names[k]}" for k in best)
+    shares = [f"{round(float(target[k]), 2):g} " for k in best]
+    words = (share.removeprefix("1 ") + names[k] for share, k in zip(shares, best, strict=True))
+    return " + ".join(words) or NO_CLASS
 
 
 def describe_frames(frames: np.ndarray) -> str:

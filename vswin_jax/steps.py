@@ -14,10 +14,10 @@ import optax
 from flax import linen as nn
 
 from vswin_jax.errors import InputError
-from vswin_jax.losses import cross_entropy, mix, random_erasing, smooth_labels
-from vswin_jax.metrics import batch_sums
+from vswin_jax.losses import mix, random_erasing
 from vswin_jax.optim import keep_if
 from vswin_jax.state import TrainState
+from vswin_jax.task import SINGLE_LABEL, Task
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
@@ -73,17 +73,20 @@ def make_train_step(
     ema_decay: float = 0.0,
     accumulate: int = 1,
     state_shardings: TrainState | None = None,
+    task: Task = SINGLE_LABEL,
 ) -> TrainStep:
     """The compiled (state, batch) -> (state, metrics); it consumes (donates) the state.
 
-    `batch` has video uint8 [B, 1, T, H, W, 3], label int32 [B], mask float32 [B] and flip bool
-    [B]. Clips are erased and mixed as a whole batch, then split into `accumulate` micro-batches
-    whose gradients add up to those of the whole batch. The metrics are scalars on the device:
-    `batch_sums` of the batch, and learning_rate, grad_norm, skipped_total and skipped_in_a_row of
-    the optimizer. `state_shardings` pins the layout of the new state to that of the old one.
+    `batch` has video uint8 [B, 1, T, H, W, 3], label int32 [B] (of sets of labels float32 [B, K]),
+    mask float32 [B] and flip bool [B]. Clips are erased and mixed as a whole batch, then split
+    into `accumulate` micro-batches whose gradients add up to those of the whole batch. The metrics
+    are scalars on the device: the task's sums over the batch, and learning_rate, grad_norm,
+    skipped_total and skipped_in_a_row of the optimizer. `state_shardings` pins the layout of the
+    new state to that of the old one.
 
     Raises:
-      InputError: when first called with a batch that does not divide by `accumulate`.
+      InputError: when first called with a batch that does not divide by `accumulate`, or whose
+        labels are not those of the task.
     """
     prepare_batch = functools.partial(
         prepare,
@@ -92,12 +95,13 @@ def make_train_step(
         mixup_alpha=mixup_alpha,
         cutmix_alpha=cutmix_alpha,
         erasing=erasing,
+        task=task,
     )
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         augment_key, dropout_key = step_keys(seed, state.step)
         inputs = prepare_batch(augment_key, batch)
-        grads, sums = _gradients(model, state.params, inputs, dropout_key, accumulate)
+        grads, sums = _gradients(model, task, state.params, inputs, dropout_key, accumulate)
         state = _apply(optimizer, state, grads, ema_decay)
         return state, sums | _optimizer_metrics(state.opt_state)
 
@@ -120,6 +124,7 @@ def prepare(
     mixup_alpha: float,
     cutmix_alpha: float,
     erasing: float,
+    task: Task = SINGLE_LABEL,
 ) -> Inputs:
     """What the model and the loss get of a training batch: flipped, normalised, erased, mixed.
 
@@ -127,7 +132,7 @@ def prepare(
     """
     erase_key, mix_key = jax.random.split(key)
     clips = preprocess(batch["video"][:, 0], batch["flip"])
-    targets = smooth_labels(batch["label"], num_classes, label_smoothing)
+    targets = task.targets(batch["label"], num_classes, label_smoothing)
     if erasing:
         clips = random_erasing(erase_key, clips, erasing)
     alphas = {"mixup_alpha": mixup_alpha, "cutmix_alpha": cutmix_alpha}
@@ -136,15 +141,15 @@ def prepare(
 
 
 def _gradients(
-    model: nn.Module, params: Any, inputs: Inputs, key: jax.Array, accumulate: int
+    model: nn.Module, task: Task, params: Any, inputs: Inputs, key: jax.Array, accumulate: int
 ) -> tuple[Any, Metrics]:
     """Gradients of the mean loss over all real rows, and the sums of the metrics."""
     count = jnp.maximum(jnp.sum(inputs.mask), 1.0)
 
     def loss(params: Any, micro: Inputs, key: jax.Array) -> tuple[jax.Array, Metrics]:
         logits = model.apply({"params": params}, micro.clips, train=True, rngs={"dropout": key})
-        losses = cross_entropy(logits, micro.targets)
-        sums = batch_sums(losses, logits, micro.label, micro.mask)
+        losses = task.losses(logits, micro.targets)
+        sums = task.sums(losses, logits, micro.label, micro.mask)
         return sums["loss_sum"] / count, sums
 
     gradient = jax.grad(loss, has_aux=True)
@@ -196,24 +201,27 @@ def _optimizer_metrics(opt_state: Any) -> Metrics:
     return {name: getattr(opt_state, name) for name in names}
 
 
-def make_eval_step(model: nn.Module, views_per_pass: int = 1) -> EvalStep:
+def make_eval_step(
+    model: nn.Module, views_per_pass: int = 1, task: Task = SINGLE_LABEL
+) -> EvalStep:
     """The compiled (params, batch) -> {"probabilities": float32 [B, K], "loss": float32 [B]}.
 
-    `batch` has video uint8 [B, V, T, H, W, 3], label int32 [B] and flip bool [B]. Probabilities
-    are the mean over the views of each view's softmax (reference facts, section 5.3), the loss
-    is the cross entropy of that mean. At most `views_per_pass` views of a video go through the
+    `batch` has video uint8 [B, V, T, H, W, 3], label int32 [B] (of sets of labels float32 [B, K])
+    and flip bool [B]. Probabilities are the mean over the views of each view's own, and the loss
+    is that of the mean; see the task. At most `views_per_pass` views of a video go through the
     model at once; any V works. Padded rows are computed like others: the caller masks them.
+
+    Raises:
+      InputError: when first called with a batch whose labels are not those of the task.
     """
 
     def eval_step(params: Any, batch: Batch) -> dict[str, jax.Array]:
         views = batch["video"].shape[1]
-        classify = functools.partial(_view_log_probabilities, model, params, batch["flip"])
+        classify = functools.partial(_view_scores, model, task, params, batch["flip"])
         grouped = jax.lax.map(classify, _group_views(batch["video"], views_per_pass))
         groups, rows, size, classes = grouped.shape
         by_row = grouped.swapaxes(0, 1).reshape(rows, groups * size, classes)[:, :views]
-        log_mean = jax.nn.logsumexp(by_row, axis=1) - jnp.log(jnp.float32(views))
-        own = jnp.take_along_axis(log_mean, batch["label"][:, None], axis=1, mode="clip")
-        return {"probabilities": jnp.mean(jnp.exp(by_row), axis=1), "loss": -own[:, 0]}
+        return task.average_views(by_row, batch["label"])
 
     return jax.jit(eval_step)
 
@@ -231,11 +239,11 @@ def _group_views(video: jax.Array, views_per_pass: int) -> jax.Array:
     return filled.reshape(video.shape[0], groups, size, *video.shape[2:]).swapaxes(0, 1)
 
 
-def _view_log_probabilities(
-    model: nn.Module, params: Any, flip: jax.Array, video: jax.Array
+def _view_scores(
+    model: nn.Module, task: Task, params: Any, flip: jax.Array, video: jax.Array
 ) -> jax.Array:
-    """[B, n, T, H, W, 3] -> log softmax float32 [B, n, K]."""
+    """[B, n, T, H, W, 3] -> the task's scores of each view, float32 [B, n, K]."""
     rows, size = video.shape[:2]
     clips = preprocess(video.reshape(rows * size, *video.shape[2:]), jnp.repeat(flip, size))
     logits = model.apply({"params": params}, clips, train=False).astype(jnp.float32)
-    return jax.nn.log_softmax(logits).reshape(rows, size, -1)
+    return task.view_scores(logits).reshape(rows, size, -1)

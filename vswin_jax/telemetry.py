@@ -178,6 +178,8 @@ def _describe(metrics: Mapping[str, float]) -> list[str]:
         "top1": "top-1 {:.1%}",
         "top5": "top-5 {:.1%}",
         "mean_class_accuracy": "mean class {:.1%}",
+        "mAP": "mAP {:.1%}",
+        "hit1": "hit@1 {:.1%}",
         "learning_rate": "lr {:.3g}",
         "skipped_total": "skipped {:.0f}",
     }

@@ -26,6 +26,7 @@ from vswin_jax.schedules import make_schedule
 from vswin_jax.signals import stop_signals
 from vswin_jax.state import TrainState, abstract_state, create_state, inference_params
 from vswin_jax.steps import BATCH_KEYS, TrainStep, make_train_step
+from vswin_jax.task import SINGLE_LABEL, Task
 from vswin_jax.telemetry import Telemetry, log_parameters
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ def train(
     draw_first: Draw | None = None,
     metadata: Mapping[str, Any] | None = None,
     mesh: Mesh | None = None,
+    task: Task = SINGLE_LABEL,
 ) -> Trained:
     """Trains `model` in `workdir`, going on from its latest checkpoint if it has one.
 
@@ -81,7 +83,8 @@ def train(
     5. the metrics of the step BEFORE are read while this one runs; they are reported every
        `log_every`, and too many steps in a row without finite gradients end the run;
     6. every `eval_every`, and after the last step, this step's metrics are read too, and then
-       `evaluate(params)` is called, whose "top1" is the checkpoint's score;
+       `evaluate(params)` is called, whose `task.score` ("top1", or "mAP" of sets of labels) is the
+       checkpoint's score;
     7. every `checkpoint_every`, after every evaluation, after the last step, and on SIGTERM or
        Ctrl-C, this step's metrics are read and the state is saved, in the background.
 
@@ -95,13 +98,15 @@ def train(
         draw_first: from a placed batch, with all its keys, to a picture uint8 [H, W, 3]; every
             process calls it, and it must leave the batch as it is.
         metadata: JSON-like; kept in every checkpoint (config and label names, for `predict`).
+        task: one class a video, or `MULTI_LABEL`, sets of classes, which batches and `evaluate`
+            must be made for too.
 
     Raises:
         InputError: a wrong setting, a checkpoint of another model, a run that diverged.
     """
     mesh = mesh or make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model)
     plan = Plan.of(config, num_examples)
-    setup = _Setup.of(config, plan, model, mesh)
+    setup = _Setup.of(config, plan, model, mesh, task)
     directory = Path(workdir) / "checkpoints"
     with Checkpoints(directory, keep=config.train.keep) as checkpoints, stop_signals() as received:
         state, start = _restore_or_create(setup, checkpoints, config.seed, initial_params)
@@ -132,9 +137,10 @@ class _Setup:
     has_ema: bool
     target: TrainState
     train_step: TrainStep
+    score: str
 
     @classmethod
-    def of(cls, config: Any, plan: Plan, model: nn.Module, mesh: Mesh) -> "_Setup":
+    def of(cls, config: Any, plan: Plan, model: nn.Module, mesh: Mesh, task: Task) -> "_Setup":
         """Everything that `config` decides, without allocating any array."""
         shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
         rules = default_rules(mesh, shapes)
@@ -160,8 +166,9 @@ class _Setup:
             ema_decay=config.train.ema_decay,
             accumulate=config.train.accumulate,
             state_shardings=jax.tree.map(lambda leaf: leaf.sharding, target),
+            task=task,
         )
-        return cls(model, optimizer, mesh, rules, has_ema, target, train_step)
+        return cls(model, optimizer, mesh, rules, has_ema, target, train_step, task.score)
 
 
 def _restore_or_create(
@@ -264,4 +271,4 @@ class _Loop:
                 scores = self._evaluate(inference_params(state))
                 self._telemetry.evaluation(step, scores)
             metadata = {**self._metadata, "scores": dict(scores)}
-            self._checkpoints.save(step, state, metadata, scores.get("top1"))
+            self._checkpoints.save(step, state, metadata, scores.get(self._setup.score))

@@ -28,6 +28,7 @@ class Numbers:
     """A source whose example `i` is called "i"."""
 
     label_names = ("a",)
+    multi_label = False
 
     def __init__(self, size: int) -> None:
         self._size = size

@@ -59,6 +59,28 @@ def test_training_batches_hold_what_order_and_seed_say(source: VideoSource) -> N
         _assert_equal(row, expected)
 
 
+def test_sets_of_labels_are_multi_hot_and_padding_is_zero(
+    write_video: WriteVideo, tmp_path: Path
+) -> None:
+    for name in "abc":
+        write_video(f"{name}.mp4", 5)
+    lines = ("path,label", "a.mp4,run;jump", "b.mp4,", "c.mp4,swim")
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    source = open_source(tmp_path / "list.csv", multi_label=True)
+    sets = np.float32([[1, 1, 0], [0, 0, 0], [0, 0, 1]])
+    first, second = _take(eval_batches(source, SPEC, batch_size=2), 3)
+    assert first["label"].dtype == np.float32
+    np.testing.assert_array_equal(first["label"], sets[:2])
+    np.testing.assert_array_equal(second["label"], [sets[2], [0, 0, 0]])
+    assert second["mask"].tolist() == [1, 0]
+    (batch,) = _take(train_batches(source, SPEC, batch_size=3, seed=1), 1)
+    assert sorted(batch["id"].tolist()) == [0, 1, 2]
+    np.testing.assert_array_equal(batch["label"], sets[batch["id"]])
+    (tmp_path / "b.mp4").write_bytes(b"torn")
+    with pytest.raises(InputError, match=r"b\.mp4"):
+        _take(eval_batches(source, SPEC, batch_size=2), 1)
+
+
 def test_any_step_can_be_the_first(source: VideoSource) -> None:
     whole = _take(train_batches(source, SPEC, batch_size=3, seed=1), 4)
     resumed = _take(train_batches(source, SPEC, batch_size=3, seed=1, start_step=2), 2)
@@ -330,6 +352,8 @@ print(next(batches)["id"].shape)
 def test_a_defect_of_ours_keeps_its_type() -> None:
     class Broken:
         label_names = ("a",)
+        multi_label = False
+        multi_label = False
 
         def __len__(self) -> int:
             return 3

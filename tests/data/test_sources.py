@@ -87,6 +87,111 @@ def test_json_lines_and_array(tmp_path: Path) -> None:
         assert _content(open_source(path)) == [("a.mp4", 1), ("b.mp4", 0)]
 
 
+@pytest.mark.parametrize(
+    ("name", "lines", "sets"),
+    [
+        ("l.txt", ["a b.mp4 run;jump", "c.mp4 jump", "d.mp4 run;run"], [(0, 1), (0,), (1,)]),
+        ("l.csv", ["path,label", "a b.mp4,run; jump", "c.mp4,jump", "d.mp4,"], [(0, 1), (0,), ()]),
+        (
+            "l.jsonl",
+            [
+                '{"path": "a b.mp4", "label": ["run", "jump"]}',
+                '{"path": "c.mp4", "label": "jump"}',
+                '{"path": "d.mp4", "label": []}',
+            ],
+            [(0, 1), (0,), ()],
+        ),
+    ],
+    ids=["lines", "csv", "json"],
+)
+def test_sets_of_labels(
+    tmp_path: Path, name: str, lines: list[str], sets: list[tuple[int, ...]]
+) -> None:
+    """With jump before run: classes in ascending order, each once, and empty where it can be."""
+    _touch(tmp_path, "a b.mp4", "c.mp4", "d.mp4")
+    source = open_source(_list(tmp_path, *lines, name=name), multi_label=True)
+    assert source.label_names == ("jump", "run")
+    assert source.multi_label
+    assert _content(source) == list(zip(("a b.mp4", "c.mp4", "d.mp4"), sets, strict=True))
+
+
+def test_sets_of_numbers(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.mp4", "b.mp4")
+    path = _list(tmp_path, "a.mp4 2;0", "b.mp4 1")
+    assert _content(open_source(path, multi_label=True)) == [("a.mp4", (0, 2)), ("b.mp4", (1,))]
+    given = open_source(path, multi_label=True, label_names=["x", "y", "z"])
+    assert given.label_names == ("x", "y", "z")
+    assert "line 1: the label must be from 0 to 1 but is 2" in _error(
+        path, multi_label=True, num_classes=2
+    )
+    records = [{"path": "a.mp4", "label": [0, 2]}, {"path": "b.mp4", "label": [5]}]
+    gap = _list(tmp_path, *map(json.dumps, records), name="l.jsonl")
+    assert "Class 1 of" in _error(gap, multi_label=True)
+    assert "line 2: the label must be" in _error(gap, multi_label=True, num_classes=3)
+
+
+def test_a_name_that_is_not_known_is_found_in_its_set(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+    path = _list(tmp_path, "path,label", "a.mp4,", "b.mp4,run;jump", "c.mp4,run;fly", name="l.csv")
+    message = _error(path, multi_label=True, label_names=["jump", "run"])
+    assert "line 4: class 'fly' is not among the 2 classes" in message
+
+
+def test_semicolons_are_part_of_a_name_where_videos_have_one_label(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.mp4", "b.mp4")
+    source = open_source(_list(tmp_path, "a.mp4 run;jump", "b.mp4 run"))
+    assert source.label_names == ("run", "run;jump")
+    assert not source.multi_label
+    assert source.labels.dtype == np.int32
+    assert source.labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("labels", [["run", "jump"], []])
+def test_several_labels_name_the_setting(tmp_path: Path, labels: list[str]) -> None:
+    _touch(tmp_path, "a.mp4")
+    path = _list(tmp_path, json.dumps({"path": "a.mp4", "label": labels}), name="l.jsonl")
+    message = _error(path)
+    assert f"line 1: expected one label but {len(labels)} came" in message
+    assert "data.multi_label" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "said"),
+    [
+        ("l.txt", ["a.mp4 run", "a.mp4 run; jump"], "line 2: expected a path and labels with"),
+        ("l.txt", ["a.mp4 run;;jump"], "line 1: expected a path and labels with"),
+        ("l.txt", ["a.mp4"], "line 1: expected `path label`"),
+        ("l.csv", ["path,label", "a.mp4,run;"], "line 2: expected a path and labels with"),
+        ("l.csv", ["path,label", ",run"], "line 2: expected a path and a label"),
+        ("l.csv", ["path,label", "a.mp4,"], "No video of"),
+        ("l.jsonl", ['{"path": "a.mp4", "label": ["run", ""]}'], '"label": [3, 5]} but'),
+        ("l.jsonl", ['{"path": "a.mp4", "label": [["run"]]}'], "line 1: expected an object"),
+    ],
+)
+def test_bad_lists_of_sets(tmp_path: Path, name: str, lines: list[str], said: str) -> None:
+    _touch(tmp_path, "a.mp4")
+    assert said in _error(_list(tmp_path, *lines, name=name), multi_label=True)
+
+
+def test_folders_and_frames_as_sets(tmp_path: Path) -> None:
+    _touch(tmp_path, "set/run/1.mp4", "set/jump/2.mp4")
+    folder = open_source(tmp_path / "set", multi_label=True)
+    assert _content(folder) == [("jump/2.mp4", (0,)), ("run/1.mp4", (1,))]
+    _write_frames(tmp_path / "clip", 3)
+    frames = open_source(_list(tmp_path, "clip 3 0;1"), multi_label=True)
+    assert frames[0].video == FrameFolder(str(tmp_path / "clip"), 3)
+    assert frames[0].label == (0, 1)
+
+
+def test_published_list_as_sets(tmp_path: Path) -> None:
+    _touch(tmp_path, "run/x_000001_000011.mp4")
+    header = "label,youtube_id,time_start,time_end,split"
+    path = _list(tmp_path, header, "run,x,1,11,val", "jump,y,1,11,val", name="val.csv")
+    source = open_source(path, multi_label=True)
+    assert source.label_names == ("jump", "run")
+    assert [source[i].label for i in range(len(source))] == [(1,)]
+
+
 def test_folder_of_classes(tmp_path: Path) -> None:
     _touch(tmp_path, "run/2.mp4", "run/1.MKV", "run/notes.txt", "jump/a b.mov", ".cache/x.mp4")
     _touch(tmp_path, "run/._1.mp4", "readme.md")

@@ -1,6 +1,7 @@
 """Reading the lists that name videos and their labels: plain lines, CSV and JSON."""
 
 import csv
+import functools
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -13,26 +14,48 @@ LABEL_KEYS = ("label", "class")
 
 
 class Row(NamedTuple):
-    """One video of a list: its line number, path and label as written, and frames if told."""
+    """One video of a list: its line number, path and label as written, and frames if told.
+
+    label: in a list of videos with sets of labels, all of them.
+    """
 
     line: int
     path: str
-    label: str
+    label: str | tuple[str, ...]
     total: int = 0
 
 
-def read_annotations(path: str, kind: str) -> list[Row]:
+def read_annotations(path: str, kind: str, multi_label: bool = False) -> list[Row]:
     """The rows of an annotation file; `kind` is list, frames, csv or jsonl.
+
+    With `multi_label` every label is a tuple: text is cut at each `;`, a list in JSON is taken as
+    it is. An empty list in JSON and an empty cell in CSV are empty sets; the other kinds have none.
 
     Raises:
         InputError: the file is missing or empty, or a line cannot be understood (says which).
     """
     text = read_text(path)
-    readers = {"list": _lines, "frames": _frame_lines, "csv": _csv, "jsonl": _json}
+    readers = {
+        "list": _lines,
+        "frames": _frame_lines,
+        "csv": functools.partial(_csv, multi_label=multi_label),
+        "jsonl": functools.partial(_json, multi_label=multi_label),
+    }
     rows = readers[kind](text, path)
     if not rows:
         raise InputError(f"The annotation file {path!r} lists no videos.")
-    return rows
+    return [_as_set(row, path) for row in rows] if multi_label else rows
+
+
+def _as_set(row: Row, path: str) -> Row:
+    if isinstance(row.label, tuple):
+        return row
+    labels = tuple(label.strip() for label in row.label.split(";")) if row.label else ()
+    # In `a.mp4 run; jump` the path would be `a.mp4 run;`.
+    if row.path.endswith(";") or not all(labels):
+        expected = "a path and labels with nothing but a `;` between them"
+        raise bad_line(path, row.line, expected, f"{row.path} {row.label}")
+    return row._replace(label=labels)
 
 
 def read_text(path: str) -> str:
@@ -81,7 +104,7 @@ def _numbered(text: str) -> Iterable[tuple[int, str]]:
     return ((number, line) for number, line in lines if line.strip())
 
 
-def _csv(text: str, path: str) -> list[Row]:
+def _csv(text: str, path: str, *, multi_label: bool) -> list[Row]:
     reader = csv.DictReader(text.splitlines())
     header = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
     columns = [_find(header, keys) for keys in (PATH_KEYS, LABEL_KEYS)]
@@ -93,19 +116,19 @@ def _csv(text: str, path: str) -> list[Row]:
     rows = []
     for record in reader:
         values = [(record[header[column]] or "").strip() for column in columns if column]
-        if not all(values):
+        if not all(values[:1] if multi_label else values):
             raise bad_line(path, reader.line_num, "a path and a label", ",".join(values))
         rows.append(Row(reader.line_num, *values))
     return rows
 
 
-def _json(text: str, path: str) -> list[Row]:
+def _json(text: str, path: str, *, multi_label: bool) -> list[Row]:
     """One object a line, or one array of objects."""
     if text.lstrip().startswith("["):
         records = enumerate(parse_json(text, path), start=1)
     else:
         records = ((number, parse_json(line, path, number)) for number, line in _numbered(text))
-    return [_json_row(number, record, path) for number, record in records]
+    return [_json_row(number, record, path, multi_label) for number, record in records]
 
 
 def parse_json(text: str, path: str, number: int = 1) -> Any:
@@ -121,17 +144,27 @@ def parse_json(text: str, path: str, number: int = 1) -> Any:
         raise InputError(f"{path!r}, line {line}: this is not JSON ({error.msg}).") from error
 
 
-def _json_row(number: int, record: Any, path: str) -> Row:
+def _json_row(number: int, record: Any, path: str, multi_label: bool) -> Row:
     fields = record if isinstance(record, dict) else {}
     keys = [_find(fields, keys) for keys in (PATH_KEYS, LABEL_KEYS)]
     video, label = (fields.get(key) for key in keys)
-    if isinstance(label, list) and len(label) == 1:
-        label = label[0]
-    usable = isinstance(label, str | int) and not isinstance(label, bool)
-    if not isinstance(video, str) or not usable or not video or label == "":
+    labels = label if isinstance(label, list) else [label]
+    if not isinstance(video, str) or not video or not all(map(_is_label, labels)):
         shown = json.dumps(record, ensure_ascii=False)
-        raise bad_line(path, number, 'an object such as {"path": "a.mp4", "label": 3}', shown)
-    return Row(number, video, str(label))
+        expected = f'an object such as {{"path": "a.mp4", "label": {[3, 5] if multi_label else 3}}}'
+        raise bad_line(path, number, expected, shown)
+    if multi_label and isinstance(label, list):
+        return Row(number, video, tuple(map(str, labels)))
+    if len(labels) != 1:
+        raise InputError(
+            f"{path!r}, line {number}: expected one label but {len(labels)} came: set "
+            "config.data.multi_label to true if videos have sets of labels."
+        )
+    return Row(number, video, str(labels[0]))
+
+
+def _is_label(value: Any) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool) and value != ""
 
 
 def _find(fields: Mapping[str, Any], keys: Iterable[str]) -> str | None:

@@ -1,5 +1,6 @@
 """From the labels that a user wrote, numbers or names, to class indices and their names."""
 
+import bisect
 import itertools
 import os
 import re
@@ -12,31 +13,55 @@ from vswin_jax.whole_file import whole_file
 
 _NUMBER = re.compile(r"-?\d+")
 Where = Callable[[int], str]
+# Of every video its class, int32 [N], or its set of classes in ascending order.
+Labels = np.ndarray | tuple[tuple[int, ...], ...]
 
 
 def resolve_labels(
-    labels: Sequence[str],
+    labels: Sequence[str | tuple[str, ...]],
     where: Where,
     source: str,
     *,
     label_names: Sequence[str] | None = None,
     num_classes: int | None = None,
     numbers: bool = True,
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Class indices int32 [N] and the name of every class.
+    multi_label: bool = False,
+) -> tuple[Labels, tuple[str, ...]]:
+    """The class of every video, or with `multi_label` its classes, and the name of every class.
 
     Labels that are all whole numbers are indices, unless `numbers` is False or they are all among
     the given names; otherwise all are names, whose order is the alphabet's unless `label_names`
-    (the training set's) gives it. `where` names the place of a label for an error.
+    (the training set's) gives it. `where` names the place of a video for an error. Only with
+    `multi_label` may `labels` hold tuples; a plain label is then a set of one.
 
     Raises:
         InputError: a number out of range, a name that is not known, classes without a video.
     """
     _check_count(label_names, num_classes, source)
-    are_known = label_names is not None and set(labels) <= set(label_names)
-    if numbers and not are_known and all(map(_NUMBER.fullmatch, labels)):
-        return _resolve_numbers(labels, where, source, label_names, num_classes)
-    return _resolve_names(labels, where, source, label_names, num_classes)
+    sets = [label if isinstance(label, tuple) else (label,) for label in labels]
+    flat = list(itertools.chain.from_iterable(sets))
+    if not flat and label_names is None and num_classes is None:
+        raise InputError(f"No video of {source!r} has a label: say how many classes there are.")
+    ends = list(itertools.accumulate(map(len, sets)))
+
+    def where_is(place: int) -> str:
+        return where(bisect.bisect_right(ends, place))
+
+    are_known = label_names is not None and set(flat) <= set(label_names)
+    are_numbers = numbers and not are_known and all(map(_NUMBER.fullmatch, flat))
+    resolve = _resolve_numbers if are_numbers else _resolve_names
+    indices, names = resolve(flat, where_is, source, label_names, num_classes)
+    return (_as_sets(indices, ends) if multi_label else indices), names
+
+
+def _as_sets(indices: np.ndarray, ends: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    values = indices.tolist()
+    return tuple(tuple(sorted({*values[a:b]})) for a, b in itertools.pairwise([0, *ends]))
+
+
+def classes_of(label: int | tuple[int, ...]) -> tuple[int, ...]:
+    """The classes of a video's label, which is one class or a set of them."""
+    return label if isinstance(label, tuple) else (label,)
 
 
 def check_same_names(model: Sequence[str], data: Sequence[str], source: str) -> None:

@@ -16,6 +16,7 @@ __all__ = ["AUTOTUNE", "eval_batches", "train_batches"]
 
 # Rows of a training run; a range of this length costs nothing.
 _ENDLESS = 2**62
+Label = int | tuple[int, ...] | np.ndarray
 
 
 def train_batches(
@@ -37,8 +38,9 @@ def train_batches(
     """Endless batches of this host from step `start_step` on, one view a video.
 
     `batch_size` is the global one; a host yields `batch_size // process_count` rows. Keys: video
-    uint8 [B, 1, T, H, W, 3], label int32 [B], mask float32 [B], id int32 [B], flip bool [B]; and
-    what was drawn, as `TrainClip` has it: epoch int32 [B], frames int32 [B, T], box int32 [B, 4].
+    uint8 [B, 1, T, H, W, 3], label int32 [B] or, of a source with sets of labels, float32 [B, K]
+    with a 1 for each class of a set, mask float32 [B], id int32 [B], flip bool [B]; and what was
+    drawn, as `TrainClip` has it: epoch int32 [B], frames int32 [B, T], box int32 [B, 4].
 
     A video that cannot be read is replaced by another, whose label and id the row has; `bad_videos`
     counts and names them.
@@ -87,7 +89,8 @@ def train_batches(
         for row, clip in enumerate(clips):
             _fill_train_row(rows, row, example, clip, turn.epoch, mirrored_labels)
 
-    fields = _fields((1, spec.num_frames, spec.size, spec.size, 3), drawn_frames=spec.num_frames)
+    shape = (1, spec.num_frames, spec.size, spec.size, 3)
+    fields = _fields(source, shape) | _draw_fields(spec.num_frames)
     reading = {"threads": threads, "prefetch": prefetch, "repeats": repeats}
     return make_batches(load, _ENDLESS, videos, fields, **reading)
 
@@ -122,7 +125,8 @@ def eval_batches(
     """Every video once over all hosts, with all its views; every host yields as many batches.
 
     `batch_size` is the global number of videos. Keys as in training, without the draws; video is
-    [B, V, T, H, W, 3]; padding rows have mask 0, id -1, label 0 and black frames.
+    [B, V, T, H, W, 3]; padding rows have mask 0, id -1, label 0 (or all zeros) and black
+    frames.
 
     Raises:
         InputError: at once for sizes that do not fit; while iterating, for the first video that
@@ -143,13 +147,13 @@ def eval_batches(
         )
         if index >= len(source):
             row["video"][0] = 0
-            return _fill_row(row, 0, label=0, example_id=-1, mask=0.0)
+            return _fill_row(row, 0, () if source.multi_label else 0, -1, mask=0.0)
         example = source[index]
         test_views(example, spec, out=row["video"][0])
         return _fill_row(row, 0, example.label, example.id)
 
     reading = {"threads": threads, "prefetch": prefetch}
-    return make_batches(load, steps * rows, rows, _fields(shape), **reading)
+    return make_batches(load, steps * rows, rows, _fields(source, shape), **reading)
 
 
 def _rows_per_host(source: Source, batch_size: int, process_count: int, repeats: int = 1) -> int:
@@ -189,22 +193,27 @@ def _single_labels(source: Source) -> np.ndarray:
 
 
 def _fill_row(
-    rows: Batch, row: int, label: int, example_id: int, *, mask: float = 1.0, flip: bool = False
+    rows: Batch, row: int, label: Label, example_id: int, *, mask: float = 1.0, flip: bool = False
 ) -> None:
-    values = {"label": label, "mask": mask, "id": example_id, "flip": flip}
-    for key, value in values.items():
-        rows[key][row] = value
+    if rows["label"].ndim == 1:
+        rows["label"][row] = label
+    else:
+        rows["label"][row] = 0.0
+        rows["label"][row, list(label)] = 1.0
+    rows["mask"][row], rows["id"][row], rows["flip"][row] = mask, example_id, flip
 
 
-def _fields(video_shape: tuple[int, ...], drawn_frames: int = 0) -> Fields:
-    fields: Fields = {
+def _fields(source: Source, video_shape: tuple[int, ...]) -> Fields:
+    sets = (np.float32, (len(source.label_names),))
+    return {
         "video": (np.uint8, video_shape),
-        "label": (np.int32, ()),
+        "label": sets if source.multi_label else (np.int32, ()),
         "mask": (np.float32, ()),
         "id": (np.int32, ()),
         "flip": (np.bool_, ()),
     }
-    if not drawn_frames:
-        return fields
-    draws = {"epoch": (), "frames": (drawn_frames,), "box": (4,)}
-    return fields | {key: (np.int32, shape) for key, shape in draws.items()}
+
+
+def _draw_fields(num_frames: int) -> Fields:
+    shapes = {"epoch": (), "frames": (num_frames,), "box": (4,)}
+    return {key: (np.int32, shape) for key, shape in shapes.items()}

@@ -3,15 +3,13 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
-
-import numpy as np
+from typing import NamedTuple, Protocol
 
 from vswin_jax.data import published
 from vswin_jax.data.annotations import Row, read_annotations
 from vswin_jax.data.folders import holds_frame_folders, read_folder
 from vswin_jax.data.frames import FrameFolder
-from vswin_jax.data.labels import check_same_names, resolve_labels
+from vswin_jax.data.labels import Labels, check_same_names, resolve_labels
 from vswin_jax.errors import InputError, unknown_name
 
 KINDS = ("auto", "list", "csv", "jsonl", "folder", "frames", *published.KINDS)
@@ -23,20 +21,25 @@ _CHECKED_AT_OPEN = 10_000
 class Example:
     """One labelled video.
 
-    video: a path, a file's bytes or a folder of frames; label: the class index; id: the index in
-    the source; name: the path as the user wrote it, for messages and tables.
+    video: a path, a file's bytes or a folder of frames; label: the class index, or of a set of
+    classes all indices in ascending order; id: the index in the source; name: the path as the user
+    wrote it, for messages and tables.
     """
 
     video: str | bytes | FrameFolder
-    label: int
+    label: int | tuple[int, ...]
     id: int
     name: str
 
 
 class Source(Protocol):
-    """Examples with random access, and the names of their classes in the order of the labels."""
+    """Examples with random access, and the names of their classes in the order of the labels.
+
+    multi_label: whether every label is a set of classes, a tuple, or every one is a class.
+    """
 
     label_names: tuple[str, ...]
+    multi_label: bool
 
     def __len__(self) -> int: ...
 
@@ -44,18 +47,22 @@ class Source(Protocol):
 
 
 class VideoSource:
-    """Videos on disk; `paths` are relative to `root` or absolute."""
+    """Videos on disk, whose paths are relative to `root` or absolute.
+
+    labels: int32 [N], or where videos have sets of labels a tuple for each.
+    """
 
     def __init__(
         self,
         rows: Sequence[Row],
-        labels: np.ndarray,
+        labels: Labels,
         label_names: tuple[str, ...],
         root: str,
         frames: bool,
     ) -> None:
         self.label_names = label_names
         self.labels = labels
+        self.multi_label = isinstance(labels, tuple)
         self._rows = rows
         self._root = root
         self._frames = frames
@@ -67,7 +74,8 @@ class VideoSource:
         row = self._rows[index]
         path = os.path.join(self._root, row.path)
         video = FrameFolder(path, row.total) if self._frames else path
-        return Example(video, int(self.labels[index]), index, row.path)
+        label = self.labels[index]
+        return Example(video, label if self.multi_label else int(label), index, row.path)
 
 
 def open_source(
@@ -78,6 +86,7 @@ def open_source(
     label_names: Sequence[str] | None = None,
     num_classes: int | None = None,
     must_exist: bool = True,
+    multi_label: bool = False,
 ) -> VideoSource:
     """Open a data set.
 
@@ -93,6 +102,10 @@ def open_source(
         label_names: the training set's, when this is the evaluation set of a model.
         num_classes: how many classes the model has.
         must_exist: whether all the files of a list must be there, or else just one of them.
+        multi_label: whether videos have sets of labels: `a.mp4 run;jump` or `a.mp4 3;17` in a
+            list, the same in the label column of a .csv (where nothing is an empty set), a list
+            of labels in JSON (which may be empty). In folders of classes and published lists every
+            video has one label, so its set has one.
 
     Raises:
         InputError: something is missing, empty, or not as expected; it says what and where.
@@ -103,11 +116,20 @@ def open_source(
     if not os.path.exists(published.folder_of(path)):
         raise InputError(f"There is no annotation file or folder of videos at {path!r}.")
     kind = _detect(path, root) if kind == "auto" else kind
+    classes = _Classes(label_names, num_classes, multi_label)
     if kind in published.KINDS:
-        return _open_published(path, root, kind, label_names, num_classes)
+        return _open_published(path, root, kind, classes)
     if os.path.isdir(path):
-        return _open_folder(path, kind, label_names, num_classes)
-    return _open_list(path, root, kind, label_names, num_classes, must_exist)
+        return _open_folder(path, kind, classes)
+    return _open_list(path, root, kind, classes, must_exist)
+
+
+class _Classes(NamedTuple):
+    """What is known of the classes before a data set is read; see `open_source`."""
+
+    label_names: Sequence[str] | None
+    num_classes: int | None
+    multi_label: bool
 
 
 def _detect(path: str, root: str) -> str:
@@ -125,9 +147,7 @@ def _detect(path: str, root: str) -> str:
     return "frames" if is_folder and total and total[0].isdecimal() else "list"
 
 
-def _open_folder(
-    path: str, kind: str, label_names: Sequence[str] | None, num_classes: int | None
-) -> VideoSource:
+def _open_folder(path: str, kind: str, classes: _Classes) -> VideoSource:
     if kind not in ("folder", "frames"):
         raise InputError(f"{path!r} is a folder, so the data format cannot be {kind!r}.")
     rows = read_folder(path, frames=kind == "frames")
@@ -135,30 +155,21 @@ def _open_folder(
         [row.label for row in rows],
         lambda _: f"The folder {path!r}",
         path,
-        label_names=label_names,
-        num_classes=num_classes,
         numbers=False,
+        **classes._asdict(),
     )
     return VideoSource(rows, labels, names, path, kind == "frames")
 
 
-def _open_list(
-    path: str,
-    root: str,
-    kind: str,
-    label_names: Sequence[str] | None,
-    num_classes: int | None,
-    must_exist: bool,
-) -> VideoSource:
+def _open_list(path: str, root: str, kind: str, classes: _Classes, must_exist: bool) -> VideoSource:
     if kind == "folder":
         raise InputError(f"{path!r} is a file, so the data format cannot be 'folder'.")
-    rows = read_annotations(path, kind)
+    rows = read_annotations(path, kind, classes.multi_label)
     labels, names = resolve_labels(
         [row.label for row in rows],
         lambda index: f"{path!r}, line {rows[index].line}",
         path,
-        label_names=label_names,
-        num_classes=num_classes,
+        **classes._asdict(),
     )
     base = _base(path, root)
     if len(rows) <= _CHECKED_AT_OPEN:
@@ -166,20 +177,17 @@ def _open_list(
     return VideoSource(rows, labels, names, base, kind == "frames")
 
 
-def _open_published(
-    path: str, root: str, kind: str, label_names: Sequence[str] | None, num_classes: int | None
-) -> VideoSource:
+def _open_published(path: str, root: str, kind: str, classes: _Classes) -> VideoSource:
     listing = published.read_listing(path, kind)
-    names = _published_names(listing, path, label_names)
+    classes = classes._replace(label_names=_published_names(listing, path, classes.label_names))
     base = _base(os.path.abspath(published.folder_of(path)), root)
     rows = published.find_videos(listing.entries, base, path)
     labels, names = resolve_labels(
         [row.label for row in rows],
         lambda index: f"{path!r}, line {rows[index].line}",
         path,
-        label_names=names,
-        num_classes=num_classes,
         numbers=False,
+        **classes._asdict(),
     )
     return VideoSource(rows, labels, names, base, frames=False)
 
