@@ -4,6 +4,10 @@ The recipe calls `RandAugment(n=4, m=7)` of imgaug 0.4.0, with one draw for all 
 crop always come first, then `n` of the 18 operations below in random order. Values are imgaug's,
 which differ from the paper's (Cubuk et al. 2020) in the enhancements, in the translations, and in
 the tanh of the shears. Magnitudes m run from 0 to 30.
+
+The draws are the clip's, but autocontrast and equalize stretch each frame's own histogram and
+contrast turns about each frame's own mean, so colours may change within a clip. imgaug gets the
+frames one by one and does exactly this.
 """
 
 from collections.abc import Callable
