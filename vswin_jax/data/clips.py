@@ -107,7 +107,7 @@ def train_clip(
         InputError: the video cannot be read.
     """
     with open_video(example.video, example.name) as video:
-        indices = _train_indices(video.num_frames, spec, rng)
+        indices = train_indices(video.num_frames, spec, rng)
         clip = video.decode(indices, _train_transform(spec, rng))
     flip = bool(rng.random() < spec.flip)
     if spec.rand_augment_n:
@@ -140,7 +140,8 @@ def test_views(example: Example, spec: ClipSpec) -> np.ndarray:
 test_views.__test__ = False
 
 
-def _train_indices(total: int, spec: ClipSpec, rng: np.random.Generator) -> np.ndarray:
+def train_indices(total: int, spec: ClipSpec, rng: np.random.Generator) -> np.ndarray:
+    """Which of `total` frames a training clip has, int64 [T]."""
     if spec.sampling == "uniform":
         indices = sampling.uniform_train(total, spec.num_frames, rng)
     else:

@@ -47,7 +47,7 @@ def rand_augment(clip: np.ndarray, rng: np.random.Generator, n: int = 4, m: int 
             f"RandAugment takes 0 to {len(OPERATIONS)} operations n and a magnitude m of 0 to "
             f"{MAX_MAGNITUDE}, but n={n} and m={m} came: change them."
         )
-    clip = _crop(_flip(clip, rng), m, rng)
+    clip = crop_sides(_flip(clip, rng), m, rng)
     for name in rng.permutation(list(OPERATIONS))[:n]:
         clip = OPERATIONS[name](clip, m, rng)
     return clip
@@ -57,8 +57,11 @@ def _flip(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.ascontiguousarray(clip[:, :, ::-1]) if rng.random() < 0.5 else clip
 
 
-def _crop(clip: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
-    """Cuts U(0, m)/224 of its length off each side and stretches what is left to the old size."""
+def crop_sides(clip: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
+    """Cuts U(0, m)/224 of the length off at each side and stretches the rest to the old size.
+
+    Clips are uint8 `[T, H, W, 3]`, and the cuts are the same in all frames.
+    """
     height, width = clip.shape[1:3]
     lengths = np.array([height, width, height, width])
     top, right, bottom, left = np.rint(lengths * rng.uniform(0, m, 4) / 224).astype(int)
