@@ -6,6 +6,9 @@ Writes DIR/clips.png, a contact sheet with a row for each clip, and DIR/clips.mp
 side. They are those of a run with this config at that step: sampled, augmented, erased and mixed
 by the very functions that training uses; only the normalisation is undone. moving_shapes are
 written to DIR unless --config.data.root says where they are.
+
+With --augmentations, DIR/augmentations.png shows each augmentation alone, on the first clip of that
+batch and at the config's strength; those that the config has off are there too, and say so.
 """
 
 import argparse
@@ -24,8 +27,9 @@ from vswin_jax.data.bad_videos import BadVideos
 from vswin_jax.data.sources import Source
 from vswin_jax.errors import InputError, unknown_name
 from vswin_jax.main import load_pipeline
+from vswin_jax.shown_augmentations import augmentation_clips
 
-FLAGS = ("--config", "--out", "--split", "--count", "--step")
+FLAGS = ("--config", "--out", "--split", "--count", "--step", "--augmentations")
 Batch = Mapping[str, np.ndarray]
 
 
@@ -38,23 +42,23 @@ class Asked:
     split: str
     count: int
     step: int
+    augmentations: bool
 
 
 def run(arguments: Sequence[str]) -> int:
     """The command line; prints what was written and returns the exit status."""
     options, overrides = _parser().parse_known_args(arguments)
     try:
-        asked = _ask(options, overrides)
-        show(asked)
+        written = show(_ask(options, overrides))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"written to {asked.out / 'clips.png'} and {asked.out / 'clips.mp4'}")
+    print(f"written: {', '.join(map(str, written))}")
     return 0
 
 
-def show(asked: Asked) -> None:
-    """Writes clips.png and clips.mp4.
+def show(asked: Asked) -> list[Path]:
+    """Writes clips.png, clips.mp4 and, if asked for, augmentations.png; returns their paths.
 
     Raises:
         InputError: no such data, a video that cannot be read, a step past the last one.
@@ -66,8 +70,23 @@ def show(asked: Asked) -> None:
     examples = [source[int(row)] for row in batch["id"][batch["mask"] > 0][: len(clips)]]
     rate = shown_clips.clip_rate(examples, parts.clip_spec(asked.config))
     title = shown_clips.describe_batch(asked.config, asked.split, asked.step, clips)
-    save_sheet(asked.out / "clips.png", draw_sheet(clips, title))
-    save_mosaic(asked.out / "clips.mp4", clips, rate)
+    written = [asked.out / "clips.png", asked.out / "clips.mp4"]
+    save_sheet(written[0], draw_sheet(clips, title))
+    save_mosaic(written[1], clips, rate)
+    if asked.augmentations:
+        written.append(asked.out / "augmentations.png")
+        save_sheet(written[-1], _draw_augmentations(asked, source, batch))
+    return written
+
+
+def _draw_augmentations(asked: Asked, source: Source, batch: Batch) -> np.ndarray:
+    # Mixing takes from the clip before, and for the first one that is the last.
+    example, partner = (source[int(batch["id"][row])] for row in (0, -1))
+    config, spec = asked.config, parts.clip_spec(asked.config)
+    clips = augmentation_clips(
+        example, partner, config=config, spec=spec, label_names=source.label_names
+    )
+    return draw_sheet(clips, f"{config.name or 'run'}: each augmentation alone, {example.name}")
 
 
 def _open(asked: Asked) -> Source:
@@ -119,9 +138,15 @@ def _ask(options: argparse.Namespace, overrides: Sequence[str]) -> Asked:
             f"Expected --count from 1 and --step from 0 up but {options.count} and {options.step} "
             f"came: correct them."
         )
+    if options.augmentations and options.split != "train":
+        raise InputError(
+            "--augmentations shows what training does to a clip, but --split eval came: leave one "
+            "of them out."
+        )
     config = command_line.override(command_line.load(options.config), overrides)
     config_rules.check(config)
-    return Asked(config, Path(options.out), options.split, options.count, options.step)
+    out, flag = Path(options.out), options.augmentations
+    return Asked(config, out, options.split, options.count, options.step, flag)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -138,6 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", choices=("train", "eval"), default="train")
     parser.add_argument("--count", type=int, default=8, metavar="N", help="clips (8)")
     parser.add_argument("--step", type=int, default=0, metavar="N", help="steps done before (0)")
+    parser.add_argument("--augmentations", action="store_true", help="show each of them alone, too")
     return parser
 
 

@@ -19,7 +19,7 @@ FLOORS = (
     ("optim", "plan", "state", "task", "telemetry", "checkpoint", "evaluation"),
     ("steps", "weights"),
     ("train", "evaluate"),
-    ("parts", "report", "shown_clips"),
+    ("parts", "report", "shown_augmentations", "shown_clips"),
     ("main", "predict"),
 )
 

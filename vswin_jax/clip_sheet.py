@@ -35,12 +35,12 @@ class ShownClip:
 
 
 def draw_sheet(clips: Sequence[ShownClip], title: str) -> np.ndarray:
-    """The contact sheet of clips of one shape, uint8 `[height, width, 3]`.
+    """The contact sheet of clips of one length, uint8 `[height, width, 3]`.
 
     A row has the label, the file and the place in it, then frames spread over the clip, their
-    numbers at the top.
+    numbers at the top. Frames that are no squares are fitted into one.
     """
-    length, size = len(clips[0].frames), clips[0].frames.shape[2]
+    length, size = len(clips[0].frames), min(min(clip.frames.shape[1:3]) for clip in clips)
     chosen = np.linspace(0, length - 1, min(FRAMES_SHOWN, length)).round().astype(int)
     side = min(_enlarged(size, SMALLEST), LARGEST)
     top, step = 2 * LINE + GAP, side + GAP
@@ -54,7 +54,7 @@ def draw_sheet(clips: Sequence[ShownClip], title: str) -> np.ndarray:
         y = top + row * step
         _describe(pen, clip, y)
         for column, frame in enumerate(chosen):
-            picture = _scaled(clip.frames[frame], side)
+            picture = _fitted(clip.frames[frame], side)
             sheet.paste(Image.fromarray(picture), (left + column * step, y))
     return np.asarray(sheet)
 
@@ -89,7 +89,7 @@ def _mosaic(clips: Sequence[ShownClip], frame: int) -> np.ndarray:
     pen = ImageDraw.Draw(picture)
     for place, clip in enumerate(clips):
         x, y = place % columns * width, place // columns * height
-        picture.paste(Image.fromarray(_scaled(clip.frames[frame], side)), (x, y))
+        picture.paste(Image.fromarray(_fitted(clip.frames[frame], side)), (x, y))
         _write(pen, (x, y + side), clip.label, side)
         _write(pen, (x, y + side + LINE), clip.name, side, GREY, keep_end=True)
     return np.asarray(picture)
@@ -105,9 +105,12 @@ def _enlarged(size: int, least: int) -> int:
     return size * max(1, least // size)
 
 
-def _scaled(frame: np.ndarray, side: int) -> np.ndarray:
-    method = cv2.INTER_NEAREST if side >= frame.shape[1] else cv2.INTER_AREA
-    return cv2.resize(frame, (side, side), interpolation=method)
+def _fitted(frame: np.ndarray, side: int) -> np.ndarray:
+    """`frame` with its longer side at `side` pixels, its shape kept."""
+    longer = max(frame.shape[:2])
+    height, width = (max(1, round(length * side / longer)) for length in frame.shape[:2])
+    method = cv2.INTER_NEAREST if side >= longer else cv2.INTER_AREA
+    return cv2.resize(frame, (width, height), interpolation=method)
 
 
 def _describe(pen: ImageDraw.ImageDraw, clip: ShownClip, top: int) -> None:

@@ -1,12 +1,17 @@
 import os
+import struct
+import subprocess
+import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
-from vswin_jax.data import open_video, packets
+from vswin_jax.data import open_video, packets, sampling
 from vswin_jax.data.packets import PacketIndex, decode_runs, index_packets
 from vswin_jax.errors import InputError
 
@@ -76,13 +81,38 @@ def test_decoding_from_the_start_is_the_last_resort(name: str, write_video: Writ
         assert video._container is container
 
 
+def _sampled(total: int) -> list[np.ndarray]:
+    """What clips of 32 frames need by every rule of the recipes, in training and in a test."""
+    rng = np.random.default_rng(total)
+    return [
+        sampling.dense_train(total, 32, 2, rng),
+        np.unique(sampling.dense_test(total, 32, 2, 4)),
+        sampling.uniform_train(total, 32, rng),
+        sampling.uniform_test(total, 32)[0],
+    ]
+
+
 @pytest.mark.skipif(not _real_videos(), reason="no real clips in VSWIN_TEST_VIDEOS")
-def test_real_clips(every_frame: EveryFrame) -> None:
-    for path in _real_videos():
-        frames = every_frame(path)
-        last = len(frames) - 1
-        start = last // 2
-        _compare(path, frames, [[last], list(range(start, last, 2))[:32], [last, 0, 0]])
+@pytest.mark.parametrize("path", _real_videos(), ids=lambda path: path.name)
+def test_real_clips(path: Path, every_frame: EveryFrame) -> None:
+    """A file and its bytes, at what training and test sample and where decoding is hard."""
+    frames = every_frame(path)
+    last = len(frames) - 1
+    requests = [indices.tolist() for indices in _sampled(len(frames))]
+    _compare(path, frames, [*requests, [last], [last, 0, 0]])
+
+
+@pytest.mark.skipif(not _real_videos(), reason="no real clips in VSWIN_TEST_VIDEOS")
+@pytest.mark.parametrize("path", _real_videos(), ids=lambda path: path.name)
+def test_real_clips_are_as_upright_as_opencv_shows_them(path: Path) -> None:
+    """OpenCV turns what a phone took sideways by code of its own."""
+    found, picture = cv2.VideoCapture(str(path)).read()
+    assert found
+    with open_video(path) as video:
+        (frame,) = video.decode([0])
+    assert frame.shape == picture.shape
+    difference = np.abs(frame.astype(int) - picture[..., ::-1]).mean()
+    assert difference < 0.5, f"{difference:.2f} grey levels"
 
 
 def test_copied_from_the_middle_of_an_open_gop(
@@ -249,6 +279,98 @@ def test_damage_inside_the_pictures(tmp_path: Path, write_video: WriteVideo) -> 
     path = tmp_path / "damaged.mp4"
     path.write_bytes(data)
     assert "damaged.mp4" in _sentence(path)
+
+
+def _huge(path: Path, width: int, height: int, *, declared: bool = True) -> Path:
+    """Three VP8 pictures that claim another size than theirs; the file's header too, if declared.
+
+    The size is 14 bits after the start code of a keyframe, and two bytes in the header of WebM.
+    """
+    with av.open(str(path), "w", format="webm") as container:
+        stream = container.add_stream("libvpx", rate=12)
+        stream.width, stream.height, stream.pix_fmt = 256, 256, "yuv420p"
+        stream.codec_context.gop_size = 1
+        for level in range(3):
+            picture = np.full((256, 256, 3), 60 * level, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    data = path.read_bytes()
+    start = b"\x9d\x01\x2a"
+    data = data.replace(
+        start + struct.pack("<HH", 256, 256), start + struct.pack("<HH", width, height)
+    )
+    if declared:
+        for tag, side in ((b"\xb0\x82", width), (b"\xba\x82", height)):
+            assert data.count(tag + b"\x01\x00") == 1
+            data = data.replace(tag + b"\x01\x00", tag + struct.pack(">H", side))
+    path.write_bytes(data)
+    return path
+
+
+def test_frames_past_the_limits_are_refused(tmp_path: Path) -> None:
+    sentence = _sentence(_huge(tmp_path / "huge.webm", 12288, 12288))
+    assert "huge.webm' has frames of 12288x12288 pixels, past the limits" in sentence
+    assert "8192x4321" in _sentence(_huge(tmp_path / "8K.webm", 8192, 4321))
+    assert "2112x64" in _sentence(_huge(tmp_path / "flat.webm", 2112, 64))
+    # A header that is modest about it does not help.
+    hidden = _sentence(_huge(tmp_path / "hidden.webm", 12288, 12288, declared=False))
+    assert "hidden.webm' cannot be read" in hidden
+
+
+def test_frames_up_to_the_limits_are_read(tmp_path: Path) -> None:
+    for name, width, height in (("8K.webm", 8192, 4320), ("flat.webm", 2048, 64)):
+        with open_video(_huge(tmp_path / name, width, height)) as video:
+            small = video.decode([1], lambda frame: frame[::40, ::40])
+        assert small.shape[1:3] == (-(-height // 40), -(-width // 40))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kilobytes on Linux")
+@pytest.mark.parametrize("declared", [True, False])
+def test_huge_frames_take_no_memory(declared: bool, tmp_path: Path) -> None:
+    """One picture of this size is 226 MB; a process of its own has a peak of its own."""
+    code = """
+import resource, sys
+from vswin_jax.data import open_video
+from vswin_jax.errors import InputError
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
+try:
+    with open_video(sys.argv[1]) as video:
+        video.decode([0])
+except InputError:
+    print((peak() - before) // 1024)
+"""
+    path = _huge(tmp_path / "huge.webm", 12288, 12288, declared=declared)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert int(done.stdout) < 50
+
+
+def test_a_long_file_takes_the_memory_of_its_index(tmp_path: Path, write_video: WriteVideo) -> None:
+    """That is some 230 bytes a frame: 2 MB for the ten minutes of 20,000 frames and an hour's 25."""
+    one = write_video("one.mp4", 1, height=32, width=32)
+    count = 20_000
+    with av.open(str(one)) as old, av.open(str(tmp_path / "long.mp4"), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        first = next(packet for packet in old.demux(video=0) if packet.size)
+        for place in range(count):
+            packet = av.Packet(bytes(first))
+            packet.stream, packet.time_base, packet.is_keyframe = stream, first.time_base, True
+            packet.pts = packet.dts = place * first.duration
+            new.mux(packet)
+    tracemalloc.start()
+    try:
+        with open_video(tmp_path / "long.mp4") as video:
+            assert video.num_frames == count
+            video.decode(range(0, count, count // 31), lambda frame: frame[:1, :1])
+        assert tracemalloc.get_traced_memory()[1] < 400 * count
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files on Linux")

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -45,6 +46,29 @@ def test_there_are_the_eighteen_operations_of_the_reference() -> None:
         *("color", "contrast", "brightness", "sharpness"),
         *("shear_x", "shear_y", "translate_x", "translate_y", "cutout", "blur", "smooth"),
     ]
+
+
+@pytest.mark.parametrize("name", sorted(OPERATIONS.keys() - {"cutout"}))
+def test_operations_are_those_of_imgaug_to_the_last_bit(name: str) -> None:
+    """Frame by frame with one draw, in either sign; `write_imgaug.py` says how it was made."""
+    with np.load(Path(__file__).with_name("imgaug.npz")) as imgaug:
+        clip, expected = imgaug["clip"], imgaug[name]
+    ours = {apply(name, clip, 7, seed).tobytes() for seed in range(20)}
+    assert ours == {clip.tobytes() for clip in expected}
+
+
+def test_which_operations_look_at_the_whole_frame() -> None:
+    """What does not move keeps its colours within a clip, but under three of the operations."""
+    clip = make_clip(frames=3, height=48, width=96)
+    clip[:, :, :48] = clip[:1, :, :48]
+    clip[1, :, 48:] //= 4
+    changing = set()
+    for name in OPERATIONS:
+        # Away from what moves, and from the edges that come in.
+        still = apply(name, clip)[:, 8:-8, 12:32]
+        if (still != still[:1]).any():
+            changing.add(name)
+    assert changing == {"autocontrast", "equalize", "contrast"}
 
 
 def test_identity_and_invert() -> None:

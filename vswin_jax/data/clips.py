@@ -148,7 +148,7 @@ def train_clips(
     draws = siblings(rng, count)
     boxes: list[transforms.Box] = []
     with open_video(example.video, example.name) as video:
-        indices = _sample(video, spec, lambda total: _train_indices(total, spec, rng))
+        indices = train_indices(video, spec, rng)
         transform = _train_transform(spec, draws, boxes)
         video.decode(indices, transform, out=out.swapaxes(0, 1))
     return [
@@ -200,6 +200,15 @@ def test_views(
 
 # pytest collects functions of this name from the test modules that import it.
 test_views.__test__ = False
+
+
+def train_indices(video: Video, spec: ClipSpec, rng: np.random.Generator) -> np.ndarray:
+    """Which frames of a video a training clip has, int64 [T].
+
+    Raises:
+        InputError: the video has no times for `spec.fps`.
+    """
+    return _sample(video, spec, lambda total: _train_indices(total, spec, rng))
 
 
 def _sample(video: Video, spec: ClipSpec, sample: Callable[[int], np.ndarray]) -> np.ndarray:

@@ -4,6 +4,10 @@ The recipe calls `RandAugment(n=4, m=7)` of imgaug 0.4.0, with one draw for all 
 crop always come first, then `n` of the 18 operations below in random order. Values are imgaug's,
 which differ from the paper's (Cubuk et al. 2020) in the enhancements, in the translations, and in
 the tanh of the shears. Magnitudes m run from 0 to 30.
+
+The draws are the clip's, but autocontrast and equalize stretch each frame's own histogram and
+contrast turns about each frame's own mean, so colours may change within a clip. imgaug gets the
+frames one by one and does exactly this.
 """
 
 from collections.abc import Callable
@@ -46,14 +50,17 @@ def rand_augment(
             f"{MAX_MAGNITUDE}, but n={n} and m={m} came: change them."
         )
     flip = rng.random() < 0.5
-    clip = _crop(np.ascontiguousarray(clip[:, :, ::-1]) if flip else clip, m, rng)
+    clip = crop_sides(np.ascontiguousarray(clip[:, :, ::-1]) if flip else clip, m, rng)
     for name in rng.permutation(list(OPERATIONS))[:n]:
         clip = OPERATIONS[name](clip, m, rng)
     return clip, flip
 
 
-def _crop(clip: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
-    """Cuts U(0, m)/224 of its length off each side and stretches what is left to the old size."""
+def crop_sides(clip: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
+    """Cuts U(0, m)/224 of the length off at each side and stretches the rest to the old size.
+
+    Clips are uint8 `[T, H, W, 3]`, and the cuts are the same in all frames.
+    """
     height, width = clip.shape[1:3]
     lengths = np.array([height, width, height, width])
     top, right, bottom, left = np.rint(lengths * rng.uniform(0, m, 4) / 224).astype(int)

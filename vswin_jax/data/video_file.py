@@ -21,6 +21,11 @@ from vswin_jax.data.assembly import FrameTransform, assemble, check_found
 from vswin_jax.data.packets import PacketIndex, decode_runs, index_packets
 from vswin_jax.errors import InputError
 
+# Of a frame: 8K. A decoder of it takes hundreds of megabytes, and a damaged header says anything.
+MAX_PIXELS = 8192 * 4320
+# Longer over shorter side: frames are enlarged until the shorter one fits, whatever the other is.
+MAX_ASPECT = 32
+_LIMIT = {"max_pixels": str(MAX_PIXELS)}
 _UNKNOWN_RATE = 30.0  # frames a second, where a file does not say
 
 
@@ -118,7 +123,8 @@ class VideoFile:
         # "file:" keeps FFmpeg from taking a name such as "a:b.mp4" for a network protocol.
         source = io.BytesIO(self._video) if isinstance(self._video, bytes) else None
         try:
-            container = av.open(source or f"file:{os.fspath(self._video)}")
+            # Without the limit, looking for the size of a frame takes memory for one.
+            container = av.open(source or f"file:{os.fspath(self._video)}", options=_LIMIT)
         except (av.FFmpegError, OSError) as error:
             raise self._unreadable(error) from error
         # FFmpeg reads any text as "tty" art.
@@ -136,8 +142,23 @@ class VideoFile:
             )
         self._decoder.thread_type = "NONE"
         self._decoder.thread_count = 1
+        # Pictures may be larger than the file's header says.
+        self._decoder.options = _LIMIT
         self._size = (self._decoder.width, self._decoder.height)
+        try:
+            self._check_size()
+        except InputError:
+            container.close()
+            raise
         return container
+
+    def _check_size(self) -> None:
+        width, height = self._size
+        if width * height > MAX_PIXELS or max(self._size) > MAX_ASPECT * max(1, min(self._size)):
+            raise InputError(
+                f"{self.name!r} has frames of {width}x{height} pixels, past the limits of "
+                f"8192x4320 and of sides of {MAX_ASPECT} to 1: encode the file again, smaller."
+            )
 
     def _unreadable(self, error: Exception) -> InputError:
         cause = getattr(error, "strerror", None) or str(error)
