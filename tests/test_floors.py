@@ -26,7 +26,12 @@ FLOORS = (
 # The libraries that only some may import, and where they may.
 CONFINED = {
     "torch": (),
-    "tensorflow_datasets": (),
+    "tensorflow_datasets": (
+        "data/record_source.py",
+        "data/tfds_features.py",
+        "data/tfds_source.py",
+    ),
+    "array_record": ("data/record_files.py",),
     "tensorflow": ("data/pipeline.py",),
     "clu": ("telemetry.py",),
     "matplotlib": ("plots.py",),

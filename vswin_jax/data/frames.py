@@ -1,5 +1,6 @@
-"""Videos that were extracted to folders of images, one file a frame."""
+"""Videos that are images, one a frame: in a folder, or encoded in memory."""
 
+import abc
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -28,8 +29,65 @@ class FrameFolder:
     total: int = 0
 
 
-class FrameReader:
-    """The frames of a `FrameFolder` behind the interface of a video file."""
+@dataclass(frozen=True, eq=False)
+class EncodedFrames:
+    """The frames of a video as the bytes of image files, as records hold them.
+
+    times: when each is shown, seconds from the first, float64 [N]; None if nobody knows.
+    """
+
+    images: Sequence[bytes]
+    times: np.ndarray | None = None
+
+
+class ImageReader(abc.ABC):
+    """Images behind the interface of a video file."""
+
+    name: str
+
+    @property
+    @abc.abstractmethod
+    def num_frames(self) -> int:
+        """How many frames there are."""
+
+    @property
+    @abc.abstractmethod
+    def times(self) -> np.ndarray | None:
+        """When each frame is shown, seconds from the first, float64 [N]; None if nobody knows."""
+
+    @abc.abstractmethod
+    def _read(self, index: int) -> np.ndarray:
+        """One frame, uint8 RGB [H, W, 3]."""
+
+    def decode(
+        self, indices: Sequence[int] | np.ndarray, transform: FrameTransform | None = None
+    ) -> np.ndarray:
+        """The frames at `indices` as `VideoFile.decode` gives them, uint8 RGB [T, H, W, 3]."""
+        wanted = np.unique(indices)
+        frames = ((i, self._read(i)) for i in wanted.tolist())
+        return assemble(frames, np.asarray(indices), self.num_frames, self.name, transform)
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """All frames in order, uint8 RGB [H, W, 3]."""
+        return map(self._read, range(self.num_frames))
+
+    def close(self) -> None:  # noqa: B027
+        """Nothing is held open; here because a video file has it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class FrameReader(ImageReader):
+    """The frames of a `FrameFolder`."""
 
     def __init__(self, folder: FrameFolder) -> None:
         self.name = folder.path
@@ -46,18 +104,6 @@ class FrameReader:
         """How many frames there are."""
         return len(self._files)
 
-    def decode(
-        self, indices: Sequence[int] | np.ndarray, transform: FrameTransform | None = None
-    ) -> np.ndarray:
-        """The frames at `indices` as `VideoFile.decode` gives them, uint8 RGB [T, H, W, 3]."""
-        wanted = np.unique(indices)
-        frames = ((i, self._read(i)) for i in wanted.tolist())
-        return assemble(frames, np.asarray(indices), self.num_frames, self.name, transform)
-
-    def frames(self) -> Iterator[np.ndarray]:
-        """All frames in order, uint8 RGB [H, W, 3]."""
-        return map(self._read, range(self.num_frames))
-
     @property
     def times(self) -> None:
         """Images do not say when they were taken."""
@@ -70,19 +116,35 @@ class FrameReader:
             raise InputError(f"{path!r} is not an image that can be read: extract it again.")
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
-    def close(self) -> None:
-        """Nothing is held open; here because a video file has it."""
 
-    def __enter__(self) -> Self:
-        return self
+class EncodedReader(ImageReader):
+    """The frames of `EncodedFrames`, which errors call `name`; only those asked for are decoded."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self.close()
+    def __init__(self, video: EncodedFrames, name: str) -> None:
+        self.name = name or "encoded frames"
+        self._video = video
+        if not video.images:
+            raise InputError(f"{self.name!r} has no frames: take it off the list.")
+
+    @property
+    def num_frames(self) -> int:
+        """How many frames there are."""
+        return len(self._video.images)
+
+    @property
+    def times(self) -> np.ndarray | None:
+        """When each frame is shown, as the record says, seconds from the first, float64 [N]."""
+        return self._video.times
+
+    def _read(self, index: int) -> np.ndarray:
+        encoded = np.frombuffer(self._video.images[index], np.uint8)
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+        if image is None:
+            raise InputError(
+                f"Frame {index} of {self.name!r} is not an image that can be read: prepare the "
+                "records again."
+            )
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def is_image(name: str) -> bool:
