@@ -41,7 +41,7 @@ setup(
         # CLU's TensorBoard writer imports it and does not say so.
         "tensorboard>=2.20",
         "tensorflow>=2.20",
-        "tensorflow-datasets>=4.9.9",
+        "tensorflow-datasets>=4.9.10",
     ],
     extras_require={
         "beam": ["apache-beam>=2.70"],

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from vswin_jax import worker_pool
-from vswin_jax.prepare.plan import load_plan
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_dataset.py"
 WriteVideo = Callable[..., Path]
@@ -98,7 +97,6 @@ def run(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., in
     monkeypatch.setattr(worker_pool, "ProcessPoolExecutor", AtOnce)
 
     def run(*arguments: object) -> int:
-        load_plan.cache_clear()  # a process prepares one output
         return script.run([*map(str, arguments)])
 
     return run

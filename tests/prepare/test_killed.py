@@ -149,14 +149,14 @@ def _check_with_plain_tfds(out: Path) -> None:
 def test_a_stop_between_the_last_files_is_made_good(
     videos: Path, tmp_path: Path, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stops before each of the files that come after the videos gets its name."""
+    """Stops before the plan, and before each of the files after the videos, gets its name."""
     whole, out = tmp_path / "whole", tmp_path / "out"
     command = ("--split", f"train={videos / 'test'}", "--videos-per-shard", 8)
     names = _named(monkeypatch, stop_at=None)
     assert run("--out", whole, *command) == 0
     last = names.index("videos-train.array_record-00003-of-00004")
-    assert names[-1] == "dataset_info.json"
-    for number in range(last, len(names)):
+    assert (names[0], names[-1]) == ("prepare.json", "dataset_info.json")
+    for number in (0, *range(last, len(names))):
         _named(monkeypatch, stop_at=number)
         assert run("--out", out, *command) == 130
         assert not (out / "dataset_info.json").exists()

@@ -12,7 +12,7 @@ from vswin_jax.data.sources import Source
 from vswin_jax.errors import InputError
 from vswin_jax.file_lock import try_lock
 from vswin_jax.prepare import finish
-from vswin_jax.prepare.plan import PLAN_FILE, Plan, Shard
+from vswin_jax.prepare.plan import PLAN_FILE, Plan, Shard, load_plan
 from vswin_jax.prepare.work import (
     WORK,
     Item,
@@ -61,6 +61,7 @@ def prepare(
     Raises:
         InputError: the output holds something else, or another run is writing to it.
     """
+    load_plan.cache_clear()  # it may be of what stood there before
     _check(plan, out)
     if finish.is_complete(plan, out):
         shutil.rmtree(out / WORK, ignore_errors=True)
@@ -86,7 +87,8 @@ def prepare(
 
 
 def _check(plan: Plan, out: Path) -> None:
-    if out.is_dir() and not os.listdir(out):
+    # What a run leaves that was killed before it wrote its plan.
+    if out.is_dir() and set(os.listdir(out)) <= {WORK, f"{PLAN_FILE}.partial"}:
         return
     if out.exists() or out.is_symlink():
         plan.check_same(out)
