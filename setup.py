@@ -20,10 +20,14 @@ setup(
     package_data={"vswin_jax.weights": ["labels/*.txt"]},
     install_requires=[
         "absl-py>=2.1",
+        # There are no wheels for Windows.
+        "array_record>=0.7; sys_platform != 'win32'",
         "av>=18.0",
         "clu>=0.0.12",
         "etils[epath]>=1.9",
         "flax>=0.12.8",
+        # The builders of TFDS import it and TFDS does not say so.
+        "importlib_resources>=6.4",
         "jax>=0.10.2",
         "matplotlib>=3.9",
         "ml_collections>=1.1",
@@ -37,8 +41,10 @@ setup(
         # CLU's TensorBoard writer imports it and does not say so.
         "tensorboard>=2.20",
         "tensorflow>=2.20",
+        "tensorflow-datasets>=4.9.10",
     ],
     extras_require={
+        "beam": ["apache-beam>=2.70"],
         "test": ["hypothesis>=6.100", "pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.9"],
         "tpu": ["jax[tpu]>=0.10.2"],
         "cuda": ["jax[cuda12]>=0.10.2"],

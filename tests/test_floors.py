@@ -15,7 +15,10 @@ FLOORS = (
     ("errors", "file_lock", "progress", "whole_file"),
     ("worker_pool",),
     ("attention", "config", "config_rules", "data", "signals"),
-    ("clip_sheet", "command_line", "losses", "mesh", "metrics", "models", "plots", "schedules"),
+    (
+        *("clip_sheet", "command_line", "losses", "mesh", "metrics"),
+        *("models", "plots", "prepare", "schedules"),
+    ),
     ("optim", "plan", "state", "task", "telemetry", "checkpoint", "evaluation"),
     ("steps", "weights"),
     ("train", "evaluate"),
@@ -26,7 +29,14 @@ FLOORS = (
 # The libraries that only some may import, and where they may.
 CONFINED = {
     "torch": (),
-    "tensorflow_datasets": (),
+    "tensorflow_datasets": (
+        "data/record_source.py",
+        "data/tfds_features.py",
+        "data/tfds_source.py",
+        "prepare/records.py",
+    ),
+    "array_record": ("data/record_files.py", "prepare/records.py"),
+    "apache_beam": ("prepare/beam.py",),
     "tensorflow": ("data/batches.py",),
     "clu": ("telemetry.py",),
     "matplotlib": ("plots.py",),

@@ -1,6 +1,9 @@
 """What long pieces of work share: whole files, progress lines, worker processes."""
 
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,6 +11,7 @@ import pytest
 
 from vswin_jax import progress
 from vswin_jax.errors import InputError
+from vswin_jax.file_lock import try_lock
 from vswin_jax.progress import Progress
 from vswin_jax.whole_file import whole_file
 from vswin_jax.worker_pool import in_processes
@@ -47,6 +51,23 @@ def test_progress_has_rate_and_time_left(
     assert said == [f"10 of {total} clips, 2 bad, 0.2 clips/s, {left} left"]
 
 
+@pytest.mark.parametrize("own", ["file.txt.partial", "elsewhere"])
+def test_the_temporary_name_can_be_given(tmp_path: Path, own: str) -> None:
+    given = None if own.startswith("file") else tmp_path / own
+    with whole_file(tmp_path / "file.txt", partial=given, sync=True) as partial:
+        assert partial == tmp_path / own
+        partial.write_text("new")
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_a_lock_is_of_one(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("wb") as first, (tmp_path / "lock").open("wb") as second:
+        assert try_lock(first)
+        assert not try_lock(second)
+        first.close()
+        assert try_lock(second)
+
+
 def test_processes_give_every_result_once() -> None:
     results = dict(in_processes(abs, iter(range(-40, 0)), 2))
     assert results == {-k: k for k in range(1, 41)}
@@ -55,3 +76,38 @@ def test_processes_give_every_result_once() -> None:
 def test_a_process_that_dies_is_told() -> None:
     with pytest.raises(InputError, match=r"at one of '7': take"):
         list(in_processes(os._exit, iter([7]), 1))
+
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from vswin_jax.worker_pool import in_processes
+
+def beat(path):
+    while True:
+        Path(path).touch()
+        time.sleep(0.02)
+
+if __name__ == "__main__":
+    list(in_processes(beat, iter(sys.argv[1:]), 1))
+"""
+
+
+def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    beats = tmp_path / "beats"
+    (tmp_path / "parent.py").write_text(PARENT)
+    parent = subprocess.Popen(
+        [sys.executable, tmp_path / "parent.py", beats],
+        env={"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    while not beats.exists():
+        assert parent.poll() is None
+        time.sleep(0.01)
+    parent.kill()
+    parent.wait()
+    for _ in range(100):
+        last = beats.stat().st_mtime_ns
+        time.sleep(0.3)
+        if beats.stat().st_mtime_ns == last:
+            return
+    pytest.fail("a process went on though its parent was killed")

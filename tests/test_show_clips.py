@@ -17,6 +17,7 @@ import pytest
 from vswin_jax import command_line, shown_clips
 from vswin_jax.clip_sheet import ShownClip, draw_sheet, save_mosaic, save_sheet
 from vswin_jax.data.clips import ClipSpec
+from vswin_jax.data.frames import EncodedFrames
 from vswin_jax.data.sources import Example, open_source
 from vswin_jax.mesh import make_mesh, place_batch
 
@@ -232,6 +233,10 @@ def test_clip_rate_lasts_as_long_as_the_video(tiny_run: "Run") -> None:
     assert shown_clips.clip_rate([example], replace(uniform, fps=5.0)) == 4.0
     stored = Example(Path(str(example.video)).read_bytes(), 0, 0, "stored")
     assert shown_clips.clip_rate([stored], dense) == 6.0
+    for times, rate in ((np.array([0.0, 0.1, 0.5]), 2.0), (None, 15.0)):
+        images = [cv2.imencode(".png", np.zeros((20, 20, 3), np.uint8))[1].tobytes()] * 3
+        packed = Example(EncodedFrames(images, times), 0, 0, "packed")
+        assert shown_clips.clip_rate([packed], dense) == rate
 
 
 def test_run_shows_its_first_batch(tiny_run: "Run") -> None:

@@ -62,9 +62,9 @@ def _model() -> ConfigDict:
 def _data() -> ConfigDict:
     data = ConfigDict()
     data.kind = "files"  # or "moving_shapes", which the run writes itself
-    data.train = ""  # annotation file, or a folder with a sub-folder for each class
+    data.train = ""  # annotation file, folder with one of each class, or DIRECTORY:SPLIT of TFDS
     data.eval = ""
-    data.root = ""  # where the paths of an annotation file begin; where moving_shapes is written
+    data.root = ""  # of the paths in an annotation file, of TFDS's data sets, of moving_shapes
     data.format = "auto"
     data.label_names = ""  # a text file with one class name a line, in label order
     data.multi_label = False  # True: each video has a set of classes, `a.mp4 run;jump` in a list

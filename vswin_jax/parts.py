@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from vswin_jax import checkpoint, models
 from vswin_jax.data.clips import ClipSpec
-from vswin_jax.data.labels import check_same_names
+from vswin_jax.data.labels import check_same_names, read_label_names
 from vswin_jax.data.mirrored_labels import mirrored_labels
 from vswin_jax.data.moving_shapes import write_moving_shapes
 from vswin_jax.data.sources import Source, open_source
@@ -150,8 +150,7 @@ def _label_names(path: str) -> tuple[str, ...] | None:
             f"Expected a text file with one class name a line but config.data.label_names is "
             f"{path!r}, which is no file: correct the path, or leave it out."
         )
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    return tuple(line.strip() for line in lines if line.strip())
+    return read_label_names(path)
 
 
 def _moving_shapes(config: ConfigDict, workdir: str | os.PathLike) -> Path:

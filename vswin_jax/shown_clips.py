@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from vswin_jax.clip_sheet import ShownClip, draw_sheet, save_sheet
 from vswin_jax.data.clips import ClipSpec
 from vswin_jax.data.decode import open_video
-from vswin_jax.data.frames import FrameFolder
+from vswin_jax.data.frames import EncodedFrames, FrameFolder
 from vswin_jax.data.labels import classes_of
 from vswin_jax.data.sources import Example, Source
 from vswin_jax.steps import prepare, preprocess, step_keys, to_pixels
@@ -150,7 +150,9 @@ def _clip_rate(example: Example, spec: ClipSpec) -> float:
 
 def _video_rate(example: Example) -> float:
     video = example.video
-    if isinstance(video, FrameFolder):
+    if isinstance(video, EncodedFrames) and video.times is not None and len(video.times) > 1:
+        return float((len(video.times) - 1) / video.times[-1])
+    if isinstance(video, FrameFolder | EncodedFrames):
         return _FRAMES_RATE
     with av.open(io.BytesIO(video) if isinstance(video, bytes) else f"file:{video}") as container:
         return float(container.streams.video[0].average_rate or _FRAMES_RATE)

@@ -2,6 +2,9 @@
 
 import itertools
 import multiprocessing
+import multiprocessing.process
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -21,10 +24,12 @@ def in_processes(
     items: Iterable[Item],
     processes: int,
     name_of: Callable[[Item], str] = str,
+    ahead: int = _AHEAD,
 ) -> Iterator[tuple[Item, Result]]:
     """(item, function(item)) of every item, in the order in which they are done.
 
-    Function, items and results must be picklable.
+    Function, items and results must be picklable. Each process has up to `ahead` items waiting,
+    which are in memory. The processes end when this one does, however it ends.
 
     Raises:
         InputError: a process died; this names what it may have been at, by `name_of`.
@@ -34,9 +39,9 @@ def in_processes(
     # A forked child would inherit locks that other threads hold.
     context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        with ProcessPoolExecutor(processes, context, initializer=_end_with_parent) as pool:
             while True:
-                for item in itertools.islice(items, processes * _AHEAD - len(running)):
+                for item in itertools.islice(items, processes * ahead - len(running)):
                     running[pool.submit(function, item)] = item
                 if not running:
                     return
@@ -55,3 +60,15 @@ def in_processes(
 
 def _has_failed(future: Future) -> bool:
     return not future.done() or future.exception() is not None
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent ends: it would wait for work for ever after a kill."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_wait_and_end, args=(parent,), daemon=True).start()
+
+
+def _wait_and_end(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)

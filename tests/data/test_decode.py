@@ -352,7 +352,7 @@ except InputError:
 
 
 def test_a_long_file_takes_the_memory_of_its_index(tmp_path: Path, write_video: WriteVideo) -> None:
-    """That is some 230 bytes a frame: 2 MB for the ten minutes of 20,000 frames and an hour's 25."""
+    """Some 230 bytes a frame: 2 MB for the ten minutes of 20,000 frames, 25 for an hour."""
     one = write_video("one.mp4", 1, height=32, width=32)
     count = 20_000
     with av.open(str(one)) as old, av.open(str(tmp_path / "long.mp4"), "w") as new:

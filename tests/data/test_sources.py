@@ -311,3 +311,19 @@ def test_missing_and_empty_places(tmp_path: Path) -> None:
     binary = tmp_path / "video.mp4"
     binary.write_bytes(b"\xff\xfe\xfd" * 100)
     assert "not a text file" in _error(binary)
+
+
+def test_the_label_map_beside_a_list_counts(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.mp4", "b.mp4")
+    path = _list(tmp_path, "a.mp4 run", "b.mp4 jump")
+    numbers = _list(tmp_path, "a.mp4 2", "b.mp4 0", name="numbers.txt")
+    (tmp_path / "label_names.txt").write_text("run\nsit down\njump\n")
+    assert open_source(path).label_names == ("run", "sit down", "jump")
+    assert _content(open_source(path)) == [("a.mp4", 0), ("b.mp4", 2)]
+    assert _content(open_source(numbers)) == [("a.mp4", 2), ("b.mp4", 0)]
+    given = open_source(path, label_names=("jump", "run"))
+    assert _content(given) == [("a.mp4", 1), ("b.mp4", 0)]
+    (tmp_path / "label_names.txt").write_text("run\n")
+    assert "class 'jump' is not among the 1 classes" in _error(path)
+    (tmp_path / "label_names.txt").write_bytes(b"\xff\xfe")
+    assert "one class name a line" in _error(path)

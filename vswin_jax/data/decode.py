@@ -1,4 +1,4 @@
-"""The door to every kind of video: a file, a file's bytes, or a folder of frames."""
+"""The door to every kind of video: a file, a file's bytes, or frames that are images."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from vswin_jax.data.assembly import FrameTransform
-from vswin_jax.data.frames import FrameFolder, FrameReader
+from vswin_jax.data.frames import EncodedFrames, EncodedReader, FrameFolder, FrameReader
 from vswin_jax.data.video_file import VideoFile
 
 
@@ -57,12 +57,16 @@ class Video(Protocol):
     ) -> None: ...
 
 
-def open_video(video: str | os.PathLike[str] | bytes | FrameFolder, name: str = "") -> Video:
-    """Open a video file, its bytes (which errors call `name`), or a folder of frames.
+def open_video(
+    video: str | os.PathLike[str] | bytes | FrameFolder | EncodedFrames, name: str = ""
+) -> Video:
+    """Open a video file, a folder of frames, or what is in memory, which errors call `name`.
 
     Raises:
         InputError: it is missing, not a video, cut short, or has no frames.
     """
     if isinstance(video, FrameFolder):
         return FrameReader(video)
+    if isinstance(video, EncodedFrames):
+        return EncodedReader(video, name)
     return VideoFile(video, name)

@@ -1,5 +1,6 @@
-"""Videos that were extracted to folders of images, one file a frame."""
+"""Videos that are images, one a frame: in a folder, or encoded in memory."""
 
+import abc
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -28,23 +29,35 @@ class FrameFolder:
     total: int = 0
 
 
-class FrameReader:
-    """The frames of a `FrameFolder` behind the interface of a video file."""
+@dataclass(frozen=True, eq=False)
+class EncodedFrames:
+    """The frames of a video as the bytes of image files, as records hold them.
 
-    def __init__(self, folder: FrameFolder) -> None:
-        self.name = folder.path
-        files = _frame_files(folder.path)
-        if len(files) < folder.total:
-            raise InputError(
-                f"{folder.path!r} should hold {folder.total} frames but has {len(files)} images: "
-                "extract them again or correct the annotation."
-            )
-        self._files = files[: folder.total or None]
+    times: when each is shown, seconds from the first, float64 [N]; None if nobody knows.
+    """
+
+    images: Sequence[bytes]
+    times: np.ndarray | None = None
+
+
+class ImageReader(abc.ABC):
+    """Images behind the interface of a video file."""
+
+    name: str
 
     @property
+    @abc.abstractmethod
     def num_frames(self) -> int:
         """How many frames there are."""
-        return len(self._files)
+
+    @property
+    @abc.abstractmethod
+    def times(self) -> np.ndarray | None:
+        """When each frame is shown, seconds from the first, float64 [N]; None if nobody knows."""
+
+    @abc.abstractmethod
+    def _read(self, index: int) -> np.ndarray:
+        """One frame, uint8 RGB [H, W, 3]."""
 
     def decode(
         self,
@@ -61,19 +74,7 @@ class FrameReader:
         """All frames in order, uint8 RGB [H, W, 3]."""
         return map(self._read, range(self.num_frames))
 
-    @property
-    def times(self) -> None:
-        """Images do not say when they were taken."""
-        return None
-
-    def _read(self, index: int) -> np.ndarray:
-        path = os.path.join(self.name, self._files[index])
-        image = cv2.imread(path, cv2.IMREAD_COLOR)
-        if image is None:
-            raise InputError(f"{path!r} is not an image that can be read: extract it again.")
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Nothing is held open; here because a video file has it."""
 
     def __enter__(self) -> Self:
@@ -86,6 +87,67 @@ class FrameReader:
         at: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class FrameReader(ImageReader):
+    """The frames of a `FrameFolder`."""
+
+    def __init__(self, folder: FrameFolder) -> None:
+        self.name = folder.path
+        files = _frame_files(folder.path)
+        if len(files) < folder.total:
+            raise InputError(
+                f"{folder.path!r} should hold {folder.total} frames but has {len(files)} images: "
+                "extract them again or correct the annotation."
+            )
+        self._files = files[: folder.total or None]
+
+    @property
+    def num_frames(self) -> int:
+        """How many frames there are."""
+        return len(self._files)
+
+    @property
+    def times(self) -> None:
+        """Images do not say when they were taken."""
+        return None
+
+    def _read(self, index: int) -> np.ndarray:
+        path = os.path.join(self.name, self._files[index])
+        image = cv2.imread(path, cv2.IMREAD_COLOR)
+        if image is None:
+            raise InputError(f"{path!r} is not an image that can be read: extract it again.")
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+class EncodedReader(ImageReader):
+    """The frames of `EncodedFrames`, which errors call `name`; only those asked for are decoded."""
+
+    def __init__(self, video: EncodedFrames, name: str) -> None:
+        self.name = name or "encoded frames"
+        self._video = video
+        if not video.images:
+            raise InputError(f"{self.name!r} has no frames: take it off the list.")
+
+    @property
+    def num_frames(self) -> int:
+        """How many frames there are."""
+        return len(self._video.images)
+
+    @property
+    def times(self) -> np.ndarray | None:
+        """When each frame is shown, as the record says, seconds from the first, float64 [N]."""
+        return self._video.times
+
+    def _read(self, index: int) -> np.ndarray:
+        encoded = np.frombuffer(self._video.images[index], np.uint8)
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+        if image is None:
+            raise InputError(
+                f"Frame {index} of {self.name!r} is not an image that can be read: prepare the "
+                "records again."
+            )
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def is_image(name: str) -> bool:

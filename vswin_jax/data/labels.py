@@ -5,12 +5,14 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from vswin_jax.errors import InputError
 from vswin_jax.whole_file import whole_file
 
+LABEL_NAMES_FILE = "label_names.txt"
 _NUMBER = re.compile(r"-?\d+")
 Where = Callable[[int], str]
 # Of every video its class, int32 [N], or its set of classes in ascending order.
@@ -90,6 +92,22 @@ def write_label_names(path: str | os.PathLike[str], names: Sequence[str]) -> Non
     """Writes the label map: one class name a line, in the order of the labels."""
     with whole_file(path) as partial:
         partial.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+
+
+def read_label_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """The class names of a file that has one a line, in the order of the labels.
+
+    Raises:
+        InputError: it is no text file with class names.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"Expected a text file with one class name a line but {os.fspath(path)!r} is not one: "
+            "correct the path, or leave it out."
+        ) from error
+    return tuple(line.strip() for line in lines if line.strip())
 
 
 def _check_count(names: Sequence[str] | None, num_classes: int | None, source: str) -> None:

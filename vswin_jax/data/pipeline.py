@@ -7,7 +7,7 @@ import numpy as np
 from vswin_jax.data.bad_videos import BadVideos, read_or_replace
 from vswin_jax.data.batches import AUTOTUNE, Batch, Fields, make_batches
 from vswin_jax.data.clips import ClipSpec, TrainClip, no_times, test_views, train_clips
-from vswin_jax.data.frames import FrameFolder
+from vswin_jax.data.frames import EncodedFrames, FrameFolder
 from vswin_jax.data.order import Order, host_position
 from vswin_jax.data.sources import Example, Source
 from vswin_jax.errors import InputError
@@ -178,7 +178,9 @@ def _check_order(class_balance: float, repeats: int) -> None:
 
 def _check_times(source: Source, spec: ClipSpec) -> None:
     # While training, the replacements of all of them would be blamed one by one.
-    if spec.fps and isinstance(source[0].video, FrameFolder):
+    video = source[0].video if spec.fps else ""
+    is_timeless = isinstance(video, EncodedFrames) and video.times is None
+    if is_timeless or isinstance(video, FrameFolder):
         raise no_times(source[0].name, spec)
 
 

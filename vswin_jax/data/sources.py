@@ -1,18 +1,26 @@
-"""Where examples come from: a list of files or a folder of classes, with random access."""
+"""Where examples come from: lists, folders of classes or records, with random access."""
 
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from vswin_jax.data import published
+from vswin_jax.data import published, tfds_path
 from vswin_jax.data.annotations import Row, read_annotations
 from vswin_jax.data.folders import holds_frame_folders, read_folder
-from vswin_jax.data.frames import FrameFolder
-from vswin_jax.data.labels import Labels, check_same_names, resolve_labels
+from vswin_jax.data.frames import EncodedFrames, FrameFolder
+from vswin_jax.data.labels import (
+    LABEL_NAMES_FILE,
+    Labels,
+    check_same_names,
+    read_label_names,
+    resolve_labels,
+)
 from vswin_jax.errors import InputError, unknown_name
 
-KINDS = ("auto", "list", "csv", "jsonl", "folder", "frames", *published.KINDS)
+KINDS = ("auto", "list", "csv", "jsonl", "folder", "frames", "tfds", *published.KINDS)
 # Looking for every file of a bigger list would take minutes on a network disk.
 _CHECKED_AT_OPEN = 10_000
 
@@ -21,12 +29,12 @@ _CHECKED_AT_OPEN = 10_000
 class Example:
     """One labelled video.
 
-    video: a path, a file's bytes or a folder of frames; label: the class index, or of a set of
-    classes all indices in ascending order; id: the index in the source; name: the path as the user
-    wrote it, for messages and tables.
+    video: a path, a file's bytes, a folder of frames or the bytes of each; label: the class index,
+    or of a set of classes all indices in ascending order; id: the index in the source; name: the
+    path as the user wrote it, for messages and tables.
     """
 
-    video: str | bytes | FrameFolder
+    video: str | bytes | FrameFolder | EncodedFrames
     label: int | tuple[int, ...]
     id: int
     name: str
@@ -40,6 +48,11 @@ class Source(Protocol):
 
     label_names: tuple[str, ...]
     multi_label: bool
+
+    @property
+    def identity(self) -> str:
+        """A digest of which examples there are, with which labels, in which order."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -77,6 +90,14 @@ class VideoSource:
         label = self.labels[index]
         return Example(video, label if self.multi_label else int(label), index, row.path)
 
+    @property
+    def identity(self) -> str:
+        """A digest of the paths as written and the labels, in their order."""
+        videos = [(row.path, row.total) for row in self._rows]
+        labels = self.labels if self.multi_label else self.labels.tolist()
+        said = json.dumps([videos, labels, self.label_names, self._frames])
+        return hashlib.sha256(said.encode()).hexdigest()
+
 
 def open_source(
     path: str | os.PathLike[str],
@@ -87,19 +108,22 @@ def open_source(
     num_classes: int | None = None,
     must_exist: bool = True,
     multi_label: bool = False,
-) -> VideoSource:
+) -> Source:
     """Open a data set.
 
     Args:
         path: a file of `path label` lines (the label is the last field), a .csv with a header
             (path/video/filename and label/class), .jsonl or .json objects with those keys, a file
             of `folder frames label` lines, a folder with a sub-folder of videos, or of folders
-            of images, per class, or a list as Kinetics, Something-Something v2, UCF101, HMDB51
-            (`FOLDER:train1`) or Moments in Time published it (see `vswin_jax.data.published`).
+            of images, per class, a list as Kinetics, Something-Something v2, UCF101, HMDB51
+            (`FOLDER:train1`) or Moments in Time published it (see `vswin_jax.data.published`), or
+            a split of a TFDS data set (`DIRECTORY:train`, see `vswin_jax.data.tfds_path`).
         root: what paths in a file are relative to; empty is the file's own folder. The videos of
             a published list may be in folders under it; those that are not there are left out.
+            For `tfds:NAME:SPLIT`, where TFDS keeps its data; empty is its default.
         kind: one of `KINDS`; `frames` are extracted frames, in a list or in folders.
-        label_names: the training set's, when this is the evaluation set of a model.
+        label_names: the training set's, when this is the evaluation set of a model; without them
+            those in a `label_names.txt` beside a list count, if there is one.
         num_classes: how many classes the model has.
         must_exist: whether all the files of a list must be there, or else just one of them.
         multi_label: whether videos have sets of labels: `a.mp4 run;jump` or `a.mp4 3;17` in a
@@ -113,6 +137,16 @@ def open_source(
     path, root = os.fspath(path), os.fspath(root)
     if kind not in KINDS:
         raise unknown_name("data format", kind, KINDS)
+    if kind == "tfds" or (kind == "auto" and tfds_path.is_tfds(path)):
+        if multi_label:
+            raise InputError(
+                f"Expected lists or folders for config.data.multi_label but {path!r} is a TFDS "
+                "data set, whose videos have one class: set it to False, or give a list."
+            )
+        # TFDS is imported by those who use it.
+        from vswin_jax.data.tfds_source import open_tfds
+
+        return open_tfds(path, root, label_names, num_classes)
     if not os.path.exists(published.folder_of(path)):
         raise InputError(f"There is no annotation file or folder of videos at {path!r}.")
     kind = _detect(path, root) if kind == "auto" else kind
@@ -165,6 +199,8 @@ def _open_list(path: str, root: str, kind: str, classes: _Classes, must_exist: b
     if kind == "folder":
         raise InputError(f"{path!r} is a file, so the data format cannot be 'folder'.")
     rows = read_annotations(path, kind, classes.multi_label)
+    if classes.label_names is None:
+        classes = classes._replace(label_names=_names_beside(path))
     labels, names = resolve_labels(
         [row.label for row in rows],
         lambda index: f"{path!r}, line {rows[index].line}",
@@ -175,6 +211,12 @@ def _open_list(path: str, root: str, kind: str, classes: _Classes, must_exist: b
     if len(rows) <= _CHECKED_AT_OPEN:
         _check_files(rows, base, path, must_exist)
     return VideoSource(rows, labels, names, base, kind == "frames")
+
+
+def _names_beside(path: str) -> tuple[str, ...] | None:
+    """The label map in the folder of a list, where a prepared data set has it."""
+    beside = os.path.join(os.path.dirname(path), LABEL_NAMES_FILE)
+    return read_label_names(beside) if os.path.isfile(beside) else None
 
 
 def _open_published(path: str, root: str, kind: str, classes: _Classes) -> VideoSource:
