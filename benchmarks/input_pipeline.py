@@ -37,7 +37,7 @@ from contenders import ROOT, Contender, serve
 
 FRAMES, INTERVAL, RESIZE, SIZE, CLIPS = 32, 2, 256, 224, 4
 BATCH = {"train": 8, "test": 2}
-SECONDS = 6.0
+SECONDS = 3.0
 REPEATS = 2000
 CORES = os.cpu_count() or 1
 STORES = ("downloaded", "prepared", "records")
