@@ -57,9 +57,9 @@ def write_files(directory: Path, options: argparse.Namespace) -> tuple[VideoSour
         num_frames=options.video_frames,
     )
     training, held_out = (open_source(directory / "set" / name) for name in ("train", "test"))
-    spacing = max(1, round(1 / options.bad)) if options.bad else len(training) + 1
-    for count, index in enumerate(range(0, len(training), spacing)):
-        spoil(Path(str(training[index].video)), count % 4)
+    count = round(options.bad * len(training))
+    for place in range(count):
+        spoil(Path(str(training[place * len(training) // count].video)), place % 4)
     return training, held_out
 
 

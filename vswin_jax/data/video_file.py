@@ -6,6 +6,7 @@ container claims, and tells which packets each frame needs. One decoder is one t
 clips are decoded side by side.
 """
 
+import contextlib
 import io
 import itertools
 import os
@@ -171,7 +172,7 @@ class VideoFile:
         # AVI keeps no display times, and FFmpeg's guesses miss the order when there are B-frames.
         if self._container.format.name == "avi":
             return None
-        return index_packets(self._container.demux(self._stream), self.name)
+        return index_packets(self._packets(), self.name)
 
     def _count_frames(self) -> int:
         return sum(1 for _ in self._decode_all())
@@ -221,9 +222,14 @@ class VideoFile:
             return
         position_of = {pts: position for position, pts in enumerate(index.pts.tolist())}
         self._container.seek(int(index.dts[first]), stream=self._stream, backward=True)
-        for packet in self._container.demux(self._stream):
+        for packet in self._packets():
             if packet.size:
                 yield position_of.get(packet.pts, -1), packet
+
+    def _packets(self) -> Iterator[av.Packet]:
+        # PyAV 19 gives back what reading takes at the end or when closed, but not when forgotten.
+        with contextlib.closing(self._container.demux(self._stream)) as packets:
+            yield from packets
 
     def _decode_all(self) -> Iterator[tuple[int, av.VideoFrame]]:
         """(index, frame) of every frame from the first one on."""
@@ -234,7 +240,8 @@ class VideoFile:
         if index:
             shown = index.pts[index.order].tolist()
             frame_of = {pts: frame for frame, pts in enumerate(shown)}
-        for count, frame in enumerate(self._container.decode(self._stream)):
+        frames = itertools.chain.from_iterable(packet.decode() for packet in self._packets())
+        for count, frame in enumerate(frames):
             yield (frame_of.get(frame.pts, -1) if index else count), frame
 
     def _upright_rgb(self, frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
