@@ -40,16 +40,13 @@ def make_batches(
     views of the batch itself, so nothing is copied. A batch has the first rows of all its places,
     then the second ones.
     """
-    filling = _Filling(fields, places, repeats)
+    filling = _Filling(load, fields, places, repeats)
+    # TensorFlow never forgets a function that it was given, nor what that function refers to.
+    if_wanted = weakref.ref(filling)
 
     def fill(place: np.ndarray) -> np.bool_:
-        try:
-            load(int(place), filling.rows(int(place)))
-        except Exception as error:
-            # Raised here, TensorFlow would log a traceback and pass on the text only.
-            filling.failures[int(place)] = error
-            return np.False_
-        return np.True_
+        wanted = if_wanted()
+        return np.bool_(wanted is not None and wanted.fill(int(place)))
 
     dataset = tf.data.Dataset.range(length)
     dataset = dataset.map(
@@ -63,16 +60,27 @@ def make_batches(
 class _Filling:
     """The batches whose rows are being filled, by number, and what went wrong at which place."""
 
-    def __init__(self, fields: Fields, places: int, repeats: int) -> None:
+    def __init__(
+        self, load: Callable[[int, Batch], None], fields: Fields, places: int, repeats: int
+    ) -> None:
         self.failures: dict[int, Exception] = {}
+        self._load = load
         self._places = places
         self._batches: dict[int, Batch] = {}
         count = places * repeats
         self._memory = {k: RecycledMemory((count, *s), dtype) for k, (dtype, s) in fields.items()}
         self._lock = threading.Lock()
 
-    def rows(self, place: int) -> Batch:
-        """The rows of a place in its batch."""
+    def fill(self, place: int) -> bool:
+        """Fills the rows of a place; False if that failed."""
+        try:
+            self._load(place, self._rows(place))
+        except Exception as error:
+            # Raised here, TensorFlow would log a traceback and pass on the text only.
+            self.failures[place] = error
+        return place not in self.failures
+
+    def _rows(self, place: int) -> Batch:
         number, row = divmod(place, self._places)
         with self._lock:
             if number not in self._batches:
