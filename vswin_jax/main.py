@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from vswin_jax import command_line, config_rules, models, parts, report
+from vswin_jax import command_line, config_rules, full_disk, models, parts, report
 from vswin_jax.data.bad_videos import BadVideos
 from vswin_jax.data.clips import ClipSpec
 from vswin_jax.data.labels import write_label_names
@@ -46,12 +46,16 @@ def run(arguments: Sequence[str]) -> int:
             print(command_line.USAGE, end="")
             return 0
         config_rules.check(asked.config)
-        with _log_to_stderr():
+        with _log_to_stderr(), full_disk.explained(asked.workdir, _after_a_full_disk):
             start = train_and_evaluate if asked.mode == "train" else evaluate_only
             return start(asked.config, Path(asked.workdir))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _after_a_full_disk() -> str:
+    return "the same command goes on from the latest checkpoint"
 
 
 def train_and_evaluate(config: ConfigDict, workdir: Path) -> int:

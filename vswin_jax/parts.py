@@ -94,9 +94,9 @@ def open_split(
 def _check_goes_on(
     config: ConfigDict, workdir: str | os.PathLike, label_names: Sequence[str]
 ) -> None:
-    steps = _saved_steps(workdir)
-    if steps:
-        path = Path(workdir) / "checkpoints" / str(max(steps))
+    # Training puts damaged checkpoints aside, or ends when there are no others.
+    path = checkpoint.newest_readable(Path(workdir) / "checkpoints")
+    if path is not None:
         saved = checkpoint.read_metadata(path)
         _check_same_task(config, saved, path)
         # `train` keeps what its caller gives it, which may be nothing.
@@ -189,7 +189,7 @@ def _missing_weights(config: ConfigDict) -> str:
 
 def has_checkpoint(workdir: str | os.PathLike) -> bool:
     """Whether a run in `workdir` has saved anything."""
-    return bool(_saved_steps(workdir))
+    return bool(checkpoint.steps_in(Path(workdir) / "checkpoints"))
 
 
 @dataclass(frozen=True)
@@ -207,16 +207,18 @@ class Weights:
 def weights_to_evaluate(config: ConfigDict, workdir: str | os.PathLike) -> Weights:
     """Those of the run in `workdir`, or where it has none those of `config.init_from`.
 
-    `config.eval.checkpoint` says whether the latest or the best step of the workdir counts.
+    `config.eval.checkpoint` says whether the latest or the best step of the workdir counts. The
+    latest is the latest one that is intact, and the log says which ones are not; but for the best
+    there is no other.
 
     Raises:
-        InputError: neither is there; later, from `load`, they are of another model.
+        InputError: neither is there; all that was saved is damaged, or the best is; later, from
+            `load`, they are of another model.
     """
-    steps = _saved_steps(workdir)
     path = config.init_from
-    if steps:
+    if has_checkpoint(workdir):
         path = Path(workdir) / "checkpoints"
-        path = path / str(max(steps)) if config.eval.checkpoint == "latest" else path
+        path = checkpoint.latest_intact(path) if config.eval.checkpoint == "latest" else path
     elif not is_there(path):
         raise InputError(
             f"Expected a checkpoint to evaluate but {str(workdir)!r} has none: train first, or "
@@ -234,9 +236,3 @@ def _matched(params: Any, model: models.SwinTransformer3D) -> Any:
     shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))
     checkpoint.check_matches(params, shapes)
     return params
-
-
-def _saved_steps(workdir: str | os.PathLike) -> list[int]:
-    # A step's directory gets its plain number for a name when it is complete.
-    directory = Path(workdir) / "checkpoints"
-    return [int(child.name) for child in directory.glob("*") if child.name.isdigit()]

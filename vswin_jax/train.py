@@ -15,7 +15,7 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from vswin_jax import metrics
+from vswin_jax import full_disk, metrics
 from vswin_jax.checkpoint import Checkpoints
 from vswin_jax.errors import InputError
 from vswin_jax.mesh import Rules, default_rules, make_mesh, place_batch
@@ -69,8 +69,8 @@ def train(
 
     The order is a contract. Before the first step:
 
-    1. the state is restored from `workdir`/checkpoints, or made from `initial_params()`, or from
-       the seed;
+    1. the state is restored from the newest intact step in `workdir`/checkpoints, and damaged
+       ones are put aside; or it is made from `initial_params()`, or from the seed;
     2. `make_batches(step)` is called once with the number of steps done; what it yields must be a
        function of that number alone, for ever.
 
@@ -86,7 +86,8 @@ def train(
        `evaluate(params)` is called, whose `task.score` ("top1", or "mAP" of sets of labels) is the
        checkpoint's score;
     7. every `checkpoint_every`, after every evaluation, after the last step, and on SIGTERM or
-       Ctrl-C, this step's metrics are read and the state is saved, in the background.
+       Ctrl-C, this step's metrics are read and the state is saved, in the background; a save that
+       fails ends the run after the step in flight.
 
     So a run that is killed at any moment and started again gives the same losses, bit for bit, as
     one that was not.
@@ -102,13 +103,18 @@ def train(
             must be made for too.
 
     Raises:
-        InputError: a wrong setting, a checkpoint of another model, a run that diverged.
+        InputError: a wrong setting, a checkpoint of another model, only damaged checkpoints, a
+            run that diverged, a full disk.
     """
     mesh = mesh or make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model)
     plan = Plan.of(config, num_examples)
     setup = _Setup.of(config, plan, model, mesh, task)
     directory = Path(workdir) / "checkpoints"
-    with Checkpoints(directory, keep=config.train.keep) as checkpoints, stop_signals() as received:
+    with (
+        Checkpoints(directory, keep=config.train.keep) as checkpoints,
+        stop_signals() as received,
+        full_disk.explained(workdir, checkpoints.after_this),
+    ):
         state, start = _restore_or_create(setup, checkpoints, config.seed, initial_params)
         if start >= plan.total_steps:
             return Trained(start, plan.total_steps, inference_params(state), was_finished=True)
@@ -222,6 +228,8 @@ class _Loop:
                 self._read_metrics()
             step += 1
             self._unread = (step, step_metrics)
+            # A save that has failed ends the run now, not at the next one.
+            self._checkpoints.check()
             self._evaluate_and_save(state, step)
         return state, step
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
-from vswin_jax.checkpoint import PROGRAM
+from vswin_jax.checkpoint import manifest
+from vswin_jax.checkpoint.steps import described
 
 _STEP = 0
 
@@ -28,12 +30,12 @@ def write_run(directory: Path, params: Mapping[str, Any], metadata: Mapping[str,
     step = directory.absolute() / "checkpoints" / str(_STEP)
     step.mkdir(parents=True)
     state = {"params": params, "step": np.array(_STEP, np.int32)}
-    said = {**metadata, "program": PROGRAM, "step": _STEP}
     with _quiet():
         with ocp.Checkpointer(_frugal_handler()) as writer:
             writer.save(step / "state", args=ocp.args.PyTreeSave(state))
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as writer:
-            writer.save(step / "metadata", args=ocp.args.JsonSave(said))
+            writer.save(step / "metadata", args=ocp.args.JsonSave(described(metadata, _STEP)))
+    manifest.write(epath.Path(step))
 
 
 def _frugal_handler() -> ocp.PyTreeCheckpointHandler:
