@@ -20,6 +20,7 @@ from vswin_jax.data.bad_videos import why_unreadable
 from vswin_jax.data.sources import KINDS, Source, open_source
 from vswin_jax.errors import InputError
 from vswin_jax.progress import Progress
+from vswin_jax.script_parser import script_parser
 from vswin_jax.whole_file import whole_file
 from vswin_jax.worker_pool import in_processes
 
@@ -79,11 +80,8 @@ def _write_whole(path: Path, rows: Iterable[Sequence[str]]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    head, _, rest = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        description=head.partition(":")[0] + ".",
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = script_parser(
+        __doc__,
     )
     parser.add_argument("paths", metavar="PATH", nargs="+", help="annotation file or folder")
     parser.add_argument("--root", default="", metavar="DIR", help="where a list's paths begin")

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from vswin_jax.errors import InputError
+from vswin_jax.script_parser import script_parser
 from vswin_jax.weights.convert import KINDS, convert
 from vswin_jax.weights.inflate import PATCHES, TABLES
 from vswin_jax.weights.wanted import Wishes
@@ -36,11 +37,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    head, _, rest = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        description=head.partition(":")[0] + ".",
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = script_parser(
+        __doc__,
     )
     size = {"type": _size, "metavar": "T,H,W"}
     parser.add_argument("source", metavar="SRC", help="file, directory, released name or URL")

@@ -35,6 +35,7 @@ from vswin_jax.errors import InputError
 from vswin_jax.prepare.job import Outcome, prepare
 from vswin_jax.prepare.plan import make_plan
 from vswin_jax.prepare.settings import PRESETS, STORES, TARGETS, settings_of
+from vswin_jax.script_parser import script_parser
 
 MAX_BAD_FRACTION = 0.05
 _NOT_SETTINGS = (
@@ -122,11 +123,8 @@ def _at_dashes(arguments: Sequence[str]) -> tuple[list[str], list[str] | None]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    head, _, rest = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        description=head.partition(":")[0] + ".",
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = script_parser(
+        __doc__,
         allow_abbrev=False,
     )
     add = parser.add_argument

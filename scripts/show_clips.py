@@ -27,6 +27,7 @@ from vswin_jax.data.bad_videos import BadVideos
 from vswin_jax.data.sources import Source
 from vswin_jax.errors import InputError, unknown_name
 from vswin_jax.main import load_pipeline
+from vswin_jax.script_parser import script_parser
 from vswin_jax.shown_augmentations import augmentation_clips
 
 FLAGS = ("--config", "--out", "--split", "--count", "--step", "--augmentations")
@@ -150,11 +151,8 @@ def _ask(options: argparse.Namespace, overrides: Sequence[str]) -> Asked:
 
 
 def _parser() -> argparse.ArgumentParser:
-    head, _, rest = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        description=head.partition(":")[0] + ".",
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = script_parser(
+        __doc__,
         allow_abbrev=False,
         usage="%(prog)s --config FILE[:ARGUMENT] --out DIR [--config.KEY=VALUE ...] [options]",
     )

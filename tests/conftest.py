@@ -1,17 +1,19 @@
 """A run of the real command line, small enough to be made once for all who look at it."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from vswin_jax import main
+from vswin_jax import main, worker_pool
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 TINY = (
@@ -115,3 +117,28 @@ def torchvision_models() -> ModuleType:
         return pytest.importorskip("torchvision.models", reason="the oracle needs torchvision")
     finally:
         torch.library.register_fake = register_fake
+
+
+class AtOnce:
+    """A pool that does the work in this process, so that the tests need not start others."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __enter__(self) -> "AtOnce":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, function: Callable[..., Any], *arguments: object) -> Future:
+        future: Future = Future()
+        future.set_result(function(*arguments))
+        return future
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> type[AtOnce]:
+    """Work for several processes is done in this one; what does it, to derive from."""
+    monkeypatch.setattr(worker_pool, "ProcessPoolExecutor", AtOnce)
+    return AtOnce

@@ -27,29 +27,6 @@ def script() -> ModuleType:
     return module
 
 
-class AtOnce:
-    """A pool that does the work in this process, so that the tests need not start others."""
-
-    def __init__(self, *_: object, **__: object) -> None:
-        pass
-
-    def __enter__(self) -> "AtOnce":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def submit(self, function: Any, *arguments: object) -> Future:
-        future: Future = Future()
-        future.set_result(function(*arguments))
-        return future
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_pool, "ProcessPoolExecutor", AtOnce)
-
-
 def _video(path: Path, frames: int = 3) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
@@ -88,7 +65,7 @@ def test_as_a_process_with_several_processes(folder: Path, tmp_path: Path) -> No
     assert _named(tmp_path / "bad_videos.csv") == ["run/b.mp4"]
 
 
-@pytest.mark.usefixtures("in_process")
+@pytest.mark.usefixtures("at_once")
 def test_all_is_well(
     folder: Path, tmp_path: Path, script: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,7 +75,7 @@ def test_all_is_well(
     assert output.read_text() == "path,reason,step,epoch\n"
 
 
-@pytest.mark.usefixtures("in_process")
+@pytest.mark.usefixtures("at_once")
 def test_several_lists_with_a_root(
     folder: Path, tmp_path: Path, script: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,7 +90,7 @@ def test_several_lists_with_a_root(
     assert _named(output) == ["jump/b.mp4", "run/a.mp4"]
 
 
-@pytest.mark.usefixtures("in_process")
+@pytest.mark.usefixtures("at_once")
 def test_progress_says_rate_and_time_left(
     folder: Path,
     tmp_path: Path,
@@ -130,7 +107,7 @@ def test_progress_says_rate_and_time_left(
     assert capsys.readouterr().err == "3 of 4 videos, 3 bad, 0.5 videos/s, 2 s left\n"
 
 
-@pytest.mark.usefixtures("in_process")
+@pytest.mark.usefixtures("at_once")
 def test_wrong_inputs(
     folder: Path, tmp_path: Path, script: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,13 +130,14 @@ def test_wrong_inputs(
 
 
 def test_a_process_that_dies_is_told(
+    at_once: type,
     folder: Path,
     tmp_path: Path,
     script: ModuleType,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Dying(AtOnce):
+    class Dying(at_once):
         def submit(self, function: Any, *arguments: object) -> Future:
             future: Future = Future()
             future.set_exception(BrokenProcessPool())

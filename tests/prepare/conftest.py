@@ -2,17 +2,13 @@
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import av
 import numpy as np
 import pytest
-
-from vswin_jax import worker_pool
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_dataset.py"
 WriteVideo = Callable[..., Path]
@@ -73,28 +69,9 @@ def script() -> ModuleType:
     return module
 
 
-class AtOnce:
-    """A pool that does the work in this process, so that the tests need not start others."""
-
-    def __init__(self, *_: object, **__: object) -> None:
-        pass
-
-    def __enter__(self) -> "AtOnce":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def submit(self, function: Callable[..., Any], *arguments: object) -> Future:
-        future: Future = Future()
-        future.set_result(function(*arguments))
-        return future
-
-
 @pytest.fixture
-def run(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+def run(script: ModuleType, at_once: type) -> Callable[..., int]:
     """The command line with its work done at once; returns the exit status."""
-    monkeypatch.setattr(worker_pool, "ProcessPoolExecutor", AtOnce)
 
     def run(*arguments: object) -> int:
         return script.run([*map(str, arguments)])

@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from vswin_jax.data.bad_video_table import BadVideoTable
-from vswin_jax.data.decode import open_video
+from vswin_jax.data.decode import open_video, sample_frames
 from vswin_jax.data.order import example_rng
 from vswin_jax.data.sources import Example, Source
 from vswin_jax.errors import InputError
@@ -152,8 +152,7 @@ def why_unreadable(example: Example) -> str:
     """Decodes the first, the middle and the last frame; what is wrong in a sentence, or ""."""
     try:
         with open_video(example.video, example.name) as video:
-            last = video.num_frames - 1
-            video.decode(sorted({0, last // 2, last}))
+            sample_frames(video)
     except InputError as error:
         return str(error)
     return ""

@@ -70,3 +70,13 @@ def open_video(
     if isinstance(video, EncodedFrames):
         return EncodedReader(video, name)
     return VideoFile(video, name)
+
+
+def sample_frames(video: Video) -> np.ndarray:
+    """The first, the middle and the last frame, to see that a video can be decoded: as `decode`.
+
+    Raises:
+        InputError: one of them cannot be decoded.
+    """
+    last = video.num_frames - 1
+    return video.decode(sorted({0, last // 2, last}))

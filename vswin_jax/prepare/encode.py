@@ -17,7 +17,7 @@ import numpy as np
 from av.codec.context import Flags
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from vswin_jax.data.decode import Video, open_video
+from vswin_jax.data.decode import Video, open_video, sample_frames
 from vswin_jax.data.frames import EncodedFrames, FrameFolder
 from vswin_jax.data.sources import Example
 from vswin_jax.errors import InputError
@@ -244,6 +244,5 @@ def _as_it_is(example: Example) -> Stored:
         except OSError as error:
             raise InputError(f"{example.name!r} cannot be read: {error.strerror}.") from error
     with open_video(content, example.name) as video:
-        last = video.num_frames - 1
-        height, width = video.decode(sorted({0, last // 2, last})).shape[1:3]
+        height, width = sample_frames(video).shape[1:3]
         return Stored(content, np.asarray(video.times), width, height)
