@@ -208,6 +208,13 @@ def test_script_shows_the_clips(shapes: Shapes, tmp_path: Path, split: str) -> N
     assert (tmp_path / "clips.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_script_draws_each_augmentation_of_sets(shapes: Shapes, tmp_path: Path) -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "show_clips.py"))
+    arguments = [*shapes.arguments, f"--out={tmp_path}", "--augmentations"]
+    assert script["run"](arguments) == 0
+    assert (tmp_path / "augmentations.png").stat().st_size > 1000
+
+
 def test_script_checks_the_videos(
     shapes: Shapes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

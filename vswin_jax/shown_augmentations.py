@@ -15,6 +15,7 @@ from vswin_jax.clip_sheet import ShownClip
 from vswin_jax.data import transforms
 from vswin_jax.data.clips import ClipSpec, train_indices
 from vswin_jax.data.decode import open_video
+from vswin_jax.data.labels import classes_of, describe_label
 from vswin_jax.data.order import example_rng
 from vswin_jax.data.rand_augment import MAX_MAGNITUDE, OPERATIONS, crop_sides
 from vswin_jax.data.sources import Example
@@ -49,7 +50,7 @@ def augmentation_clips(
     frames = _read(example, spec, rng)
     other = _middle(_read(partner, spec, example_rng(config.seed, 0, partner.id)), spec.size)
     clip = _middle(frames, spec.size)
-    names = [label_names[video.label] for video in (example, partner)]
+    names = [_in_a_sum(video, label_names) for video in (example, partner)]
     return [
         ShownClip(frames, "as decoded", f"short side {spec.resize}"),
         ShownClip(_random_resized_crop(frames, spec, rng), "random resized crop", _ranges(spec)),
@@ -58,6 +59,11 @@ def augmentation_clips(
         *_rand_augment(clip, spec, rng),
         *_on_device(np.stack([clip, other]), names, config),
     ]
+
+
+def _in_a_sum(example: Example, label_names: Sequence[str]) -> str:
+    said = describe_label(example.label, label_names)
+    return f"({said})" if len(classes_of(example.label)) > 1 else said
 
 
 def _read(example: Example, spec: ClipSpec, rng: np.random.Generator) -> np.ndarray:

@@ -18,14 +18,13 @@ from vswin_jax.clip_sheet import ShownClip, draw_sheet, save_sheet
 from vswin_jax.data.clips import ClipSpec
 from vswin_jax.data.decode import open_video
 from vswin_jax.data.frames import EncodedFrames, FrameFolder
-from vswin_jax.data.labels import classes_of
+from vswin_jax.data.labels import NO_CLASS, describe_label
 from vswin_jax.data.sources import Example, Source
 from vswin_jax.steps import prepare, preprocess, step_keys, to_pixels
 from vswin_jax.task import task_of
 
 Batch = Mapping[str, np.ndarray | jax.Array]
 COUNT = 8
-NO_CLASS = "no class"  # of a video whose set of labels is empty
 _LEAST_SHARE = 0.005  # of a label: less would be written as 0
 _FRAMES_RATE = 30.0  # frames a second of a video that is a folder of frames
 
@@ -89,7 +88,7 @@ def evaluation_clips(batch: Batch, *, source: Source, count: int = COUNT) -> lis
             break
         clips = to_pixels(preprocess(jnp.asarray(video), jnp.full(views, flip)))
         example = source[int(row)]
-        label = " + ".join(source.label_names[k] for k in classes_of(example.label)) or NO_CLASS
+        label = describe_label(example.label, source.label_names)
         shown += [
             ShownClip(clip, f"{label} (view {view} of {views})", example.name)
             for view, clip in enumerate(np.asarray(clips), 1)

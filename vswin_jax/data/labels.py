@@ -14,6 +14,7 @@ from vswin_jax.whole_file import whole_file
 
 LABEL_NAMES_FILE = "label_names.txt"
 _NUMBER = re.compile(r"-?\d+")
+NO_CLASS = "no class"  # of a video whose set of labels is empty
 Where = Callable[[int], str]
 # Of every video its class, int32 [N], or its set of classes in ascending order.
 Labels = np.ndarray | tuple[tuple[int, ...], ...]
@@ -64,6 +65,11 @@ def _as_sets(indices: np.ndarray, ends: Sequence[int]) -> tuple[tuple[int, ...],
 def classes_of(label: int | tuple[int, ...]) -> tuple[int, ...]:
     """The classes of a video's label, which is one class or a set of them."""
     return label if isinstance(label, tuple) else (label,)
+
+
+def describe_label(label: int | tuple[int, ...], names: Sequence[str]) -> str:
+    """A video's label in words: "jump", or of a set "jump + run", or "no class"."""
+    return " + ".join(names[k] for k in classes_of(label)) or NO_CLASS
 
 
 def check_same_names(model: Sequence[str], data: Sequence[str], source: str) -> None:
