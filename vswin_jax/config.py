@@ -87,7 +87,8 @@ def _data() -> ConfigDict:
     # often as n**(1 - class_balance) says; an epoch stays as long. 0.5 weighs by square roots.
     data.class_balance = 0.0
     data.repeats = 1  # clips of each video in the same batch; an epoch has as many times more clips
-    data.threads = 0  # decoding threads, 0: chosen by tf.data
+    data.processes = -1  # that decode, -1: one a core, 0: none, and the threads do
+    data.threads = 0  # that decode or keep the processes busy, 0: chosen
     data.prefetch = 2  # batches
     data.max_bad_fraction = 0.05  # of unreadable videos, replaced; clearly more end the run
     # Of moving_shapes alone: eight videos a scene, square pictures in pixels.
@@ -216,6 +217,7 @@ _RUNLOCAL_MODEL = {
 }
 _RUNLOCAL_DATA = {
     "kind": "moving_shapes",
+    "processes": 0,
     "num_frames": 8,
     "frame_interval": 1,
     "resize": 36,

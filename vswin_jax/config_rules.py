@@ -82,6 +82,7 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         "data.threads data.fps optim.learning_rate optim.weight_decay optim.eps optim.clip_norm "
         "optim.backbone_multiplier loss.mixup_alpha loss.cutmix_alpha train.max_bad_steps",
     ),
+    ("a whole number, or -1 for one a core", lambda n: n >= -1, "data.processes"),
     ("from 0 to 18, the operations that there are", lambda n: 0 <= n <= 18, "data.rand_augment.n"),
     ("from 0 to 30, the full strength", lambda m: 0 <= m <= 30, "data.rand_augment.m"),
     (

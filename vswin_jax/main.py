@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from vswin_jax import command_line, config_rules, full_disk, models, parts, report
 from vswin_jax.data.bad_videos import BadVideos
+from vswin_jax.data.clip_processes import choose_processes
 from vswin_jax.data.clips import ClipSpec
 from vswin_jax.data.labels import write_label_names
 from vswin_jax.data.mirrored_labels import describe_pairs
@@ -196,6 +197,7 @@ def _reading(config: ConfigDict, pipeline: ModuleType) -> dict[str, int]:
         "process_index": jax.process_index(),
         "process_count": jax.process_count(),
         "threads": config.data.threads or pipeline.AUTOTUNE,
+        "processes": choose_processes(config.data.processes),
         "prefetch": config.data.prefetch,
     }
 
