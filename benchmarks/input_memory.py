@@ -43,8 +43,8 @@ class Look:
 
     def __str__(self) -> str:
         return (
-            f"batch {self.batch:>6}: {self.resident_mb:7.1f} MB resident, {self.decoders_mb:.1f} MB "
-            f"in the decoding processes, {self.open_files} open files, {self.bad_reads} bad reads, "
+            f"batch {self.batch:>6}: {self.resident_mb:7.1f} MB resident, {self.decoders_mb:.1f} MB in "
+            f"the decoding processes, {self.open_files} open files, {self.bad_reads} bad reads, "
             f"{self.clips_per_second:.0f} clips/s"
         )
 
