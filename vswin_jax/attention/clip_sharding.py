@@ -6,6 +6,7 @@ thick as the shift, that the neighbour's windows reach into.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,10 +16,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vswin_jax.attention.geometry import Attend, Size, WindowGeometry
+from vswin_jax.errors import InputError
 
 WINDOW_AXIS = "window"
 # The axes that can be split, at their place in a grid of tokens.
 SPLIT_AXES = ("time", "height")
+_UNITS = {"time": "frames (data.num_frames)", "height": "pixels of height (data.size)"}
 
 
 @dataclass(frozen=True)
@@ -51,29 +54,69 @@ class ClipSharding:
         spec[1 + self.grid_axis] = WINDOW_AXIS
         return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, PartitionSpec(*spec)))
 
-    def on_each(self, function: Callable, rows: int, axes: Sequence[int | None], out: int) -> Callable:
-        """`function` on each device's own part.
+    def check(self, clip: Size, patch: Size, window: Size, merges: int) -> None:
+        """Refuses clips of which some device would get a part of a window, in any stage.
 
-        Its arguments are split over the `window` axis along `axes`, None for whole ones, and its
-        result along `out`. What is split has `rows` leading rows, which stay on the devices of the
-        batch if they divide over them.
+        Padding would have to lie behind the last token of the clip, not at the end of each
+        device's part, so there must not be any along the split axis.
+
+        Args:
+          clip: frames, height and width in pixels.
+          patch, window: of the model.
+          merges: how often the height is halved.
+
+        Raises:
+          InputError: naming the sizes, and the numbers of devices, that would do.
         """
-        parts = np.prod([self.mesh.shape[axis] for axis in self.batch_axes], dtype=int)
+        axis, size = self.grid_axis, clip[self.grid_axis]
+        unit = patch[axis] * window[axis] * (2**merges if self.over == "height" else 1)
+        step = unit * self.devices
+        if size % step == 0:
+            return
+        sizes = sorted({max(size // step, 1) * step, (size // step + 1) * step})
+        fitting = [n for n in range(1, size // unit + 1) if size % (unit * n) == 0] or [1]
+        raise InputError(
+            f"Expected {_UNITS[self.over]} that split over mesh.window={self.devices} devices into "
+            f"whole windows in every stage, a multiple of {step}, but {size} came: use "
+            f"{_or(sizes)}, or a mesh.window of {_or(fitting)}."
+        )
+
+    def on_each(
+        self, function: Callable, rows: int, axes: Sequence[int | None], out: int
+    ) -> Callable:
+        """`function` of several arrays, applied by each device to its own part of them.
+
+        The arrays are split over the `window` axis along `axes`, None for whole ones, and the
+        result along `out`. The first axis of those that are split further behind has `rows` rows,
+        which stay on the devices of their batch if they divide over them. The gradient of a whole
+        array is summed over the devices once, as it is, not as what `function` makes of it.
+        """
+        parts = math.prod(self.mesh.shape[axis] for axis in self.batch_axes)
         batch = self.batch_axes if rows % parts == 0 else ()
+        names = (*batch, WINDOW_AXIS)
 
         def spec(axis: int | None) -> PartitionSpec:
             if axis is None:
                 return PartitionSpec()
-            leading = (None,) * axis if axis == 0 else (batch or None, *(None,) * (axis - 1))
-            return PartitionSpec(*leading, WINDOW_AXIS)
+            return PartitionSpec(*[batch or None, None, None][:axis], WINDOW_AXIS)
+
+        def on_own_part(*arrays: jax.Array) -> jax.Array:
+            pairs = zip(arrays, axes, strict=True)
+            return function(
+                *(jax.lax.pcast(x, names, to="varying") if axis is None else x for x, axis in pairs)
+            )
 
         return jax.shard_map(
-            function,
+            on_own_part,
             mesh=self.mesh,
             in_specs=tuple(map(spec, axes)),
             out_specs=spec(out),
-            axis_names={WINDOW_AXIS, *batch},
+            axis_names=set(names),
         )
+
+
+def _or(numbers: Sequence[int]) -> str:
+    return " or ".join(map(str, numbers))
 
 
 @dataclass(frozen=True)
