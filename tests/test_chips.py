@@ -37,7 +37,7 @@ def test_what_the_table_does_not_have(device_kind: str) -> None:
 
 def test_tpus_have_names_of_their_own() -> None:
     assert tpu("v5e").flops == 197e12
-    with pytest.raises(InputError, match="Unknown TPU 'v5x'.*known ones are v4, v5e, v5p, v6e"):
+    with pytest.raises(InputError, match=r"Unknown TPU 'v5x'.*known ones are v4, v5e, v5p, v6e"):
         tpu("v5x")
 
 
