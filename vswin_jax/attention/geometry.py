@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 Size = tuple[int, int, int]
-# From qkv [B, windows, N, 3, heads, dim], a bias table and region ids to [B, windows, N, heads, dim].
+# From qkv [B, windows, N, 3, heads, dim], a bias table and region ids [windows, N], None for one
+# region, to [B, windows, N, heads, dim].
 Attend = Callable[[jax.Array, jax.Array, jax.Array | np.ndarray | None], jax.Array]
 # `jnp.roll`, or what does the same where the rest of the clip is on other devices.
 Roll = Callable[[jax.Array, Size, tuple[int, ...]], jax.Array]

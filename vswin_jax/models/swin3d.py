@@ -131,6 +131,17 @@ class SwinTransformer3D(nn.Module):
             name=f"layers_{index}",
         )
 
+    @nn.nowrap
+    def check_clip(self, size: Size) -> None:
+        """Refuses a clip of `size` (frames, height, width) that its devices cannot share.
+
+        Raises:
+          InputError: naming the sizes that they can.
+        """
+        if self.clip_sharding:
+            merges = len(self.depths) - 1
+            self.clip_sharding.check(size, self.patch_size, self.window_size, merges)
+
     def features(self, clips: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """Every map of the network for clips `[B, T, H, W, 3]`.
 
@@ -140,6 +151,7 @@ class SwinTransformer3D(nn.Module):
           has no merge); `final`, the last map after the final LayerNorm.
         """
         if self.clip_sharding and not self.is_initializing():
+            self.check_clip(clips.shape[1:4])
             clips = self.clip_sharding.constrain(clips)
         x = self.patch_embed(clips)
         if self.frozen_stages >= 0:
