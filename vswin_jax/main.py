@@ -29,7 +29,7 @@ from vswin_jax.data.sources import Source
 from vswin_jax.errors import InputError
 from vswin_jax.evaluate import evaluate
 from vswin_jax.evaluation import AnyEvaluation
-from vswin_jax.mesh import BATCH_AXES, make_mesh, place_batch
+from vswin_jax.mesh import BATCH_AXES, mesh_of, place_batch
 from vswin_jax.shown_clips import draw_first_batch
 from vswin_jax.steps import make_eval_step
 from vswin_jax.task import task_of
@@ -65,7 +65,8 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> int:
     training = parts.open_split(config, workdir, "train")
     held_out = parts.open_split(config, workdir, "eval", training.label_names)
     model = parts.build_model(config, len(training.label_names))
-    mesh = make_mesh(**config.mesh)
+    mesh = mesh_of(config)
+    model = parts.split_over(mesh, config, model)
     spec = parts.clip_spec(config)
     order = parts.training_order(config, training)
     if order["mirrored_labels"] is not None:
@@ -118,7 +119,8 @@ def evaluate_only(config: ConfigDict, workdir: Path) -> int:
     weights = parts.weights_to_evaluate(config, workdir)
     held_out = parts.open_split(config, workdir, "eval", weights.label_names)
     model = parts.build_model(config, len(held_out.label_names))
-    mesh = make_mesh(**config.mesh)
+    mesh = mesh_of(config)
+    model = parts.split_over(mesh, config, model)
     params = jax.device_put(weights.load(model), NamedSharding(mesh, PartitionSpec()))
     spec = parts.clip_spec(config)
     score = make_score(config, model, mesh, held_out, spec)
@@ -140,7 +142,7 @@ def make_score(
         batches = pipeline.eval_batches(
             source, spec, batch_size=batch_size, **_reading(config, pipeline)
         )
-        place = functools.partial(place_batch, mesh=mesh)
+        place = functools.partial(place_batch, mesh=mesh, window_over=config.mesh.window_over)
         return evaluate(step, params, batches, num_examples=len(source), place=place)
 
     return score

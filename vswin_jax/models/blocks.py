@@ -9,11 +9,14 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
 from vswin_jax.attention import (
+    ClipSharding,
     Size,
+    SplitGeometry,
     WindowGeometry,
     relative_position_bias,
     table_rows,
@@ -43,6 +46,12 @@ class BlockSettings:
     attention: str
     kernel_init: str
     dtype: jnp.dtype
+    clip_sharding: ClipSharding | None
+
+    def geometry(self, grid: Size, shift: Size) -> WindowGeometry:
+        """Where the windows of a block lie over `grid`, on one device or over several."""
+        whole = WindowGeometry.create(grid, self.window_size, shift)
+        return SplitGeometry.of(whole, self.clip_sharding) if self.clip_sharding else whole
 
     def dense(self, features: int, name: str, use_bias: bool = True) -> nn.Dense:
         """A linear layer with the model's initialisation and compute dtype."""
@@ -141,15 +150,23 @@ class WindowAttention(nn.Module):
         )
         qkv = settings.dense(3 * channels, "qkv", settings.qkv_bias)(windows)
         drops = train and settings.attn_drop_rate > 0
-        out = window_attention(
-            qkv.reshape(*windows.shape[:3], 3, self.num_heads, channels // self.num_heads),
-            relative_position_bias(table, geometry, settings.relative_position),
-            geometry.region_ids,
-            scale=settings.qk_scale,
-            implementation=settings.attention,
-            dropout_key=self.make_rng("dropout") if drops else None,
-            dropout_rate=settings.attn_drop_rate,
-        )
+        dropout_key = self.make_rng("dropout") if drops else None
+
+        def attend(
+            qkv: jax.Array, table: jax.Array, region_ids: jax.Array | np.ndarray | None
+        ) -> jax.Array:
+            return window_attention(
+                qkv,
+                relative_position_bias(table, geometry, settings.relative_position),
+                region_ids,
+                scale=settings.qk_scale,
+                implementation=settings.attention,
+                dropout_key=dropout_key,
+                dropout_rate=settings.attn_drop_rate,
+            )
+
+        heads = qkv.reshape(*windows.shape[:3], 3, self.num_heads, channels // self.num_heads)
+        out = geometry.attend(attend, heads, table)
         out = settings.dense(channels, "proj")(out.reshape(windows.shape))
         return nn.Dropout(settings.drop_rate)(out, deterministic=not train)
 
@@ -190,7 +207,7 @@ class SwinBlock(nn.Module):
         the query, key and value of the projection's bias, and are attended to.
         """
         settings = self.settings
-        geometry = WindowGeometry.create(x.shape[1:4], settings.window_size, self.shift_size)
+        geometry = settings.geometry(x.shape[1:4], self.shift_size)
         attention = WindowAttention(self.num_heads, settings, name="attn")
         windows = geometry.partition(layer_norm(settings.dtype, "norm1")(x))
         branch = geometry.merge(attention(windows, geometry, train))
