@@ -6,11 +6,13 @@ are float32 whatever the compute dtype; LayerNorm statistics are float32.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
+from jax.ad_checkpoint import checkpoint_name
 
 from vswin_jax.attention import (
     Size,
@@ -28,6 +30,9 @@ KERNEL_INITS = {
     "lecun": nn.initializers.lecun_normal(),
 }
 
+# The names by which a remat policy may keep the arrays in and out of attention.
+QKV, ATTENDED = "qkv", "attended"
+
 
 @dataclass(frozen=True)
 class BlockSettings:
@@ -43,6 +48,7 @@ class BlockSettings:
     attention: str
     kernel_init: str
     dtype: jnp.dtype
+    recompute_attention: bool
 
     def dense(self, features: int, name: str, use_bias: bool = True) -> nn.Dense:
         """A linear layer with the model's initialisation and compute dtype."""
@@ -139,18 +145,22 @@ class WindowAttention(nn.Module):
             (table_rows(settings.window_size), self.num_heads),
             jnp.float32,
         )
-        qkv = settings.dense(3 * channels, "qkv", settings.qkv_bias)(windows)
+        qkv = checkpoint_name(settings.dense(3 * channels, "qkv", settings.qkv_bias)(windows), QKV)
         drops = train and settings.attn_drop_rate > 0
-        out = window_attention(
+        attend = partial(
+            window_attention,
+            scale=settings.qk_scale,
+            implementation=settings.attention,
+            dropout_rate=settings.attn_drop_rate,
+        )
+        out = (jax.checkpoint(attend) if settings.recompute_attention else attend)(
             qkv.reshape(*windows.shape[:3], 3, self.num_heads, channels // self.num_heads),
             relative_position_bias(table, geometry, settings.relative_position),
             geometry.region_ids,
-            scale=settings.qk_scale,
-            implementation=settings.attention,
             dropout_key=self.make_rng("dropout") if drops else None,
-            dropout_rate=settings.attn_drop_rate,
         )
-        out = settings.dense(channels, "proj")(out.reshape(windows.shape))
+        out = checkpoint_name(out.reshape(windows.shape), ATTENDED)
+        out = settings.dense(channels, "proj")(out)
         return nn.Dropout(settings.drop_rate)(out, deterministic=not train)
 
 
