@@ -49,6 +49,7 @@ def settings(**changes: Any) -> SimpleNamespace:
         "keep": 2,
         "ema_decay": 0.5,
         "max_bad_steps": 1,
+        "hang_after": 10.0,
         **changes,
     }
     return SimpleNamespace(
@@ -63,6 +64,8 @@ def settings(**changes: Any) -> SimpleNamespace:
             groups="intended",
             backbone_multiplier=1.0,
             clip_norm=0.0,
+            moment_dtype="float32",
+            offload=False,
             schedule="cosine",
             warmup="0 steps",
             warmup_ratio=0.1,

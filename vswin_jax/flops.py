@@ -1,9 +1,10 @@
 """The arithmetic of a model, counted from its configuration: no program is compiled or run.
 
 One multiply-accumulate (MAC) is two floating-point operations (FLOPs). Counted are the matrix
-products: patch embedding, qkv, attention logits and values, projection, MLP, merging and head. Norms,
-softmax, GELU and the optimizer are left out; the papers call the MACs of one view "FLOPs". Windows are
-counted as they are computed: padded to whole ones, with attention between all tokens of a window.
+products: patch embedding, qkv, attention logits and values, projection, MLP, merging and head.
+Norms, softmax, GELU and the optimizer are left out; the papers call the MACs of one view "FLOPs".
+Windows are counted as they are computed: padded to whole ones, with attention between all tokens
+of a window.
 
 A training step is three forward passes: the backward pass has two products for each one of the
 forward pass. Those are the model FLOPs, which MFU counts. Rematerialisation makes the hardware
@@ -11,11 +12,14 @@ do some of the forward pass twice; that is no useful work, and MFU leaves it out
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 
 from vswin_jax.attention import Size, WindowGeometry
+from vswin_jax.chips import chip_of
 from vswin_jax.models import SwinTransformer3D
 
 # What a policy of `config.model.remat` computes again: of each block, the products whose results
@@ -106,3 +110,17 @@ def hardware_flops(model: SwinTransformer3D, clip: Size) -> int:
     blocks = forward_macs(model, clip).blocks[max(model.frozen_stages, 0) :]
     again = sum(products[name] for products in blocks for name in RECOMPUTED[model.remat])
     return model_flops(model, clip) + 2 * again
+
+
+def ideal_step_seconds(
+    model: SwinTransformer3D, clip: Size, batch_size: int, devices: Sequence[jax.Device]
+) -> float | None:
+    """How long a step takes at the peak of all `devices`; over the real time that is the MFU.
+
+    The peak is that of bfloat16, which is what MFU is quoted against whatever the dtype. None
+    where it is not known.
+    """
+    chips = [chip_of(device.device_kind) for device in devices]
+    if None in chips:
+        return None
+    return batch_size * model_flops(model, clip) / sum(chip.flops for chip in chips if chip)
