@@ -53,13 +53,12 @@ class CoordinationBoard:
         return {int(key.rpartition("/")[2]): text for key, text in entries}
 
 
-def of_run(hang_after: float) -> "Watchdog":
+def of_run(hang_after: float, say: Callable[[str], None] = log.warning) -> "Watchdog":
     """The watchdog of this process, with the processes of its run; `hang_after` is in seconds."""
     client = distributed.global_state.client if jax.process_count() > 1 else None
     board = None if client is None else CoordinationBoard(client)
-    return Watchdog(
-        hang_after, board=board, process=jax.process_index(), processes=jax.process_count()
-    )
+    process, processes = jax.process_index(), jax.process_count()
+    return Watchdog(hang_after, board=board, process=process, processes=processes, say=say)
 
 
 _current: "Watchdog | None" = None
