@@ -28,7 +28,7 @@ def test_every_second_is_in_one_category() -> None:
     clock = Clock()
     ledger = Ledger(begun=clock.now - 30.0, clock=clock)
     clock.now += 10.0
-    ledger.enter("step")
+    ledger.enter("steps")
     clock.now += 50.0
     with ledger.during("evaluation"):
         clock.now += 5.0
@@ -37,7 +37,7 @@ def test_every_second_is_in_one_category() -> None:
         clock.now += 1.0
     clock.now += 2.0
     assert ledger.total() == 100.0
-    shares = {"restart": 0.4, "step": 0.52, "evaluation": 0.06, "save": 0.02}
+    shares = {"restart": 0.4, "steps": 0.52, "evaluation": 0.06, "save": 0.02}
     assert ledger.fractions() == dict.fromkeys(CATEGORIES, 0.0) | shares
     assert ledger.describe() == "steps 52.0%, evaluating 6.0%, saving 2.0%, starting 40.0%"
 
@@ -76,12 +76,12 @@ def test_compiling_is_taken_out_of_what_it_falls_into() -> None:
 def test_what_a_kill_takes_is_lost(tmp_path: Path) -> None:
     """Saved after 60 s of steps (step 6); at the kill there were 25 s more."""
     path, clock = tmp_path / "goodput.json", Clock()
-    first = ledger_of({"restart": 5.0, "compile": 10.0, "step": 20.0}, clock)
+    first = ledger_of({"restart": 5.0, "compile": 10.0, "steps": 20.0}, clock)
     first.mark(2)
-    with first.during("step"):
+    with first.during("steps"):
         clock.now += 40.0
     first.mark(6)
-    with first.during("step"):
+    with first.during("steps"):
         clock.now += 25.0
     first.save(path)
 
@@ -90,7 +90,7 @@ def test_what_a_kill_takes_is_lost(tmp_path: Path) -> None:
     clock.now += 3.0
     assert second.total() == 103.0
     assert {name: value for name, value in second.seconds.items() if value} == {
-        "step": 60.0,
+        "steps": 60.0,
         "compile": 10.0,
         "restart": 8.0,
         "lost": 25.0,
@@ -99,12 +99,12 @@ def test_what_a_kill_takes_is_lost(tmp_path: Path) -> None:
     second.save(path)
     third = Ledger(clock=clock)
     third.resume(path, 2)
-    assert (third.seconds["step"], third.seconds["lost"]) == (20.0, 65.0)
+    assert (third.seconds["steps"], third.seconds["lost"]) == (20.0, 65.0)
     third.save(path)
     # The checkpoints are deleted: nothing of it is left.
     fourth = Ledger(clock=clock)
     fourth.resume(path, 0)
-    assert (fourth.seconds["step"], fourth.seconds["lost"], fourth.total()) == (0.0, 85.0, 103.0)
+    assert (fourth.seconds["steps"], fourth.seconds["lost"], fourth.total()) == (0.0, 85.0, 103.0)
 
 
 def test_a_run_that_stopped_in_good_order_has_lost_nothing(tmp_path: Path) -> None:
@@ -112,18 +112,18 @@ def test_a_run_that_stopped_in_good_order_has_lost_nothing(tmp_path: Path) -> No
     for start, end in ((0, 5), (5, 9)):
         ledger = Ledger(clock=clock)
         ledger.resume(path, start)
-        with ledger.during("step"):
+        with ledger.during("steps"):
             clock.now += 10.0
         ledger.mark(end)
         ledger.save(path)
-    assert (ledger.seconds["step"], ledger.seconds["lost"]) == (20.0, 0.0)
+    assert (ledger.seconds["steps"], ledger.seconds["lost"]) == (20.0, 0.0)
 
 
 def test_a_long_run_keeps_a_short_file(tmp_path: Path) -> None:
     path, clock = tmp_path / "goodput.json", Clock()
     ledger = Ledger(clock=clock)
     for step in range(1, 1001):
-        with ledger.during("step"):
+        with ledger.during("steps"):
             clock.now += 1.0
         ledger.mark(step)
     ledger.save(path)

@@ -1,7 +1,7 @@
 """The ledger of a run: where its seconds go, over all its starts.
 
 Every second between the begin and the end of a start is in one category, so they add up to the
-wall clock. `step` is what a run is for; the time of steps whose results a kill has taken is moved
+wall clock. `steps` is what a run is for; the time of steps whose results a kill has taken is moved
 to `lost` when the run goes on. The time between two starts is nobody's, and of a killed start the
 seconds since its last report are not known.
 """
@@ -16,7 +16,7 @@ from vswin_jax.whole_file import whole_file
 
 # How people read them, in the order in which they are shown.
 CATEGORIES = {
-    "step": "steps",
+    "steps": "steps",
     "compile": "compiling",
     "data": "waiting for data",
     "evaluation": "evaluating",
@@ -79,7 +79,7 @@ class Ledger:
     def mark(self, step: int) -> None:
         """The work up to `step` is saved: going on from there loses nothing of it."""
         self.settle()
-        self._marks[step] = self.seconds["step"]
+        self._marks[step] = self.seconds["steps"]
         for old in sorted(self._marks)[1:-_MARKS]:
             del self._marks[old]
 
@@ -100,10 +100,10 @@ class Ledger:
         saved = json.loads(path.read_text(encoding="utf-8"))
         marks = {int(at): seconds for at, seconds in saved["step_seconds_when_saved"].items()}
         self._marks = {at: seconds for at, seconds in marks.items() if at <= step}
-        lost = saved["seconds"]["step"] - max(self._marks.values())
+        lost = saved["seconds"]["steps"] - max(self._marks.values())
         for category, seconds in saved["seconds"].items():
             self.seconds[category] += seconds
-        self.seconds["step"] -= lost
+        self.seconds["steps"] -= lost
         self.seconds["lost"] += lost
 
     def total(self) -> float:

@@ -28,7 +28,7 @@ _LEDGER_SECONDS = 600.0
 # What says nothing for long, or may compile.
 _PATIENCE = {"compile": PATIENT, "evaluation": PATIENT}
 # What counts as training time in the speed of steps.
-_TRAINING = ("step", "data")
+_TRAINING = ("steps", "data")
 
 
 class MetricsFile:
@@ -102,7 +102,7 @@ class Telemetry:
         self._ledger = ledger or Ledger(clock=clock)
         self._ledger_path = Path(workdir) / GOODPUT
         self._ledger.resume(self._ledger_path, start_step)
-        self._ledger.enter("step")
+        self._ledger.enter("steps")
         self._last_step, self._last_spent = start_step, dict(self._ledger.seconds)
         self._ledger_said = clock()
         self._file: MetricsFile | None = None

@@ -274,7 +274,7 @@ class _Loop:
             if is_first:
                 self._telemetry.ideal_step_seconds = _ideal_step_seconds(self._setup, batch)
             with (
-                self._telemetry.during("compile" if is_first else "step"),
+                self._telemetry.during("compile" if is_first else "steps"),
                 jax.transfer_guard_host_to_device("disallow"),
             ):
                 state, step_metrics = self._setup.train_step(state, batch)
