@@ -3,11 +3,10 @@
     python benchmarks/async_saving.py [--model quickstart|swin_tiny] [--steps 20] [--rounds 5]
 
 Windows of `--steps` steps take turns: one without a save, one that begins with a save, as the
-training loop makes it. The first step of every window is the one that the save is made after.
-Printed are medians over rounds: the time that `save` holds the loop, the time until all is on the
-disk, a step while that is in flight and a step without, and the ratio of whole windows. On a CPU the
-threads that compress and write compete with the step for the cores; beside an accelerator they
-do not, and only what holds the loop counts.
+training loop makes it. Printed are medians over rounds: the time that `save` holds the loop, the
+time until all is on the disk, a step while that is in flight and a step without, and the ratio of
+whole windows. On a CPU the threads that compress and write compete with the step for the cores;
+beside an accelerator they do not, and what holds the loop is all that it costs.
 """
 
 import argparse

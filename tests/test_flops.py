@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -6,7 +7,7 @@ import jax.extend
 import jax.numpy as jnp
 import pytest
 
-from vswin_jax.flops import forward_macs, hardware_flops, model_flops
+from vswin_jax.flops import forward_macs, hardware_flops, ideal_step_seconds, model_flops
 from vswin_jax.models import create_model, init_params
 from vswin_jax.models.swin3d import REMAT
 
@@ -66,6 +67,17 @@ def test_training_is_three_forward_passes_but_for_what_is_frozen() -> None:
     assert flops(0) == 6 * macs.total - 4 * macs.patch_embed
     assert flops(1) == 6 * macs.total - 4 * (macs.patch_embed + macs.stages[0])
     assert flops(2) == 2 * macs.total + 4 * macs.head
+
+
+def test_mfu_is_measured_against_the_peak_of_all_devices() -> None:
+    """Swin-T on 64 clips: 64 x 6 x 87.76e9 FLOPs, on 4 chips of 197e12 a second."""
+    model, clip = create_model("swin_tiny"), (32, 224, 224)
+    chips = [SimpleNamespace(device_kind="TPU v5 lite")] * 4
+    ideal = ideal_step_seconds(model, clip, 64, chips)
+    assert ideal == pytest.approx(64 * 6 * 87.76e9 / (4 * 197e12), rel=1e-3)
+    unknown = SimpleNamespace(device_kind="Abacus")
+    assert ideal_step_seconds(model, clip, 64, [*chips, unknown]) is None
+    assert ideal_step_seconds(model, clip, 64, jax.devices("cpu")) is None
 
 
 def dot_flops(jaxpr: jax.extend.core.Jaxpr) -> int:

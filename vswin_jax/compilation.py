@@ -25,8 +25,6 @@ log = logging.getLogger("vswin_jax")
 WORKDIR, OFF = "workdir", "off"
 DIRECTORY = "compiled"
 
-# A program that compiles faster than this is not worth its file.
-_KEPT_SECONDS = 0.2
 _SAID_SECONDS = 1.0
 _BACKEND = "/jax/core/compile/backend_compile_duration"
 _PHASES = (
@@ -50,8 +48,9 @@ def kept(where: str, workdir: str | os.PathLike) -> Iterator[None]:
     directory = Path(workdir) / DIRECTORY if where == WORKDIR else Path(where)
     options = {
         "jax_compilation_cache_dir": os.fspath(directory / _machine()),
-        "jax_persistent_cache_min_compile_time_secs": _KEPT_SECONDS,
-        "jax_persistent_cache_min_entry_size_bytes": 0,
+        # JAX keeps what takes a second or more; a run has dozens of small programs beside it.
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
     }
     before = {name: getattr(jax.config, name) for name in options}
     _set(options)

@@ -37,7 +37,7 @@ class Ledger:
         self,
         *,
         begun: float | None = None,
-        compiled: Callable[[], float] = float,
+        compiled: Callable[[], float] = lambda: 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`begun` is when the start began, by `clock`.

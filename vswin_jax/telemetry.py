@@ -164,7 +164,7 @@ class Telemetry:
 
     def close(self) -> None:
         """The last of the ledger; flushes and closes everything that was opened."""
-        self._say_ledger(self._last_step)
+        self._say_ledger(self.step)
         self._save_ledger()
         if self._file is not None:
             self._file.close()

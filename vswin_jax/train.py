@@ -147,6 +147,8 @@ def train(
                 *(evaluate, draw_first, metadata or {}, received),
             )
             state, step = loop.run(state, start, make_batches(start))
+            with telemetry.during("save"):
+                checkpoints.wait()
     stopped_by = received[0] if received and step < plan.total_steps else None
     return Trained(step, plan.total_steps, inference_params(state), stopped_by=stopped_by)
 
