@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
+from jax.ad_checkpoint import checkpoint_name
 
 from vswin_jax.attention import (
     ClipSharding,
@@ -31,6 +32,9 @@ KERNEL_INITS = {
     "lecun": nn.initializers.lecun_normal(),
 }
 
+# The names by which a remat policy may keep the arrays in and out of attention.
+QKV, ATTENDED = "qkv", "attended"
+
 
 @dataclass(frozen=True)
 class BlockSettings:
@@ -46,6 +50,7 @@ class BlockSettings:
     attention: str
     kernel_init: str
     dtype: jnp.dtype
+    recompute_attention: bool
     clip_sharding: ClipSharding | None
 
     def geometry(self, grid: Size, shift: Size) -> WindowGeometry:
@@ -148,7 +153,7 @@ class WindowAttention(nn.Module):
             (table_rows(settings.window_size), self.num_heads),
             jnp.float32,
         )
-        qkv = settings.dense(3 * channels, "qkv", settings.qkv_bias)(windows)
+        qkv = checkpoint_name(settings.dense(3 * channels, "qkv", settings.qkv_bias)(windows), QKV)
         drops = train and settings.attn_drop_rate > 0
         dropout_key = self.make_rng("dropout") if drops else None
 
@@ -166,8 +171,10 @@ class WindowAttention(nn.Module):
             )
 
         heads = qkv.reshape(*windows.shape[:3], 3, self.num_heads, channels // self.num_heads)
-        out = geometry.attend(attend, heads, table)
-        out = settings.dense(channels, "proj")(out.reshape(windows.shape))
+        recomputed = jax.checkpoint(attend) if settings.recompute_attention else attend
+        out = geometry.attend(recomputed, heads, table)
+        out = checkpoint_name(out.reshape(windows.shape), ATTENDED)
+        out = settings.dense(channels, "proj")(out)
         return nn.Dropout(settings.drop_rate)(out, deterministic=not train)
 
 
