@@ -8,6 +8,7 @@ from vswin_jax.attention.clip_sharding import (
     SplitGeometry,
 )
 from vswin_jax.attention.geometry import Size, WindowGeometry
+from vswin_jax.attention.token_order import TokenOrder, reorder
 from vswin_jax.attention.window_attention import IMPLEMENTATIONS, window_attention
 
 __all__ = [
@@ -17,8 +18,10 @@ __all__ = [
     "ClipSharding",
     "Size",
     "SplitGeometry",
+    "TokenOrder",
     "WindowGeometry",
     "relative_position_bias",
+    "reorder",
     "table_rows",
     "window_attention",
 ]

@@ -51,6 +51,7 @@ class BlockSettings:
     kernel_init: str
     dtype: jnp.dtype
     recompute_attention: bool
+    token_order: str
     clip_sharding: ClipSharding | None
 
     def geometry(self, grid: Size, shift: Size) -> WindowGeometry:
@@ -66,7 +67,7 @@ class BlockSettings:
         )
 
 
-def layer_norm(dtype: jnp.dtype, name: str) -> nn.LayerNorm:
+def layer_norm(dtype: jnp.dtype, name: str | None = None) -> nn.LayerNorm:
     """LayerNorm with PyTorch's epsilon (Flax's default differs) and a two-pass variance."""
     return nn.LayerNorm(epsilon=1e-5, dtype=dtype, use_fast_variance=False, name=name)
 
@@ -82,14 +83,23 @@ class DropPath(nn.Module):
 
     rate: float
 
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """`[B, ...]` to the same; each of the B clips is drawn on its own."""
-        if not train or self.rate == 0.0:
-            return x
-        shape = (x.shape[0],) + (1,) * (x.ndim - 1)
-        kept = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, shape)
-        return jnp.where(kept, x / (1.0 - self.rate), 0).astype(x.dtype)
+    def draw(self, batch: int) -> jax.Array:
+        """Factors of the branches of `batch` clips, float32 `[batch]`: 0, or 1 / (1 - rate)."""
+        kept = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, (batch,))
+        return kept / jnp.float32(1.0 - self.rate)
+
+    def __call__(self, x: jax.Array, train: bool, factors: jax.Array | None = None) -> jax.Array:
+        """`[B, ...]` to the same; each of the B clips is drawn on its own.
+
+        `factors`, those of `draw`, are given where they were drawn before.
+        """
+        if factors is None:
+            if not train or self.rate == 0.0:
+                return x
+            factors = self.draw(len(x))
+        factors = factors.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+        # A branch that is not finite does not harm the clips that drop it.
+        return jnp.where(factors > 0, x * factors, 0)
 
 
 class Projection(nn.Module):
@@ -199,28 +209,48 @@ class Mlp(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """Attention in (shifted) windows and an MLP, each a residual branch behind a LayerNorm."""
+    """Attention in (shifted) windows and an MLP, each a residual branch behind a LayerNorm.
+
+    Attributes:
+      in_windows: tokens come and go in the windows of `geometry`, not as a map.
+    """
 
     num_heads: int
-    shift_size: Size
+    geometry: WindowGeometry
+    in_windows: bool
     drop_path_rate: float
     settings: BlockSettings
 
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """`[B, D, H, W, C]` to the same.
+    def setup(self) -> None:
+        """Declares the layers under the names of the released checkpoints."""
+        dtype = self.settings.dtype
+        self.norm1, self.norm2 = layer_norm(dtype), layer_norm(dtype)
+        self.attn = WindowAttention(self.num_heads, self.settings)
+        self.mlp = Mlp(self.settings)
+        self.drop_path1 = DropPath(self.drop_path_rate)
+        self.drop_path2 = DropPath(self.drop_path_rate)
+
+    def draw(self, batch: int) -> jax.Array:
+        """What a training call would draw of stochastic depth: float32 `[2, batch]`."""
+        return jnp.stack([self.drop_path1.draw(batch), self.drop_path2.draw(batch)])
+
+    def __call__(self, x: jax.Array, train: bool, factors: jax.Array | None = None) -> jax.Array:
+        """`[B, D, H, W, C]`, or `[B, windows, N, C]` in windows, to the same.
+
+        `factors`, those of `draw`, are given where they were drawn before.
 
         Padding to whole windows comes after the norm, as in the reference: padded tokens have
         the query, key and value of the projection's bias, and are attended to.
         """
-        settings = self.settings
-        geometry = settings.geometry(x.shape[1:4], self.shift_size)
-        attention = WindowAttention(self.num_heads, settings, name="attn")
-        windows = geometry.partition(layer_norm(settings.dtype, "norm1")(x))
-        branch = geometry.merge(attention(windows, geometry, train))
-        x = x + DropPath(self.drop_path_rate, name="drop_path1")(branch, train)
-        branch = Mlp(settings, name="mlp")(layer_norm(settings.dtype, "norm2")(x), train)
-        return x + DropPath(self.drop_path_rate, name="drop_path2")(branch, train)
+        first, second = (None, None) if factors is None else factors
+        x = x + self.drop_path1(self._attention(self.norm1(x), train), train, first)
+        return x + self.drop_path2(self.mlp(self.norm2(x), train), train, second)
+
+    def _attention(self, x: jax.Array, train: bool) -> jax.Array:
+        if self.in_windows:
+            return self.attn(x, self.geometry, train)
+        windows = self.geometry.partition(x)
+        return self.geometry.merge(self.attn(windows, self.geometry, train))
 
 
 class PatchMerging(nn.Module):
@@ -229,14 +259,20 @@ class PatchMerging(nn.Module):
     settings: BlockSettings
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, D, H, W, C]` to `[B, D, ceil(H/2), ceil(W/2), 2C]`."""
-        batch, depth, height, width, channels = x.shape
-        if height % 2 or width % 2:
-            x = jnp.pad(x, [(0, 0), (0, 0), (0, height % 2), (0, width % 2), (0, 0)])
-        height, width = x.shape[2] // 2, x.shape[3] // 2
-        x = x.reshape(batch, depth, height, 2, width, 2, channels)
-        # The reference's order of the four: height varies fastest.
-        x = x.transpose(0, 1, 2, 4, 5, 3, 6).reshape(batch, depth, height, width, 4 * channels)
+    def __call__(self, quads: jax.Array) -> jax.Array:
+        """`[B, D, H, W, 4, C]`, the four with height varying fastest, to `[B, D, H, W, 2C]`."""
+        channels = quads.shape[-1]
+        x = quads.reshape(*quads.shape[:-2], 4 * channels)
         x = layer_norm(self.settings.dtype, "norm")(x)
         return self.settings.dense(2 * channels, "reduction", use_bias=False)(x)
+
+
+def map_to_quads(x: jax.Array) -> jax.Array:
+    """`[B, D, H, W, C]` to `[B, D, ceil(H/2), ceil(W/2), 4, C]`, padded with zeros at the end."""
+    batch, depth, height, width, channels = x.shape
+    if height % 2 or width % 2:
+        x = jnp.pad(x, [(0, 0), (0, 0), (0, height % 2), (0, width % 2), (0, 0)])
+    height, width = x.shape[2] // 2, x.shape[3] // 2
+    x = x.reshape(batch, depth, height, 2, width, 2, channels).transpose(0, 1, 2, 4, 5, 3, 6)
+    # The reference's order of the four: height varies fastest.
+    return x.reshape(batch, depth, height, width, 4, channels)

@@ -10,51 +10,13 @@ from flax import linen as nn
 from vswin_jax.attention import ClipSharding, Size
 from vswin_jax.errors import unknown_name
 from vswin_jax.models.blocks import (
-    ATTENDED,
     KERNEL_INITS,
-    QKV,
     BlockSettings,
     PatchEmbed,
-    PatchMerging,
-    SwinBlock,
     layer_norm,
 )
 from vswin_jax.models.heads import head, pool
-
-# What the backward pass finds stored of each block, from most to least; the rest it computes again.
-# The block's input always is. `flops.RECOMPUTED` has what each costs.
-REMAT = {
-    "none": None,
-    "attention": None,  # all but the logits and softmax: `BlockSettings.recompute_attention`
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "mlp": jax.checkpoint_policies.save_only_these_names(QKV, ATTENDED),
-    "block": jax.checkpoint_policies.nothing_saveable,
-}
-
-
-class Stage(nn.Module):
-    """Blocks of one resolution, alternating regular and shifted windows, then a merge."""
-
-    num_heads: int
-    drop_path_rates: tuple[float, ...]
-    merges: bool
-    remat: str
-    settings: BlockSettings
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        """`[B, D, H, W, C]` to the map before the merge and the map after it.
-
-        The last stage has no merge: then both are the same.
-        """
-        policy = REMAT[self.remat]
-        # `train` steers Python control flow: argument 2, counting self.
-        block = nn.remat(SwinBlock, static_argnums=(2,), policy=policy) if policy else SwinBlock
-        half = tuple(extent // 2 for extent in self.settings.window_size)
-        for index, rate in enumerate(self.drop_path_rates):
-            shift = half if index % 2 else (0, 0, 0)
-            x = block(self.num_heads, shift, rate, self.settings, name=f"blocks_{index}")(x, train)
-        return x, PatchMerging(self.settings, name="downsample")(x) if self.merges else x
+from vswin_jax.models.stage import REMAT, TOKEN_ORDERS, Stage
 
 
 class SwinTransformer3D(nn.Module):
@@ -83,6 +45,8 @@ class SwinTransformer3D(nn.Module):
       attention: implementation of attention, see `attention.window_attention`.
       kernel_init: of linear layers: "reference" (normal, 0.02), or "lecun" for narrow models that
         are trained from scratch.
+      token_order: "windows" keeps tokens in window order between blocks, "map" in the map's.
+      scan: equal pairs of blocks of a stage run in a loop, which compiles in less time.
       dtype: compute dtype.
       clip_sharding: the devices that share each clip; None where one holds all of it.
     """
@@ -106,6 +70,8 @@ class SwinTransformer3D(nn.Module):
     relative_position: str = "reference"
     attention: str = "auto"
     kernel_init: str = "reference"
+    token_order: str = "windows"
+    scan: bool = True
     dtype: jnp.dtype = jnp.float32
     clip_sharding: ClipSharding | None = None
 
@@ -115,6 +81,7 @@ class SwinTransformer3D(nn.Module):
             ("remat policy", self.remat, REMAT),
             ("relative_position", self.relative_position, ("reference", "exact")),
             ("kernel_init", self.kernel_init, KERNEL_INITS),
+            ("token_order", self.token_order, TOKEN_ORDERS),
         ):
             if name not in known:
                 raise unknown_name(kind, name, known)
@@ -141,6 +108,7 @@ class SwinTransformer3D(nn.Module):
             drop_path_rates=tuple(map(float, rates)),
             merges=index + 1 < len(self.depths),
             remat=self.remat,
+            scan=self.scan,
             settings=BlockSettings(**shared, recompute_attention=self.remat == "attention"),
             name=f"layers_{index}",
         )

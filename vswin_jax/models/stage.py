@@ -1,0 +1,169 @@
+"""A stage: blocks of one resolution, alternating regular and shifted windows.
+
+Equal pairs of blocks run in a loop, so the compiler sees one pair of a stage and not nine.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from vswin_jax.attention import Size, TokenOrder, WindowGeometry, reorder
+from vswin_jax.models.blocks import (
+    ATTENDED,
+    QKV,
+    BlockSettings,
+    PatchMerging,
+    SwinBlock,
+    map_to_quads,
+)
+
+# What the backward pass finds stored of each block, from most to least; the rest it computes again.
+# The block's input always is. `flops.RECOMPUTED` has what each costs.
+REMAT = {
+    "none": None,
+    "attention": None,  # all but the logits and softmax: `BlockSettings.recompute_attention`
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "mlp": jax.checkpoint_policies.save_only_these_names(QKV, ATTENDED),
+    "block": jax.checkpoint_policies.nothing_saveable,
+}
+
+# Where tokens lie between the blocks of a stage. "map" is the reference's way, which "windows"
+# takes too where a grid needs padding or several devices share a clip.
+TOKEN_ORDERS = ("windows", "map")
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """Where the tokens of a stage lie: in the map, and at regular (0) and shifted (1) blocks."""
+
+    geometries: tuple[WindowGeometry, WindowGeometry]
+    map: TokenOrder
+    orders: tuple[TokenOrder, TokenOrder]
+
+    @classmethod
+    def over(cls, grid: Size, settings: BlockSettings) -> "_Walk":
+        half = tuple(extent // 2 for extent in settings.window_size)
+        geometries = tuple(settings.geometry(grid, shift) for shift in ((0, 0, 0), half))
+        as_map = TokenOrder.of_map(grid)
+        padded = geometries[0].padded != grid
+        if padded or settings.clip_sharding or settings.token_order == "map":
+            return cls(geometries, as_map, (as_map, as_map))
+        return cls(geometries, as_map, tuple(map(TokenOrder.of_windows, geometries)))
+
+    @property
+    def in_windows(self) -> bool:
+        return self.orders[0] != self.map
+
+    def to_quads(self, x: jax.Array, here: TokenOrder) -> jax.Array:
+        """Tokens that lie in the order `here`, as `map_to_quads` gives them."""
+        if self.in_windows and not any(size % 2 for size in self.map.grid[1:]):
+            return reorder(x, here, TokenOrder.of_quads(self.map.grid))
+        return map_to_quads(reorder(x, here, self.map))
+
+
+class Stage(nn.Module):
+    """Blocks of one resolution, then a merge.
+
+    Attributes:
+      drop_path_rates: of each block.
+      merges: whether a merge follows.
+      remat: a name of `REMAT`.
+      scan: run equal pairs of blocks in a loop.
+    """
+
+    num_heads: int
+    drop_path_rates: tuple[float, ...]
+    merges: bool
+    remat: str
+    scan: bool
+    settings: BlockSettings
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+        """`[B, D, H, W, C]` to the map before the merge and the map after it.
+
+        The last stage has no merge: then both are the same.
+        """
+        walk = _Walk.over(x.shape[1:4], self.settings)
+        blocks = [self._block(walk, index) for index in range(len(self.drop_path_rates))]
+        scanned = len(blocks) // 2 * 2 if self._scans(train) else 0
+        here = walk.map
+        if scanned:
+            x = reorder(x, here, walk.orders[0])
+            x, here = self._scan(blocks[:scanned], walk, x, train), walk.orders[0]
+        for index, block in enumerate(blocks[scanned:]):
+            x, here = reorder(x, here, walk.orders[index % 2]), walk.orders[index % 2]
+            x = block(x, train)
+        before = reorder(x, here, walk.map)
+        if not self.merges:
+            return before, before
+        merge = PatchMerging(self.settings, name="downsample")
+        return before, merge(walk.to_quads(x, here))
+
+    def _block(self, walk: _Walk, index: int) -> SwinBlock:
+        policy = REMAT[self.remat]
+        # `train` steers Python control flow: argument 2, counting self.
+        block = nn.remat(SwinBlock, static_argnums=(2,), policy=policy) if policy else SwinBlock
+        return block(**self._block_fields(walk, index), name=f"blocks_{index}")
+
+    def _block_fields(self, walk: _Walk, index: int) -> dict[str, Any]:
+        return {
+            "num_heads": self.num_heads,
+            "geometry": walk.geometries[index % 2],
+            "in_windows": walk.in_windows,
+            "drop_path_rate": self.drop_path_rates[index],
+            "settings": self.settings,
+        }
+
+    def _scans(self, train: bool) -> bool:
+        """Whether there are pairs to loop over; their parameters exist, and draws are of clips."""
+        drops = train and (self.settings.drop_rate > 0 or self.settings.attn_drop_rate > 0)
+        pairs = len(self.drop_path_rates) // 2
+        return self.scan and pairs > 1 and not drops and not self.is_initializing()
+
+    def _scan(
+        self, blocks: Sequence[SwinBlock], walk: _Walk, x: jax.Array, train: bool
+    ) -> jax.Array:
+        """What `blocks`, regular and shifted in turn, make of `x`; it lies as the first has it.
+
+        The parameters stay those of each block: the loop runs over a stack of them, which costs a
+        copy of the parameters. Stochastic depth is drawn before, as each block would draw it.
+        """
+        drops = train and self.drop_path_rates[-1] > 0
+        factors = jnp.stack([block.draw(len(x)) for block in blocks]) if drops else None
+        run = [self._unbound(walk, index, train) for index in range(2)]
+        regular, shifted = walk.orders
+
+        def pair(x: jax.Array, each: tuple[Any, Any]) -> tuple[jax.Array, None]:
+            (first, second), factors = each
+            x = run[0](first, x, None if factors is None else factors[0])
+            x = reorder(x, regular, shifted)
+            x = run[1](second, x, None if factors is None else factors[1])
+            return reorder(x, shifted, regular), None
+
+        stacks = tuple(_stack(blocks[parity::2]) for parity in range(2))
+        if factors is not None:
+            factors = factors.reshape(-1, 2, *factors.shape[1:])
+        return jax.lax.scan(pair, x, (stacks, factors))[0]
+
+    def _unbound(self, walk: _Walk, index: int, train: bool) -> Callable[..., jax.Array]:
+        """(parameters, x, factors) to what such a block makes of x, under the remat policy."""
+        block = SwinBlock(**self._block_fields(walk, index), parent=None)
+
+        def run(params: Any, x: jax.Array, factors: jax.Array | None) -> jax.Array:
+            return block.apply({"params": params}, x, train, factors)
+
+        policy = REMAT[self.remat]
+        # In a loop nothing is there that could be merged with what is computed again.
+        return jax.checkpoint(run, policy=policy, prevent_cse=False) if policy else run
+
+
+def _stack(blocks: Sequence[SwinBlock]) -> Any:
+    """The parameters of equal blocks, with a leading axis of blocks."""
+    return jax.tree.map(
+        lambda *leaves: jnp.stack(leaves), *(block.variables["params"] for block in blocks)
+    )
