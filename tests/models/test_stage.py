@@ -1,0 +1,105 @@
+"""Token order and the loop over blocks change how a stage is computed, and nothing else."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vswin_jax.errors import InputError
+from vswin_jax.models import SwinTransformer3D, create_model, init_params
+
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
+# A stage of two pairs and a block, which are looped over and not, then one of a single pair.
+DEEP = {"embed_dim": 8, "depths": (5, 2), "num_heads": (1, 2), "window_size": (2, 3, 3)}
+# Whole windows in both stages; only in the first, then odd; padded in both.
+CLIPS = [(4, 24, 48), (4, 36, 36), (5, 30, 17)]
+
+
+def model(**settings: Any) -> SwinTransformer3D:
+    return create_model("swin_tiny", 5, **DEEP, drop_path_rate=0.3, **settings)
+
+
+@pytest.fixture(scope="module")
+def params() -> Any:
+    return init_params(model(), jax.random.key(0))
+
+
+def a_clip(extent: tuple[int, int, int]) -> jax.Array:
+    return jax.random.normal(jax.random.key(7), (3, *extent, 3))
+
+
+def maps(params: Any, clips: jax.Array, **settings: Any) -> dict[str, jax.Array]:
+    """Every map of a training call, so that stochastic depth is drawn."""
+    swin = model(**settings)
+    return jax.jit(
+        lambda p, x: swin.apply(
+            {"params": p}, x, True, rngs={"dropout": jax.random.key(3)}, method="features"
+        )
+    )(params, clips)
+
+
+def gradients(params: Any, clips: jax.Array, **settings: Any) -> Any:
+    swin = model(**settings)
+
+    def loss(params: Any) -> jax.Array:
+        logits = swin.apply({"params": params}, clips, True, rngs={"dropout": jax.random.key(3)})
+        return jnp.sum(logits**2)
+
+    return jax.jit(jax.grad(loss))(params)
+
+
+def assert_near(ours: Any, theirs: Any, tolerance: float) -> None:
+    for (path, mine), other in zip(
+        jax.tree.leaves_with_path(ours), jax.tree.leaves(theirs), strict=True
+    ):
+        scale = max(np.abs(other).max(), 1e-3)
+        np.testing.assert_allclose(mine, other, atol=tolerance * scale, err_msg=str(path))
+
+
+@pytest.mark.parametrize("extent", CLIPS)
+def test_window_order_and_map_order_agree(params: Any, extent: tuple[int, int, int]) -> None:
+    clips = a_clip(extent)
+    plain = maps(params, clips, token_order="map", scan=False)
+    ours = maps(params, clips, token_order="windows", scan=False)
+    assert ours.keys() == plain.keys()
+    assert_near(ours, plain, 1e-6)
+
+
+@pytest.mark.parametrize("order", ["windows", "map"])
+def test_the_loop_draws_and_computes_what_single_blocks_do(params: Any, order: str) -> None:
+    clips = a_clip(CLIPS[0])
+    plain = maps(params, clips, token_order=order, scan=False)
+    assert_near(maps(params, clips, token_order=order, scan=True), plain, 2e-6)
+
+
+@pytest.mark.parametrize("remat", ["none", "mlp", "block"])
+def test_gradients_agree(params: Any, remat: str) -> None:
+    clips = a_clip(CLIPS[0])
+    plain = gradients(params, clips, token_order="map", scan=False)
+    assert_near(gradients(params, clips, remat=remat), plain, 2e-5)
+
+
+def test_the_loop_is_there_and_parameters_keep_their_names(params: Any) -> None:
+    clips = a_clip(CLIPS[0])
+
+    def loops(**settings: Any) -> int:
+        swin = model(attention="xla", **settings)
+        return str(jax.make_jaxpr(swin.apply)({"params": params}, clips)).count(" scan[")
+
+    assert (loops(), loops(scan=False)) == (1, 0)
+    assert set(params["layers_0"]) == {"downsample", *(f"blocks_{i}" for i in range(5))}
+
+
+def test_dropout_of_tokens_takes_the_blocks_one_by_one(params: Any) -> None:
+    settings = {"drop_rate": 0.1, "attn_drop_rate": 0.1}
+    clips = a_clip(CLIPS[0])
+    ours = maps(params, clips, **settings)
+    assert_near(ours, maps(params, clips, **settings, scan=False), 1e-6)
+
+
+def test_an_unknown_order_lists_those_there_are() -> None:
+    with pytest.raises(InputError, match="windows, map"):
+        init_params(model(token_order="tokens"), jax.random.key(0))
