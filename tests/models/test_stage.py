@@ -101,5 +101,5 @@ def test_dropout_of_tokens_takes_the_blocks_one_by_one(params: Any) -> None:
 
 
 def test_an_unknown_order_lists_those_there_are() -> None:
-    with pytest.raises(InputError, match="windows, map"):
+    with pytest.raises(InputError, match="map, windows"):
         init_params(model(token_order="tokens"), jax.random.key(0))
