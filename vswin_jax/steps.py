@@ -13,7 +13,10 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from jax.sharding import Mesh
+
 from vswin_jax.errors import InputError
+from vswin_jax.layout import activations_on
 from vswin_jax.losses import mix, random_erasing
 from vswin_jax.optim import keep_if
 from vswin_jax.state import TrainState
@@ -73,6 +76,7 @@ def make_train_step(
     ema_decay: float = 0.0,
     accumulate: int = 1,
     state_shardings: TrainState | None = None,
+    mesh: Mesh | None = None,
     task: Task = SINGLE_LABEL,
 ) -> TrainStep:
     """The compiled (state, batch) -> (state, metrics); it consumes (donates) the state.
@@ -82,7 +86,7 @@ def make_train_step(
     into `accumulate` micro-batches whose gradients add up to those of the whole batch. The metrics
     are scalars on the device: the task's sums over the batch, and learning_rate, grad_norm,
     skipped_total and skipped_in_a_row of the optimizer. `state_shardings` pins the layout of the
-    new state to that of the old one.
+    new state to that of the old one, and `mesh` that of the activations, see `layout`.
 
     Raises:
       InputError: when first called with a batch that does not divide by `accumulate`, or whose
@@ -100,8 +104,9 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         augment_key, dropout_key = step_keys(seed, state.step)
-        inputs = prepare_batch(augment_key, batch)
-        grads, sums = _gradients(model, task, state.params, inputs, dropout_key, accumulate)
+        with activations_on(mesh):
+            inputs = prepare_batch(augment_key, batch)
+            grads, sums = _gradients(model, task, state.params, inputs, dropout_key, accumulate)
         state = _apply(optimizer, state, grads, ema_decay)
         return state, sums | _optimizer_metrics(state.opt_state)
 
@@ -202,7 +207,10 @@ def _optimizer_metrics(opt_state: Any) -> Metrics:
 
 
 def make_eval_step(
-    model: nn.Module, views_per_pass: int = 1, task: Task = SINGLE_LABEL
+    model: nn.Module,
+    views_per_pass: int = 1,
+    task: Task = SINGLE_LABEL,
+    mesh: Mesh | None = None,
 ) -> EvalStep:
     """The compiled (params, batch) -> {"probabilities": float32 [B, K], "loss": float32 [B]}.
 
@@ -218,7 +226,8 @@ def make_eval_step(
     def eval_step(params: Any, batch: Batch) -> dict[str, jax.Array]:
         views = batch["video"].shape[1]
         classify = functools.partial(_view_scores, model, task, params, batch["flip"])
-        grouped = jax.lax.map(classify, _group_views(batch["video"], views_per_pass))
+        with activations_on(mesh):
+            grouped = jax.lax.map(classify, _group_views(batch["video"], views_per_pass))
         groups, rows, size, classes = grouped.shape
         by_row = grouped.swapaxes(0, 1).reshape(rows, groups * size, classes)[:, :views]
         return task.average_views(by_row, batch["label"])

@@ -1,0 +1,70 @@
+"""Where the axes of an array lie on a mesh of devices, said in names.
+
+A model names the axes of its activations and knows no mesh: without one `pin` does nothing, and
+within `activations_on` the table below says which mesh axes each name is split over.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import jax
+from jax.sharding import AxisType, Mesh, PartitionSpec
+
+MeshAxes = str | tuple[str, ...] | None
+
+BATCH_AXES = ("data", "fsdp")
+# A name that is not here belongs to an axis that stays whole.
+ACTIVATIONS: Mapping[str, MeshAxes] = {"batch": BATCH_AXES, "heads": "model", "hidden": "model"}
+ANY = PartitionSpec.UNCONSTRAINED
+
+
+@contextlib.contextmanager
+def activations_on(mesh: Mesh | None) -> Iterator[None]:
+    """Within it, what is traced has its activations pinned to `mesh`; one device needs no pins."""
+    if mesh is None or mesh.size == 1:
+        yield
+        return
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        yield
+
+
+def pin(x: jax.Array, *names: str) -> jax.Array:
+    """`x`, its axes laid out as `ACTIVATIONS` says of their `names`; its gradient too.
+
+    An axis called "any" is left to the compiler. A mesh axis that does not divide the length is
+    not used; nor is one inside `shard_map`, where arrays are pieces already.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    sizes = {axis: mesh.shape[axis] for axis, kind in kinds if kind == AxisType.Auto}
+    if not sizes.keys() & {"data", "fsdp", "model"}:
+        return x
+    wanted = [ANY if name == "any" else ACTIVATIONS.get(name) for name in names]
+    return jax.lax.with_sharding_constraint(x, fitted(wanted, x.shape, sizes))
+
+
+def fitted(
+    axes: PartitionSpec | list[MeshAxes], shape: tuple[int, ...], sizes: Mapping[str, int]
+) -> PartitionSpec:
+    """The spec of an array of `shape` that keeps of `axes` those that really split it.
+
+    `sizes` are those of the mesh axes. One that is not there, has size 1 or does not divide the
+    length that the ones before it have left is dropped.
+    """
+    kept = [
+        part if part is ANY else _dividing(part, length, sizes)
+        for part, length in zip(axes, shape, strict=False)
+    ]
+    while kept and kept[-1] is None:
+        kept.pop()
+    return PartitionSpec(*kept)
+
+
+def _dividing(axes: MeshAxes, length: int, sizes: Mapping[str, int]) -> MeshAxes:
+    kept: list[str] = []
+    for axis in (axes,) if isinstance(axes, str) else axes or ():
+        size = sizes.get(axis, 1)
+        if size > 1 and length % size == 0:
+            kept.append(axis)
+            length //= size
+    return tuple(kept) if len(kept) > 1 else kept[0] if kept else None
