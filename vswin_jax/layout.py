@@ -14,8 +14,12 @@ MeshAxes = str | tuple[str, ...] | None
 
 BATCH_AXES = ("data", "fsdp")
 # A name that is not here belongs to an axis that stays whole.
-ACTIVATIONS: Mapping[str, MeshAxes] = {"batch": BATCH_AXES, "heads": "model", "hidden": "model"}
-ANY = PartitionSpec.UNCONSTRAINED
+ACTIVATIONS: Mapping[str, MeshAxes] = {
+    "batch": BATCH_AXES,
+    "heads": "model",
+    "hidden": "model",
+    "rows": "model",  # of the qkv kernel, as it is stored
+}
 
 
 @contextlib.contextmanager
@@ -31,30 +35,38 @@ def activations_on(mesh: Mesh | None) -> Iterator[None]:
 def pin(x: jax.Array, *names: str) -> jax.Array:
     """`x`, its axes laid out as `ACTIVATIONS` says of their `names`; its gradient too.
 
-    An axis called "any" is left to the compiler. A mesh axis that does not divide the length is
-    not used; nor is one inside `shard_map`, where arrays are pieces already.
+    A mesh axis that does not divide the length is not used.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
-    sizes = {axis: mesh.shape[axis] for axis, kind in kinds if kind == AxisType.Auto}
-    if not sizes.keys() & {"data", "fsdp", "model"}:
+    sizes = _sizes()
+    if not sizes:
         return x
-    wanted = [ANY if name == "any" else ACTIVATIONS.get(name) for name in names]
+    wanted = PartitionSpec(*map(ACTIVATIONS.get, names))
     return jax.lax.with_sharding_constraint(x, fitted(wanted, x.shape, sizes))
 
 
+def splits(name: str, length: int) -> bool:
+    """Whether `pin` splits an axis of this name and length."""
+    return _dividing(ACTIVATIONS[name], length, _sizes()) is not None
+
+
+def _sizes() -> dict[str, int]:
+    """The sizes of the axes that arrays may be split over; none where there is no mesh of ours."""
+    mesh = jax.sharding.get_abstract_mesh()
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    # Inside `shard_map` axes are manual, and arrays are pieces already.
+    sizes = {axis: mesh.shape[axis] for axis, kind in kinds if kind == AxisType.Auto}
+    return sizes if sizes.keys() & {"data", "fsdp", "model"} else {}
+
+
 def fitted(
-    axes: PartitionSpec | list[MeshAxes], shape: tuple[int, ...], sizes: Mapping[str, int]
+    spec: PartitionSpec, shape: tuple[int, ...], sizes: Mapping[str, int]
 ) -> PartitionSpec:
-    """The spec of an array of `shape` that keeps of `axes` those that really split it.
+    """What of `spec` really splits an array of `shape`.
 
     `sizes` are those of the mesh axes. One that is not there, has size 1 or does not divide the
     length that the ones before it have left is dropped.
     """
-    kept = [
-        part if part is ANY else _dividing(part, length, sizes)
-        for part, length in zip(axes, shape, strict=False)
-    ]
+    kept = [_dividing(part, length, sizes) for part, length in zip(spec, shape, strict=False)]
     while kept and kept[-1] is None:
         kept.pop()
     return PartitionSpec(*kept)

@@ -19,7 +19,7 @@ from vswin_jax.attention import (
     table_rows,
     window_attention,
 )
-from vswin_jax.layout import pin
+from vswin_jax.layout import pin, splits
 
 # The reference truncates at +-2, a hundred deviations away: a plain normal. It suits widths of 96
 # and more; in a narrow model every branch starts so near to linear that training from scratch
@@ -145,12 +145,19 @@ class Qkv(nn.Module):
         if self.settings.qkv_bias:
             bias = self.param("bias", nn.initializers.zeros, (3 * channels,), jnp.float32)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.settings.dtype)
-        # Heads are not neighbours in the flat columns, so a device takes its own from the kernel.
-        kernel = pin(kernel.reshape(channels, *split), "any", "any", "heads", "any")
+        kernel = self._by_head(kernel.reshape(channels, *split))
         out = jnp.einsum("bwnc,cshd->bwnshd", x, kernel)
         if bias is not None:
-            out = out + pin(bias.reshape(split), "any", "heads", "any")
+            out = out + pin(bias.reshape(split), "kinds", "heads", "dim")
         return pin(out, "batch", "windows", "tokens", "kinds", "heads", "dim")
+
+    def _by_head(self, kernel: jax.Array) -> jax.Array:
+        """`[C, 3, heads, dim]`, stored by rows since no run of flat columns holds whole heads."""
+        if not splits("heads", self.num_heads):
+            return kernel
+        # Both pins are needed: from the one to the other leads an all-to-all, and back as well.
+        kernel = pin(kernel, "rows", "kinds", "all heads", "dim")
+        return pin(kernel, "channels", "kinds", "heads", "dim")
 
 
 class WindowAttention(nn.Module):
