@@ -21,6 +21,8 @@ ACTIVATIONS: Mapping[str, MeshAxes] = {
     "rows": "model",  # of the qkv kernel, as it is stored
 }
 
+_ANY = PartitionSpec.UNCONSTRAINED
+
 
 @contextlib.contextmanager
 def activations_on(mesh: Mesh | None) -> Iterator[None]:
@@ -35,12 +37,13 @@ def activations_on(mesh: Mesh | None) -> Iterator[None]:
 def pin(x: jax.Array, *names: str) -> jax.Array:
     """`x`, its axes laid out as `ACTIVATIONS` says of their `names`; its gradient too.
 
-    A mesh axis that does not divide the length is not used.
+    An axis called "any" is left to the compiler. A mesh axis that does not divide a length is not
+    used for it.
     """
     sizes = _sizes()
     if not sizes:
         return x
-    wanted = PartitionSpec(*map(ACTIVATIONS.get, names))
+    wanted = PartitionSpec(*(_ANY if name == "any" else ACTIVATIONS.get(name) for name in names))
     return jax.lax.with_sharding_constraint(x, fitted(wanted, x.shape, sizes))
 
 
@@ -58,15 +61,16 @@ def _sizes() -> dict[str, int]:
     return sizes if sizes.keys() & {"data", "fsdp", "model"} else {}
 
 
-def fitted(
-    spec: PartitionSpec, shape: tuple[int, ...], sizes: Mapping[str, int]
-) -> PartitionSpec:
+def fitted(spec: PartitionSpec, shape: tuple[int, ...], sizes: Mapping[str, int]) -> PartitionSpec:
     """What of `spec` really splits an array of `shape`.
 
     `sizes` are those of the mesh axes. One that is not there, has size 1 or does not divide the
     length that the ones before it have left is dropped.
     """
-    kept = [_dividing(part, length, sizes) for part, length in zip(spec, shape, strict=False)]
+    kept = [
+        part if part is _ANY else _dividing(part, length, sizes)
+        for part, length in zip(spec, shape, strict=False)
+    ]
     while kept and kept[-1] is None:
         kept.pop()
     return PartitionSpec(*kept)

@@ -131,21 +131,54 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def place_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Each host's rows as one global array per key, split over the batch axes of the mesh.
+def batch_parts(mesh: Mesh) -> int:
+    """Into how many parts the rows of a batch are split; a row is on all devices of its part."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def batch_share(mesh: Mesh) -> tuple[int, int]:
+    """Which share of every batch this host feeds, and how many shares there are: (index, count).
+
+    Hosts whose devices hold the same rows, because they differ along `model` alone, have the same
+    share and must feed the same rows. Shares are numbered in the order of their first rows.
 
     Raises:
-      InputError: the global number of rows does not divide over those axes.
+      InputError: the devices of some hosts share a part of their rows, or hold more than others.
     """
-    sharding = batch_sharding(mesh)
-    parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    owners = np.array([device.process_index for device in mesh.devices.flat])
+    owners = owners.reshape(mesh.devices.shape)
+    rows = [mesh.axis_names.index(axis) for axis in BATCH_AXES]
+    owners = np.moveaxis(owners, rows, range(len(rows))).reshape(batch_parts(mesh), -1)
+    return share_of(owners, jax.process_index())
+
+
+def share_of(owners: np.ndarray, process: int) -> tuple[int, int]:
+    """`batch_share` of a process, from the process [parts of a batch, devices] of each device."""
+    held = {owner: np.flatnonzero((owners == owner).any(axis=1)) for owner in np.unique(owners)}
+    shares = sorted({tuple(parts.tolist()) for parts in held.values()})
+    if len({len(share) for share in shares}) > 1 or sum(map(len, shares)) != len(owners):
+        raise InputError(
+            "The mesh gives hosts unequal or overlapping shares of a batch: make mesh.model a "
+            "divisor or a multiple of the number of devices of a host."
+        )
+    return shares.index(tuple(held[process].tolist())), len(shares)
+
+
+def place_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """This host's rows, those of its `batch_share`, as a part of one global array per key.
+
+    Raises:
+      InputError: the global number of rows does not divide over the batch axes of the mesh.
+    """
+    sharding, parts, shares = batch_sharding(mesh), batch_parts(mesh), batch_share(mesh)[1]
+    placed = {}
     for name, rows in batch.items():
-        total = len(rows) * jax.process_count()
+        total = len(rows) * shares
         if total % parts:
             raise InputError(
                 f"A batch of {total} rows ({name}) does not divide over {parts} devices: make "
                 f"the batch size a multiple of {parts}."
             )
-    return {
-        name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()
-    }
+        shape = (total, *rows.shape[1:])
+        placed[name] = jax.make_array_from_process_local_data(sharding, rows, shape)
+    return placed

@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-
 from jax.sharding import Mesh
 
 from vswin_jax.errors import InputError
 from vswin_jax.layout import activations_on
 from vswin_jax.losses import mix, random_erasing
+from vswin_jax.mesh import batch_parts
 from vswin_jax.optim import keep_if
 from vswin_jax.state import TrainState
 from vswin_jax.task import SINGLE_LABEL, Task
@@ -89,8 +89,9 @@ def make_train_step(
     new state to that of the old one, and `mesh` that of the activations, see `layout`.
 
     Raises:
-      InputError: when first called with a batch that does not divide by `accumulate`, or whose
-        labels are not those of the task.
+      InputError: when first called with a batch that does not divide by `accumulate`, whose
+        micro-batches do not divide over the devices of `mesh`, or whose labels are not those of the
+        task.
     """
     prepare_batch = functools.partial(
         prepare,
@@ -104,6 +105,7 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         augment_key, dropout_key = step_keys(seed, state.step)
+        _check_rows(len(batch["label"]), accumulate, mesh)
         with activations_on(mesh):
             inputs = prepare_batch(augment_key, batch)
             grads, sums = _gradients(model, task, state.params, inputs, dropout_key, accumulate)
@@ -173,14 +175,23 @@ def _gradients(
     return jax.lax.scan(add, zeros, pieces)[0]
 
 
-def _split(inputs: Inputs, parts: int) -> Inputs:
-    """[B, ...] -> [parts, B / parts, ...], strided: each device splits the rows that it holds."""
-    rows = inputs.label.shape[0]
+def _check_rows(rows: int, parts: int, mesh: Mesh | None) -> None:
     if rows % parts:
         raise InputError(
             f"A batch of {rows} does not split into {parts} equal micro-batches: make the batch "
             f"size a multiple of train.accumulate."
         )
+    devices = 1 if mesh is None else batch_parts(mesh)
+    if rows // parts % devices:
+        raise InputError(
+            f"A micro-batch of {rows // parts} clips does not divide over {devices} devices: make "
+            f"the batch size a multiple of train.accumulate times {devices}."
+        )
+
+
+def _split(inputs: Inputs, parts: int) -> Inputs:
+    """[B, ...] -> [parts, B / parts, ...], strided: each device splits the rows that it holds."""
+    rows = inputs.label.shape[0]
     return jax.tree.map(
         lambda leaf: leaf.reshape(rows // parts, parts, *leaf.shape[1:]).swapaxes(0, 1), inputs
     )

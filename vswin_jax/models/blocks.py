@@ -60,7 +60,7 @@ def layer_norm(dtype: jnp.dtype, name: str) -> nn.LayerNorm:
 
 def _pin_tokens(x: jax.Array, last: str) -> jax.Array:
     """`[B, ..., last]`, pinned: clips stay where they are, whatever the layout of parameters."""
-    return pin(x, "batch", *["tokens"] * (x.ndim - 2), last)
+    return pin(x, "batch", *["any"] * (x.ndim - 2), last)
 
 
 def _torch_conv_init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
@@ -149,7 +149,7 @@ class Qkv(nn.Module):
         out = jnp.einsum("bwnc,cshd->bwnshd", x, kernel)
         if bias is not None:
             out = out + pin(bias.reshape(split), "kinds", "heads", "dim")
-        return pin(out, "batch", "windows", "tokens", "kinds", "heads", "dim")
+        return pin(out, "batch", "any", "any", "kinds", "heads", "dim")
 
     def _by_head(self, kernel: jax.Array) -> jax.Array:
         """`[C, 3, heads, dim]`, stored by rows since no run of flat columns holds whole heads."""
