@@ -31,9 +31,9 @@ LAYOUT: Rules = (
     (r"attn/qkv/kernel$", PartitionSpec("model", "fsdp")),
     (r"attn/relative_position_bias_table$", PartitionSpec(None, "model")),
     (r"attn/proj/kernel$", PartitionSpec("model", "fsdp")),
-    (r"mlp/fc1/kernel$", PartitionSpec(None, ("model", "fsdp"))),
+    (r"mlp/fc1/kernel$", PartitionSpec("fsdp", "model")),
     (r"mlp/fc1/bias$", PartitionSpec("model")),
-    (r"mlp/fc2/kernel$", PartitionSpec(("model", "fsdp"))),
+    (r"mlp/fc2/kernel$", PartitionSpec("model", "fsdp")),
     (r"(reduction|head)/kernel$", PartitionSpec("fsdp")),
     # Norms, biases and the patch embedding: 0.4 % of Swin-L, and a collective each.
     (r".*", PartitionSpec()),

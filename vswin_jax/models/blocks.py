@@ -254,5 +254,6 @@ class PatchMerging(nn.Module):
         x = x.reshape(batch, depth, height, 2, width, 2, channels)
         # The reference's order of the four: height varies fastest.
         x = x.transpose(0, 1, 2, 4, 5, 3, 6).reshape(batch, depth, height, width, 4 * channels)
-        x = layer_norm(self.settings.dtype, "norm")(x)
-        return self.settings.dense(2 * channels, "reduction", use_bias=False)(x)
+        x = _pin_tokens(layer_norm(self.settings.dtype, "norm")(x), "channels")
+        x = self.settings.dense(2 * channels, "reduction", use_bias=False)(x)
+        return _pin_tokens(x, "channels")
