@@ -188,6 +188,7 @@ def _restore_or_create(
     if restored is not None:
         state, _ = restored
         log.info("going on after step %d", int(state.step))
+        log_parameters(state.params)
         return state, int(state.step)
     params = initial_params() if initial_params else None
     key = jax.random.key(seed)
