@@ -17,7 +17,7 @@ from vswin_jax.mesh import (
     place_batch,
     share_of,
 )
-from vswin_jax.models import SwinTransformer3D, create_model, init_params
+from vswin_jax.models import create_model, init_params
 
 # What is asked of the layouts needs several devices, and JAX counts devices once a process.
 LAYOUTS = """
@@ -101,7 +101,8 @@ def test_one_device_replicates_everything() -> None:
     assert default_rules(mesh, params) == [("^head/kernel$", PartitionSpec())]
 
 
-def specs(model: SwinTransformer3D, **sizes: int) -> dict[str, PartitionSpec]:
+def specs(variant: str, **sizes: int) -> dict[str, PartitionSpec]:
+    model = create_model(variant)
     shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     sizes = {"data": 1, "fsdp": 1, "model": 1} | sizes
     mesh = jax.sharding.AbstractMesh(tuple(sizes.values()), tuple(sizes))
@@ -122,7 +123,7 @@ def test_a_block_of_swin_large_over_both_axes() -> None:
         "mlp/fc2/bias": PartitionSpec(),
         "norm1/scale": PartitionSpec(),
     }
-    found = specs(create_model("swin_large"), fsdp=8, model=4)
+    found = specs("swin_large", fsdp=8, model=4)
     assert {name: found[f"{block}/{name}"] for name in expected} == expected
     assert found["layers_2/downsample/reduction/kernel"] == PartitionSpec("fsdp")
     assert found["patch_embed/proj/kernel"] == PartitionSpec()
@@ -130,7 +131,7 @@ def test_a_block_of_swin_large_over_both_axes() -> None:
 
 def test_heads_that_do_not_divide_keep_their_attention_whole() -> None:
     """Swin-T has 3 heads in the first stage and 6 in the second."""
-    found = specs(create_model("swin_tiny"), model=2)
+    found = specs("swin_tiny", model=2)
     for name in ("qkv/kernel", "proj/kernel", "relative_position_bias_table"):
         assert found[f"layers_0/blocks_0/attn/{name}"] == PartitionSpec()
         assert found[f"layers_1/blocks_0/attn/{name}"] != PartitionSpec()
@@ -139,7 +140,7 @@ def test_heads_that_do_not_divide_keep_their_attention_whole() -> None:
 
 def test_axes_that_do_not_divide_a_parameter_are_dropped() -> None:
     """No axis of 96 or 288 divides by 256, but one of 768 does."""
-    found = specs(create_model("swin_tiny"), fsdp=256)
+    found = specs("swin_tiny", fsdp=256)
     assert found["layers_0/blocks_0/attn/qkv/kernel"] == PartitionSpec()
     assert found["layers_3/blocks_0/attn/qkv/kernel"] == PartitionSpec(None, "fsdp")
 
