@@ -102,14 +102,20 @@ def test_replicated_training_only_reduces_gradients(facts: dict[str, Any]) -> No
 def test_mixing_moves_one_clip_between_neighbours(facts: dict[str, Any], strategy: str) -> None:
     """The partner of a device's first clip is the last one of the device before it."""
     rows = {(1, 6, 32, 32, 3): "clip", (1, CLASSES): "target", (1,): "mask"}
-    found = Counter(rows.get(shape) for shape in moved(facts, strategy, "collective-permute"))
-    found.pop(None, None)
+    permuted = list(moved(facts, strategy, "collective-permute"))
+    found = Counter(rows[shape] for shape in permuted if shape in rows)
     assert found == {"clip": 1, "target": 1, "mask": 1}
-    # Where `fsdp` and `model` are of one size, XLA turns shards of the two kernels that only fsdp
-    # splits, and their gradients, over to the other axis before it gathers them.
-    others = [s for s in moved(facts, strategy, "collective-permute") if s not in rows]
-    if strategy == "data 2 x fsdp 2 x model 2":
-        others = [s for s in others if math.prod(s) not in (16 * 16, 8 * CLASSES)]
+    others = [shape for shape in permuted if shape not in rows]
+    # Where `fsdp` and `model` are of one size, XLA turns the shards of kernels that only fsdp
+    # splits over to the other axis before it gathers them, and those of their gradients back.
+    sizes = sizes_of(strategy)
+    if 1 < sizes["fsdp"] == sizes["model"]:
+        shards = {
+            math.prod(part_of(shape, spec, sizes))
+            for shape, spec in params_of(strategy).values()
+            if "fsdp" in spec and "model" not in spec
+        }
+        others = [shape for shape in others if math.prod(shape) not in shards]
     assert not others
 
 
@@ -176,7 +182,8 @@ def test_the_state_is_created_in_shares(facts: dict[str, Any]) -> None:
     counters = 6 * 4
     for strategy, share in shares.items():
         assert facts[strategy]["bytes"] == 4 * 4 * share + counters
-    assert shares["fsdp 8"] < 0.3 * shares["data 8"], "even of this model, which is mostly norms"
+    # Even of this model, a quarter of which is norms, biases and bias tables.
+    assert shares["fsdp 8"] < shares["data 8"] / 3
     assert facts["fsdp 8"]["largest_of_init"] < largest_param()
 
 
