@@ -172,6 +172,7 @@ class _Setup:
             ema_decay=config.train.ema_decay,
             accumulate=config.train.accumulate,
             state_shardings=jax.tree.map(lambda leaf: leaf.sharding, target),
+            mesh=mesh,
             task=task,
         )
         return cls(model, optimizer, mesh, rules, has_ema, target, train_step, task.score)
@@ -187,6 +188,7 @@ def _restore_or_create(
     if restored is not None:
         state, _ = restored
         log.info("going on after step %d", int(state.step))
+        log_parameters(state.params)
         return state, int(state.step)
     params = initial_params() if initial_params else None
     key = jax.random.key(seed)
