@@ -149,10 +149,15 @@ class SplitGeometry(WindowGeometry):
         ids = WindowGeometry(self.grid, self.full_window, self.window, self.shift).region_ids
         if ids is None:
             return None
+        ids = np.moveaxis(ids.reshape(*self._split_counts, -1), self.sharding.grid_axis, 0)
+        return ids.reshape(self.num_windows, self.tokens)
+
+    @property
+    def _split_counts(self) -> tuple[int, ...]:
+        """The counts of windows, that of the split axis as (devices, windows of each)."""
         axis, devices = self.sharding.grid_axis, self.sharding.devices
-        counts = self.counts
-        ids = ids.reshape(*counts[:axis], devices, counts[axis] // devices, *counts[axis + 1 :], -1)
-        return np.moveaxis(ids, axis, 0).reshape(self.num_windows, self.tokens)
+        before, count, after = self.counts[:axis], self.counts[axis], self.counts[axis + 1 :]
+        return (*before, devices, count // devices, *after)
 
     def partition(self, x: jax.Array) -> jax.Array:
         """As that of `WindowGeometry`; only the shift's slab moves between devices."""
@@ -173,6 +178,16 @@ class SplitGeometry(WindowGeometry):
             return each(qkv, table)
         each = self.sharding.on_each(attend, len(qkv), [1, None, 0], 1)
         return each(qkv, table, jnp.asarray(self.region_ids))
+
+    def map_in_order(
+        self, function: Callable[[jax.Array], jax.Array], windows: jax.Array
+    ) -> jax.Array:
+        """As that of `WindowGeometry`; the windows are put into its order and back."""
+        devices, axis = self.sharding.devices, 1 + self.sharding.grid_axis
+        rest = np.delete(self._split_counts, axis - 1)
+        by_device = windows.reshape(len(windows), devices, *rest, *windows.shape[2:])
+        ordered = function(jnp.moveaxis(by_device, 1, axis))
+        return jnp.moveaxis(ordered, axis, 1).reshape(windows.shape)
 
     def _roll(self, x: jax.Array, shift: Size, axis: tuple[int, ...]) -> jax.Array:
         """`jnp.roll` of the whole clip, seen from one device's part of it."""

@@ -168,7 +168,8 @@ class WindowAttention(nn.Module):
         heads = qkv.reshape(*windows.shape[:3], 3, self.num_heads, channels // self.num_heads)
         out = geometry.attend(attend, heads, table)
         out = settings.dense(channels, "proj")(out.reshape(windows.shape))
-        return nn.Dropout(settings.drop_rate)(out, deterministic=not train)
+        dropout = nn.Dropout(settings.drop_rate, deterministic=not train)
+        return geometry.map_in_order(dropout, out)
 
 
 def _exact_gelu(x: jax.Array) -> jax.Array:
