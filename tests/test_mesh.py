@@ -83,7 +83,9 @@ def test_a_mesh_takes_all_devices_under_four_names() -> None:
     assert mesh.size == jax.device_count()
 
 
-@pytest.mark.parametrize("axes", [{"data": 0}, {"fsdp": 0}, {"data": -2}, {"model": -1}, {"window": 0}])
+@pytest.mark.parametrize(
+    "axes", [{"data": 0}, {"fsdp": 0}, {"data": -2}, {"model": -1}, {"window": 0}]
+)
 def test_axes_below_one_are_refused(axes: dict[str, int]) -> None:
     with pytest.raises(InputError, match="Mesh axes must be 1 or above"):
         make_mesh(**axes)
