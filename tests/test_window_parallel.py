@@ -17,7 +17,7 @@ from jax.sharding import AbstractMesh
 
 from vswin_jax.compiled_program import Collective, read_program
 from vswin_jax.errors import InputError
-from vswin_jax.mesh import REPLICATED, default_rules, make_mesh, place_batch
+from vswin_jax.mesh import default_rules, make_mesh, place_batch
 from vswin_jax.models import SwinTransformer3D, create_model, init_params, split_clips
 from vswin_jax.optim import make_optimizer
 from vswin_jax.state import TrainState, create_state
@@ -71,7 +71,7 @@ def steps_of(
     optimizer = make_optimizer(
         SimpleNamespace(**settings, **groups), lambda step: 1.0, params, model.frozen_stages
     )
-    rules = default_rules(mesh, params) if fsdp > 1 else REPLICATED
+    rules = default_rules(mesh, params)
     state = create_state(model, optimizer, jax.random.key(0), mesh, rules, params, ema=True)
     step = make_train_step(
         model,
@@ -83,6 +83,7 @@ def steps_of(
         erasing=0.5,
         ema_decay=0.9,
         state_shardings=jax.tree.map(lambda leaf: leaf.sharding, state),
+        mesh=mesh,
     )
     return model, mesh, state, step
 
@@ -100,7 +101,7 @@ def report_of(name: str, params: Any) -> dict[str, Any]:
         losses.append(float(metrics["loss_sum"] / metrics["count"]))
     views = {key: rows for key, rows in batch_of(99, views=3).items() if key in BATCH_KEYS}
     views = place_batch(views, mesh, over)
-    evaluated = make_eval_step(model, 2)(state.ema_params, views)
+    evaluated = make_eval_step(model, 2, mesh=mesh)(state.ema_params, views)
     return {
         "losses": losses,
         "evaluation": np.asarray(evaluated["loss"]).tolist(),

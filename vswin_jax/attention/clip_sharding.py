@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vswin_jax.attention.geometry import Attend, Size, WindowGeometry
 from vswin_jax.errors import InputError
+from vswin_jax.layout import BATCH_AXES
 
 WINDOW_AXIS = "window"
 # The axes that can be split, at their place in a grid of tokens.
@@ -31,12 +32,10 @@ class ClipSharding:
     Attributes:
       mesh: with a `window` axis, whose devices share one clip.
       over: "time" or "height", the axis of tokens that is split.
-      batch_axes: the axes of `mesh` over which the rows of a batch lie.
     """
 
     mesh: Mesh
     over: str = "time"
-    batch_axes: tuple[str, ...] = ("data", "fsdp")
 
     @property
     def devices(self) -> int:
@@ -91,9 +90,11 @@ class ClipSharding:
         which stay on the devices of their batch if they divide over them. The gradient of a whole
         array is summed over the devices once, as it is, not as what `function` makes of it.
         """
-        parts = math.prod(self.mesh.shape[axis] for axis in self.batch_axes)
-        batch = self.batch_axes if rows % parts == 0 else ()
+        sizes = self.mesh.shape
+        batch = BATCH_AXES if rows % math.prod(sizes[axis] for axis in BATCH_AXES) == 0 else ()
         names = (*batch, WINDOW_AXIS)
+        # Axes of one device are made manual too, so that a kernel finds as few to split as it can.
+        trivial = {axis for axis, size in sizes.items() if size == 1}
 
         def spec(axis: int | None) -> PartitionSpec:
             if axis is None:
@@ -111,7 +112,7 @@ class ClipSharding:
             mesh=self.mesh,
             in_specs=tuple(map(spec, axes)),
             out_specs=spec(out),
-            axis_names=set(names),
+            axis_names=trivial.union(names),
         )
 
 
