@@ -73,23 +73,31 @@ def _each(count: int, do: Callable[[jax.Array], None]) -> None:
     lax.fori_loop(0, count, lambda index, _: do(index), None)
 
 
-def _load(refs: Sequence[Ref], kind: int, window: jax.Array, chunk: Chunk, body: Body) -> jax.Array:
+def _first_query(body: Body) -> jax.Array | int:
+    """The row at which the queries of this program begin; asked for outside of loops."""
+    return pl.program_id(TILE_AXIS) * body.rows if body.tiled else 0
+
+
+def _load(
+    refs: Sequence[Ref], kind: int, window: jax.Array, chunk: Chunk, row: jax.Array, body: Body
+) -> jax.Array:
     """Queries (kind 0), keys (1) or values (2) of the heads of a chunk: `[tokens, width]`."""
     if not body.packed:
         return refs[kind][window, :, pl.ds(chunk.lanes, chunk.width)]
     lanes = pl.ds(kind * body.packed + chunk.lanes, chunk.width)
     if kind == 0 and body.tiled:
-        return refs[0][window, pl.ds(pl.program_id(TILE_AXIS) * body.rows, body.rows), lanes]
+        return refs[0][window, pl.ds(row, body.rows), lanes]
     return refs[0][window, :, lanes]
 
 
-def _write_mask(ids_ref: Ref, scratch: Sequence[Ref], window: jax.Array, body: Body) -> None:
+def _write_mask(
+    ids_ref: Ref, scratch: Sequence[Ref], window: jax.Array, row: jax.Array, body: Body
+) -> None:
     """Writes what regions add to the logits of a window: `[rows, tokens]`."""
     columns_ref, mask_ref = scratch
     keys = ids_ref[window]
     # Eight equal rows fill a tile, which is what can be transposed.
     columns_ref[...] = jnp.broadcast_to(keys, (8, body.tokens)).T
-    row = pl.program_id(TILE_AXIS) * body.rows if body.tiled else 0
     queries = columns_ref[pl.ds(row, body.rows), pl.ds(0, 1)]
     mask_ref[...] = jnp.where(queries == keys, 0.0, OTHER_REGION)
 
@@ -125,12 +133,15 @@ def forward(body: Body, *refs: Ref) -> None:
     inputs = 1 if body.packed else 3
     qkv, bias_ref, *rest = refs[:inputs], *refs[inputs:]
     ids_ref, out_ref, *scratch = rest if body.shifted else (None, *rest)
+    row = _first_query(body)
 
     def one_window(window: jax.Array) -> None:
         if ids_ref is not None:
-            _write_mask(ids_ref, scratch, window, body)
+            _write_mask(ids_ref, scratch, window, row, body)
         for chunk in body.chunks:
-            queries, keys, values = (_load(qkv, kind, window, chunk, body) for kind in range(3))
+            queries, keys, values = (
+                _load(qkv, kind, window, chunk, row, body) for kind in range(3)
+            )
 
             def one_head(head: jax.Array, chunk: Chunk = chunk) -> None:
                 own = _own(body.rows, chunk, body, head)
@@ -161,12 +172,15 @@ def backward(body: Body, *refs: Ref) -> None:
     out_grad_ref, bias_grad_ref, *rest = rest
     outputs, scratch = (rest[:3], rest[3:]) if body.tiled else (rest[:1], rest[1:])
     grads, scratch = (outputs, scratch) if body.tiled else (scratch[:3], scratch[3:])
+    row, step = _first_query(body), pl.program_id(STEP_AXIS)
 
     def one_window(window: jax.Array) -> None:
         if ids_ref is not None:
-            _write_mask(ids_ref, scratch, window, body)
+            _write_mask(ids_ref, scratch, window, row, body)
         for chunk in body.chunks:
-            queries, keys, values = (_load(qkv, kind, window, chunk, body) for kind in range(3))
+            queries, keys, values = (
+                _load(qkv, kind, window, chunk, row, body) for kind in range(3)
+            )
             out_grad = out_grad_ref[window, :, pl.ds(chunk.lanes, chunk.width)]
 
             def one_head(head: jax.Array, chunk: Chunk = chunk) -> None:
@@ -192,7 +206,7 @@ def backward(body: Body, *refs: Ref) -> None:
             _each(chunk.heads, one_head)
 
     def all_windows() -> None:
-        @pl.when(pl.program_id(STEP_AXIS) == 0)
+        @pl.when(step == 0)
         def _() -> None:
             bias_grad_ref[...] = jnp.zeros_like(bias_grad_ref)
 

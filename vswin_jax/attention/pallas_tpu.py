@@ -132,7 +132,7 @@ class _Specs:
 
 def _shared(
     qkv: jax.Array, bias: jax.Array, regions: jax.Array | None, specs: _Specs
-) -> tuple[list[jax.Array], list[pl.BlockSpec], list[pltpu.MemoryRef]]:
+) -> tuple[list[jax.Array], list[pl.BlockSpec], list[pl.MemoryRef]]:
     """The operands of both kernels, their blocks, and the scratch of the mask."""
     operands, blocks = [*[qkv] * len(specs.qkv()), bias], [*specs.qkv(), specs.bias()]
     if regions is None:
