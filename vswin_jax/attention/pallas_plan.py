@@ -120,14 +120,14 @@ def _plan(
     blocks = sizes.heads // block_heads * (sizes.tokens // rows)
     halves = backward and blocks % chip.cores and sizes.windows // windows % chip.cores == 0
     splits = chip.cores if halves else 1
-    used = _vector_memory(sizes, block_heads, rows, windows, backward)
+    used = _vector_memory(sizes, packed, block_heads, rows, windows, backward)
     return Plan(sizes, packed, block_heads, rows, windows, splits, used)
 
 
 def _tiles(tokens: int) -> list[int]:
     """Numbers of queries in a block, from all of them down to the fewest that are worth it."""
     parts = range(1, tokens // (4 * SUBLANES) + 1)
-    whole = [tokens // n for n in parts if tokens % n == 0 and tokens // n % (2 * SUBLANES) == 0]
+    whole = [tokens // n for n in parts if tokens % n == 0 and tokens // n % SUBLANES == 0]
     return [tokens, *(rows for rows in whole if rows < tokens)]
 
 
@@ -139,18 +139,19 @@ def _divisors_down(sizes: Sizes, rows: int) -> list[int]:
 
 
 def _vector_memory(
-    sizes: Sizes, block_heads: int, rows: int, windows: int, backward: bool
+    sizes: Sizes, packed: bool, block_heads: int, rows: int, windows: int, backward: bool
 ) -> int:
-    """Bytes: two buffers for what changes every step, one for the bias, and what is in between."""
+    """Bytes: two buffers for what changes at every step, one for the bias, and what is between."""
     keys = _padded(sizes.tokens, LANES)
     square = _padded(rows, SUBLANES) * keys * 4
-    lanes = _padded(block_heads * sizes.dim, LANES)
-    block = windows * _padded(sizes.tokens, 2 * SUBLANES) * lanes * sizes.itemsize
-    bias = block_heads * square
+    out = _padded(block_heads * sizes.dim, LANES)
+    qkv = _padded(3 * block_heads * sizes.dim, LANES) if packed else 3 * out
+    lanes = 2 * (qkv + out) + (2 * qkv + 3 * out if backward else 0)
+    blocks = windows * _padded(sizes.tokens, 2 * SUBLANES) * lanes * sizes.itemsize
     mask = square + keys * LANES * 4
-    if not backward:
-        return 2 * 4 * block + bias + mask + 3 * square
-    return (2 * 7 + 3) * block + 3 * bias + mask + 5 * square
+    bias = block_heads * square
+    # How many squares live at once was read off the compiler's complaints about smaller limits.
+    return blocks + mask + (2 * bias + 3 * square if backward else bias + 2 * square)
 
 
 def _padded(size: int, unit: int) -> int:

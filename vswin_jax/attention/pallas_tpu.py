@@ -15,8 +15,8 @@ from jax.experimental.pallas import tpu as pltpu
 from vswin_jax.attention import pallas_kernels
 from vswin_jax.attention.pallas_plan import LANES, SUBLANES, Chip, Plan, Sizes, make_plan
 
-# What the kernels may use besides their blocks, in the plan's estimate.
-_KEPT_FREE = 2 * 2**20
+# The compiler's own limit, which ours never goes below.
+_USUAL_VECTOR_MEMORY = 16 * 2**20
 
 
 class Settings(NamedTuple):
@@ -100,7 +100,7 @@ class _Specs:
     def bias_grad(self) -> pl.BlockSpec:
         """As `bias`, of `[splits, heads, N, N]`."""
         shape = (None, self.plan.block_heads, self.plan.rows, self.sizes.tokens)
-        return pl.BlockSpec(shape, lambda s, g, t, *_: (s, g, t, 0))
+        return pl.BlockSpec(shape, lambda s, g, t, *_: (s, g, t, 0), pipeline_mode=pl.Buffered(1))
 
     def regions(self) -> pl.BlockSpec:
         """Of `[period, 1, N]`."""
@@ -158,7 +158,7 @@ def _forward(
         in_specs=blocks,
         out_specs=specs.out(),
         scratch_shapes=scratch,
-        compiler_params=_compiler_params(settings, ["parallel"] * 4),
+        compiler_params=_compiler_params(plan, settings, ["parallel"] * 4),
         cost_estimate=_cost(plan, products=2, backward=False),
         interpret=settings.interpret,
         name="window_attention",
@@ -196,7 +196,7 @@ def _backward(
         in_specs=[*blocks, specs.out()],
         out_specs=out_specs,
         scratch_shapes=scratch,
-        compiler_params=_compiler_params(settings, order),
+        compiler_params=_compiler_params(plan, settings, order),
         cost_estimate=_cost(plan, products=5, backward=True),
         interpret=settings.interpret,
         name="window_attention_grad",
@@ -214,8 +214,10 @@ def _joined(grads: list[jax.Array]) -> jax.Array:
     )
 
 
-def _compiler_params(settings: Settings, order: list[str]) -> pltpu.CompilerParams:
-    limit = settings.chip.vector_memory + _KEPT_FREE
+def _compiler_params(plan: Plan, settings: Settings, order: list[str]) -> pltpu.CompilerParams:
+    # The estimate is rough, and what is left over serves the program around the kernel.
+    limit = max(_USUAL_VECTOR_MEMORY, plan.vector_memory * 5 // 4)
+    limit = min(limit, settings.chip.vector_memory)
     return pltpu.CompilerParams(dimension_semantics=tuple(order), vmem_limit_bytes=limit)
 
 
