@@ -153,7 +153,7 @@ def _forward(
     body = plan.body(settings.scale, regions is not None)
     return pl.pallas_call(
         functools.partial(pallas_kernels.forward, body),
-        jax.ShapeDtypeStruct((*qkv.shape[:2], sizes.channels), qkv.dtype),
+        _like(qkv, (*qkv.shape[:2], sizes.channels)),
         grid=(plan.splits, plan.groups, plan.tiles, plan.steps),
         in_specs=blocks,
         out_specs=specs.out(),
@@ -176,14 +176,14 @@ def _backward(
     specs, sizes = _Specs(plan), plan.sizes
     operands, blocks, scratch = _shared(qkv, bias, regions, specs)
     body = plan.body(settings.scale, regions is not None)
-    out_shapes = [jax.ShapeDtypeStruct((plan.splits, *bias.shape), jnp.float32)]
+    out_shapes = [_like(bias, (plan.splits, *bias.shape))]
     out_specs, grid = [specs.bias_grad()], (plan.splits, plan.groups, plan.tiles, plan.steps)
     if body.tiled:
-        keys = jax.ShapeDtypeStruct((plan.tiles, *out_grad.shape), qkv.dtype)
-        out_shapes += [jax.ShapeDtypeStruct(out_grad.shape, qkv.dtype), keys, keys]
+        keys = _like(qkv, (plan.tiles, *out_grad.shape))
+        out_shapes += [_like(qkv, out_grad.shape), keys, keys]
         out_specs += [specs.out(), specs.key_grad(), specs.key_grad()]
     else:
-        out_shapes += [jax.ShapeDtypeStruct(qkv.shape, qkv.dtype)]
+        out_shapes += [_like(qkv, qkv.shape)]
         out_specs += [specs.qkv_grad()]
         shape = (plan.block_windows, sizes.tokens, plan.lanes)
         scratch = [*[pltpu.VMEM(shape, qkv.dtype)] * 3, *scratch]
@@ -202,6 +202,11 @@ def _backward(
         name="window_attention_grad",
     )(*operands, out_grad)
     return _joined(grads), bias_grad.sum(0)
+
+
+def _like(x: jax.Array, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    """A result of the dtype of `x`, which differs between devices where `x` does."""
+    return jax.ShapeDtypeStruct(shape, x.dtype, manual_axis_type=jax.typeof(x).manual_axis_type)
 
 
 def _joined(grads: list[jax.Array]) -> jax.Array:
