@@ -73,53 +73,9 @@ def _each(count: int, do: Callable[[jax.Array], None]) -> None:
     lax.fori_loop(0, count, lambda index, _: do(index), None)
 
 
-def _first_query(body: Body) -> jax.Array | int:
-    """The row at which the queries of this program begin; asked for outside of loops."""
-    return pl.program_id(TILE_AXIS) * body.rows if body.tiled else 0
-
-
-def _load(
-    refs: Sequence[Ref], kind: int, window: jax.Array, chunk: Chunk, row: jax.Array, body: Body
-) -> jax.Array:
-    """Queries (kind 0), keys (1) or values (2) of the heads of a chunk: `[tokens, width]`."""
-    if not body.packed:
-        return refs[kind][window, :, pl.ds(chunk.lanes, chunk.width)]
-    lanes = pl.ds(kind * body.packed + chunk.lanes, chunk.width)
-    if kind == 0 and body.tiled:
-        return refs[0][window, pl.ds(row, body.rows), lanes]
-    return refs[0][window, :, lanes]
-
-
-def _write_mask(
-    ids_ref: Ref, scratch: Sequence[Ref], window: jax.Array, row: jax.Array, body: Body
-) -> None:
-    """Writes what regions add to the logits of a window: `[rows, tokens]`."""
-    columns_ref, mask_ref = scratch
-    keys = ids_ref[window]
-    # Eight equal rows fill a tile, which is what can be transposed.
-    columns_ref[...] = jnp.broadcast_to(keys, (8, body.tokens)).T
-    queries = columns_ref[pl.ds(row, body.rows), pl.ds(0, 1)]
-    mask_ref[...] = jnp.where(queries == keys, 0.0, OTHER_REGION)
-
-
 def _own(rows: int, chunk: Chunk, body: Body, head: jax.Array) -> jax.Array:
     """Which lanes of `[rows, width]` are those of `head`, counted in the chunk."""
     return lax.broadcasted_iota(jnp.int32, (rows, chunk.width), 1) // body.dim == head
-
-
-def _own_queries(queries: jax.Array, own: jax.Array, scale: float) -> jax.Array:
-    return jnp.where(own, queries.astype(jnp.float32) * scale, 0.0).astype(queries.dtype)
-
-
-def _exponentials(
-    queries: jax.Array, keys: jax.Array, bias: jax.Array, mask_ref: Ref | None
-) -> tuple[jax.Array, jax.Array]:
-    """Of the logits less their maximum, and the inverse of their sums: float32, `[rows, N]`."""
-    logits = _dot(queries, keys, _OVER_LANES) + bias
-    if mask_ref is not None:
-        logits = logits + mask_ref[...]
-    weights = jnp.exp(logits - logits.max(-1, keepdims=True))
-    return weights, 1.0 / weights.sum(-1, keepdims=True)
 
 
 def _put(ref: Ref, window: jax.Array, chunk: Chunk, own: jax.Array, value: jax.Array) -> None:
@@ -128,89 +84,140 @@ def _put(ref: Ref, window: jax.Array, chunk: Chunk, own: jax.Array, value: jax.A
     ref[window, :, lanes] = jnp.where(own, value.astype(ref.dtype), ref[window, :, lanes])
 
 
+@dataclass(frozen=True)
+class Operands:
+    """The blocks that both kernels read, and where the mask of a window is kept.
+
+    qkv: one block of all three, or three; bias: `[heads, rows, N]`; ids: `[windows, 1, N]`;
+    columns, mask: scratch for the ids `[N, 8]` and for what they add to the logits `[rows, N]`;
+    row: where the queries of this program begin.
+    """
+
+    body: Body
+    qkv: Sequence[Ref]
+    bias: Ref
+    ids: Ref | None
+    columns: Ref | None
+    mask: Ref | None
+    row: jax.Array | int
+
+    @classmethod
+    def of(cls, body: Body, refs: Sequence[Ref]) -> "tuple[Operands, Sequence[Ref]]":
+        """Takes the first and last of a kernel's arguments, and gives back the others."""
+        count = 1 if body.packed else 3
+        qkv, bias, rest = refs[:count], refs[count], refs[count + 1 :]
+        # The interpreter knows the program's place only outside of loops and branches.
+        row = pl.program_id(TILE_AXIS) * body.rows if body.tiled else 0
+        if not body.shifted:
+            return cls(body, qkv, bias, None, None, None, row), rest
+        ids, *rest, columns, mask = rest
+        return cls(body, qkv, bias, ids, columns, mask, row), rest
+
+    def load(self, window: jax.Array, chunk: Chunk) -> list[jax.Array]:
+        """Queries, keys and values of the heads of a chunk: `[rows or N, width]`."""
+        if not self.body.packed:
+            return [ref[window, :, pl.ds(chunk.lanes, chunk.width)] for ref in self.qkv]
+        starts = [kind * self.body.packed + chunk.lanes for kind in range(3)]
+        rows = pl.ds(self.row, self.body.rows) if self.body.tiled else slice(None)
+        return [
+            self.qkv[0][window, slice(None) if kind else rows, pl.ds(start, chunk.width)]
+            for kind, start in enumerate(starts)
+        ]
+
+    def write_mask(self, window: jax.Array) -> None:
+        """Compares the regions of a window's tokens, once for all heads."""
+        if self.ids is None:
+            return
+        keys = self.ids[window]
+        # Eight equal rows fill a tile, which is what can be transposed.
+        self.columns[...] = jnp.broadcast_to(keys, (8, self.body.tokens)).T
+        queries = self.columns[pl.ds(self.row, self.body.rows), pl.ds(0, 1)]
+        self.mask[...] = jnp.where(queries == keys, 0.0, OTHER_REGION)
+
+    def exponentials(
+        self, queries: jax.Array, keys: jax.Array, head: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Of logits less their maximum, `[rows, N]`, and the inverse of their sums; float32."""
+        logits = _dot(queries, keys, _OVER_LANES) + self.bias[head]
+        if self.mask is not None:
+            logits = logits + self.mask[...]
+        weights = jnp.exp(logits - logits.max(-1, keepdims=True))
+        return weights, 1.0 / weights.sum(-1, keepdims=True)
+
+    def for_each_window(self, do: Callable[[jax.Array, Chunk], None]) -> None:
+        """`do(window, chunk)` for all of the block, with the mask of the window in its place."""
+
+        def one_window(window: jax.Array) -> None:
+            self.write_mask(window)
+            for chunk in self.body.chunks:
+                do(window, chunk)
+
+        _each(self.body.windows, one_window)
+
+
+def _scaled(queries: jax.Array, own: jax.Array, scale: float) -> jax.Array:
+    """One head's queries, the lanes of its neighbours 0."""
+    return jnp.where(own, queries.astype(jnp.float32) * scale, 0.0).astype(queries.dtype)
+
+
 def forward(body: Body, *refs: Ref) -> None:
-    """Reads qkv (1 or 3 blocks), bias `[heads, rows, N]`, region ids; writes `[w, rows, lanes]`."""
-    inputs = 1 if body.packed else 3
-    qkv, bias_ref, *rest = refs[:inputs], *refs[inputs:]
-    ids_ref, out_ref, *scratch = rest if body.shifted else (None, *rest)
-    row = _first_query(body)
+    """Reads qkv, bias and region ids, see `Operands`; writes `[windows, rows, lanes]`."""
+    operands, (out_ref,) = Operands.of(body, refs)
 
-    def one_window(window: jax.Array) -> None:
-        if ids_ref is not None:
-            _write_mask(ids_ref, scratch, window, row, body)
-        for chunk in body.chunks:
-            queries, keys, values = (
-                _load(qkv, kind, window, chunk, row, body) for kind in range(3)
-            )
+    def one_chunk(window: jax.Array, chunk: Chunk) -> None:
+        queries, keys, values = operands.load(window, chunk)
 
-            def one_head(head: jax.Array, chunk: Chunk = chunk) -> None:
-                own = _own(body.rows, chunk, body, head)
-                weights, inverse = _exponentials(
-                    _own_queries(queries, own, body.scale),
-                    keys,
-                    bias_ref[chunk.first + head],
-                    scratch[-1] if scratch else None,
-                )
-                out = _dot(weights.astype(values.dtype), values, _PLAIN) * inverse
-                _put(out_ref, window, chunk, own, out)
+        def one_head(head: jax.Array) -> None:
+            own = _own(body.rows, chunk, body, head)
+            own_queries = _scaled(queries, own, body.scale)
+            weights, inverse = operands.exponentials(own_queries, keys, chunk.first + head)
+            out = _dot(weights.astype(values.dtype), values, _PLAIN) * inverse
+            _put(out_ref, window, chunk, own, out)
 
-            _each(chunk.heads, one_head)
+        _each(chunk.heads, one_head)
 
-    _each(body.windows, one_window)
+    operands.for_each_window(one_chunk)
 
 
 def backward(body: Body, *refs: Ref) -> None:
     """Reads what `forward` reads and the gradient of its result; writes those of bias and qkv.
 
     The gradient of the bias is added up over the steps. Those of queries, keys and values go to
-    three blocks where queries are tiled; else to one block: side by side where they are read so,
+    three blocks where queries are tiled. Else they go to one, side by side where they are read so,
     or one part of the grid after the other.
     """
-    inputs = 1 if body.packed else 3
-    qkv, bias_ref, *rest = refs[:inputs], *refs[inputs:]
-    ids_ref, *rest = rest if body.shifted else (None, *rest)
-    out_grad_ref, bias_grad_ref, *rest = rest
-    outputs, scratch = (rest[:3], rest[3:]) if body.tiled else (rest[:1], rest[1:])
-    grads, scratch = (outputs, scratch) if body.tiled else (scratch[:3], scratch[3:])
-    row, step = _first_query(body), pl.program_id(STEP_AXIS)
+    operands, (out_grad_ref, bias_grad_ref, *rest) = Operands.of(body, refs)
+    outputs, grads = (rest, rest) if body.tiled else (rest[:1], rest[1:])
 
-    def one_window(window: jax.Array) -> None:
-        if ids_ref is not None:
-            _write_mask(ids_ref, scratch, window, row, body)
-        for chunk in body.chunks:
-            queries, keys, values = (
-                _load(qkv, kind, window, chunk, row, body) for kind in range(3)
-            )
-            out_grad = out_grad_ref[window, :, pl.ds(chunk.lanes, chunk.width)]
+    def one_chunk(window: jax.Array, chunk: Chunk) -> None:
+        queries, keys, values = operands.load(window, chunk)
+        out_grad = out_grad_ref[window, :, pl.ds(chunk.lanes, chunk.width)]
 
-            def one_head(head: jax.Array, chunk: Chunk = chunk) -> None:
-                own = _own(body.rows, chunk, body, head)
-                own_keys = _own(body.tokens, chunk, body, head)
-                own_queries = _own_queries(queries, own, body.scale)
-                weights, inverse = _exponentials(
-                    own_queries,
-                    keys,
-                    bias_ref[chunk.first + head],
-                    scratch[-1] if scratch else None,
-                )
-                weights = weights * inverse
-                own_grad = jnp.where(own, out_grad, 0).astype(out_grad.dtype)
-                grad = _dot(own_grad, values, _OVER_LANES)
-                grad = weights * (grad - (weights * grad).sum(-1, keepdims=True))
-                bias_grad_ref[chunk.first + head] += grad
-                grad, weights = grad.astype(keys.dtype), weights.astype(keys.dtype)
-                _put(grads[0], window, chunk, own, _dot(grad, keys, _PLAIN) * body.scale)
-                _put(grads[1], window, chunk, own_keys, _dot(grad, own_queries, _OVER_ROWS))
-                _put(grads[2], window, chunk, own_keys, _dot(weights, own_grad, _OVER_ROWS))
+        def one_head(head: jax.Array) -> None:
+            own = _own(body.rows, chunk, body, head)
+            own_keys = _own(body.tokens, chunk, body, head)
+            own_queries = _scaled(queries, own, body.scale)
+            own_grad = _scaled(out_grad, own, 1.0)
+            weights, inverse = operands.exponentials(own_queries, keys, chunk.first + head)
+            weights = weights * inverse
+            grad = _dot(own_grad, values, _OVER_LANES)
+            grad = weights * (grad - (weights * grad).sum(-1, keepdims=True))
+            bias_grad_ref[chunk.first + head] += grad
+            grad, weights = grad.astype(keys.dtype), weights.astype(keys.dtype)
+            _put(grads[0], window, chunk, own, _dot(grad, keys, _PLAIN) * body.scale)
+            _put(grads[1], window, chunk, own_keys, _dot(grad, own_queries, _OVER_ROWS))
+            _put(grads[2], window, chunk, own_keys, _dot(weights, own_grad, _OVER_ROWS))
 
-            _each(chunk.heads, one_head)
+        _each(chunk.heads, one_head)
+
+    step = pl.program_id(STEP_AXIS)
 
     def all_windows() -> None:
         @pl.when(step == 0)
         def _() -> None:
             bias_grad_ref[...] = jnp.zeros_like(bias_grad_ref)
 
-        _each(body.windows, one_window)
+        operands.for_each_window(one_chunk)
 
     if body.tiled:
         all_windows()
@@ -219,10 +226,18 @@ def backward(body: Body, *refs: Ref) -> None:
         for kind, grad in enumerate(grads):
             outputs[0][:, :, pl.ds(kind * body.packed, body.packed)] = grad[...]
     else:
-        part = pl.program_id(PART_AXIS)
-        pl.when(part == 0)(all_windows)
-        for kind, grad in enumerate(grads):
-            # Each part of the grid writes another block of the same array.
-            @pl.when(part == kind)
-            def _(grad: Ref = grad) -> None:
-                outputs[0][...] = grad[...]
+        _in_parts(all_windows, grads, outputs[0])
+
+
+def _in_parts(compute: Callable[[], None], results: Sequence[Ref], output: Ref) -> None:
+    """Computes in the first part of the grid, and in each writes one of the results.
+
+    The output is another block of the same array in each part.
+    """
+    part = pl.program_id(PART_AXIS)
+    pl.when(part == 0)(compute)
+    for index, result in enumerate(results):
+
+        @pl.when(part == index)
+        def _(result: Ref = result) -> None:
+            output[...] = result[...]

@@ -23,7 +23,7 @@ class Chip:
 class Sizes:
     """What is attended to: all windows of all clips, and what bounds the choice of blocks.
 
-    windows: all; period: after how many the region ids repeat (1: there are none); itemsize:
+    windows: all; period: after how many the region ids repeat (0: there are none); itemsize:
     bytes of an element of qkv.
     """
 
@@ -134,7 +134,7 @@ def _tiles(tokens: int) -> list[int]:
 def _divisors_down(sizes: Sizes, rows: int) -> list[int]:
     """Numbers of windows in a block, the most first."""
     most = max(1, _PROGRAM_ROWS // rows)
-    together = sizes.windows if sizes.period == 1 else sizes.period
+    together = sizes.period or sizes.windows
     return [n for n in range(most, 0, -1) if together % n == 0]
 
 

@@ -13,7 +13,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from vswin_jax.attention import pallas_kernels
-from vswin_jax.attention.pallas_plan import LANES, SUBLANES, Chip, Plan, Sizes, make_plan
+from vswin_jax.attention.pallas_plan import SUBLANES, Chip, Plan, Sizes, make_plan
 
 # The compiler's own limit, which ours never goes below.
 _USUAL_VECTOR_MEMORY = 16 * 2**20
@@ -62,7 +62,7 @@ def plan_for(
 ) -> Plan | None:
     """The blocks of a kernel for `[G, N, 3 * C]`; None where no plan fits the chip."""
     windows, tokens, lanes = qkv.shape
-    period = 1 if regions is None else regions.shape[0]
+    period = 0 if regions is None else regions.shape[0]
     dim = lanes // 3 // settings.heads
     sizes = Sizes(windows, tokens, settings.heads, dim, period, qkv.dtype.itemsize)
     return make_plan(sizes, settings.chip, backward)
@@ -236,7 +236,7 @@ def _cost(plan: Plan, products: int, backward: bool) -> pl.CostEstimate:
     moved = 1 + (1 + 2 * plan.tiles if backward else 0)
     squares = sizes.heads * sizes.tokens**2 * 4
     bias_bytes = squares * (2 * plan.splits if backward else 1)
-    if sizes.period > 1:
+    if sizes.period:
         bias_bytes += plan.groups * plan.tiles * sizes.windows * sizes.tokens * 4 * SUBLANES
     return pl.CostEstimate(
         flops=2 * products * pairs * sizes.dim,
