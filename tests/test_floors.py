@@ -14,12 +14,15 @@ PACKAGE = Path(__file__).parents[1] / "vswin_jax"
 FLOORS = (
     ("errors", "file_lock", "hlo_text", "progress", "script_parser", "whole_file"),
     ("full_disk", "layout", "worker_pool"),
-    ("attention", "chips", "compiled_program", "config", "config_rules", "data", "signals"),
+    (
+        *("attention", "chips", "compilation", "compiled_program", "config", "config_rules"),
+        *("data", "goodput", "offload", "profiling", "signals", "watchdog"),
+    ),
     (
         *("clip_sheet", "command_line", "losses", "mesh", "metrics"),
         *("models", "plots", "prepare", "schedules"),
     ),
-    ("optim", "plan", "state", "task", "telemetry", "checkpoint", "evaluation"),
+    ("flops", "optim", "plan", "state", "task", "telemetry", "checkpoint", "evaluation"),
     ("steps", "weights"),
     ("train", "evaluate"),
     ("parts", "report", "shown_augmentations", "shown_clips"),

@@ -10,6 +10,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from vswin_jax.errors import InputError, unknown_name
+from vswin_jax.profiling import DEFAULT, parse_window
 
 USAGE = """\
 Trains or evaluates a Video Swin Transformer.
@@ -22,17 +23,23 @@ Trains or evaluates a Video Swin Transformer.
   --config.KEY=VALUE   changes a setting, such as --config.optim.learning_rate=3e-4
   --workdir DIR        where the run writes; started again, it goes on from there
   --mode MODE          train (default), or evaluate: score the checkpoint in the workdir
+  --profile [A:B]      traces steps A to B, counted from 1 where this start begins, into the
+                       workdir's profile directory (without A:B, 10:14)
 """
 MODES = ("train", "evaluate")
 
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What was asked for. `config` is locked and has its overrides."""
+    """What was asked for. `config` is locked and has its overrides.
+
+    profile: the first and the last step to trace, or None.
+    """
 
     config: ConfigDict
     workdir: str
     mode: str
+    profile: tuple[int, int] | None = None
 
 
 def parse(arguments: Sequence[str]) -> CommandLine | None:
@@ -50,8 +57,11 @@ def parse(arguments: Sequence[str]) -> CommandLine | None:
         raise InputError("Expected --workdir DIR: say where the run may write its files.")
     if values.mode not in MODES:
         raise unknown_name("--mode", values.mode, MODES)
+    profile = parse_window(values.profile)
+    if profile and values.mode != "train":
+        raise InputError(f"Expected --profile with --mode=train alone but got {values.mode!r}.")
     config = override(load(values.config), overrides)
-    return CommandLine(config, values.workdir, values.mode)
+    return CommandLine(config, values.workdir, values.mode, profile)
 
 
 def _own_flags(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
@@ -59,12 +69,24 @@ def _own_flags(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
     flags.DEFINE_string("config", "", "", flag_values=values)
     flags.DEFINE_string("workdir", "", "", flag_values=values)
     flags.DEFINE_string("mode", "train", "", flag_values=values)
+    flags.DEFINE_string("profile", "", "", flag_values=values)
     flags.DEFINE_bool("help", False, "", short_name="h", flag_values=values)
     try:
-        rest = values(["main", *arguments], known_only=True)
+        rest = values(["main", *_with_window(arguments)], known_only=True)
     except flags.Error as error:
         raise InputError(f"The command line cannot be read: {error}; see --help.") from error
     return values, rest[1:]
+
+
+def _with_window(arguments: Sequence[str]) -> list[str]:
+    """The arguments, where a --profile that is followed by no steps has the usual ones."""
+    following = [*arguments[1:], "--"]
+    return [
+        f"--profile={DEFAULT}"
+        if argument.lstrip("-") == "profile" and after.startswith("-")
+        else argument
+        for argument, after in zip(arguments, following, strict=True)
+    ]
 
 
 def load(path: str) -> ConfigDict:
@@ -107,7 +129,9 @@ def _check_overrides(overrides: Sequence[str], keys: Sequence[str]) -> None:
     for argument in overrides:
         name, equals, _ = argument.lstrip("-").partition("=")
         if not argument.startswith("-") or not name.startswith("config."):
-            raise unknown_name("argument", argument, ["--config", "--workdir", "--mode", "--help"])
+            raise unknown_name(
+                "argument", argument, ["--config", "--workdir", "--mode", "--profile", "--help"]
+            )
         key = name.removeprefix("config.")
         if key not in keys:
             raise unknown_name("config key", key, _neighbours(key, keys))

@@ -53,7 +53,7 @@ def _model() -> ConfigDict:
     model.head_dropout_rate = placeholder(float)
     model.frozen_stages = placeholder(int)  # -1 none, 0 the patch embedding, n also n stages
     model.kernel_init = placeholder(str)
-    model.remat = placeholder(str)
+    model.remat = placeholder(str)  # what is computed twice: none, attention, dots, mlp, block
     model.relative_position = placeholder(str)
     model.attention = placeholder(str)
     return model
@@ -110,6 +110,10 @@ def _train() -> ConfigDict:
     train.keep = 2  # latest checkpoints, the best one aside
     train.ema_decay = 0.0  # 0: no moving average of the parameters
     train.max_bad_steps = 20  # steps in a row with a loss or gradient that is not finite
+    train.hang_after = 10.0  # minutes without progress until the log says where all are, 0: never
+    # Where compiled programs are kept for the next start: "workdir", "off" or a directory that
+    # runs may share. JAX_COMPILATION_CACHE_DIR comes before it.
+    train.compilation_cache = "workdir"
     return train
 
 
@@ -123,6 +127,8 @@ def _optim() -> ConfigDict:
     optim.groups = "literal"  # as the original code applied them, or "intended" as the paper says
     optim.backbone_multiplier = 0.1
     optim.clip_norm = 0.0  # of the whole gradient, 0: off
+    optim.moment_dtype = "float32"  # of the first moment, or "bfloat16"
+    optim.offload = False  # True: the moments live in the host's memory
     optim.schedule = "epoch_cosine"  # piecewise constant as the original, or "cosine" a step
     optim.warmup = "2.5 epochs"
     optim.warmup_ratio = 0.1
