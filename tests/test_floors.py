@@ -14,15 +14,16 @@ PACKAGE = Path(__file__).parents[1] / "vswin_jax"
 FLOORS = (
     ("errors", "file_lock", "hlo_text", "progress", "script_parser", "whole_file"),
     ("full_disk", "worker_pool"),
-    ("attention", "chips", "compiled_program", "config", "config_rules", "data", "signals"),
+    ("attention", "chips", "config", "config_rules", "data", "hlo_cost", "signals"),
     (
-        *("clip_sheet", "command_line", "losses", "mesh", "metrics"),
-        *("models", "plots", "prepare", "schedules"),
+        *("clip_sheet", "command_line", "compiled_program", "losses", "mesh", "metrics"),
+        *("models", "plots", "prepare", "schedules", "topologies"),
     ),
     ("optim", "plan", "state", "task", "telemetry", "checkpoint", "evaluation"),
     ("steps", "weights"),
     ("train", "evaluate"),
     ("parts", "report", "shown_augmentations", "shown_clips"),
+    ("dry_run",),
     ("main", "predict"),
 )
 
