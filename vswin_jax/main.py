@@ -25,6 +25,7 @@ from vswin_jax.data.clips import ClipSpec
 from vswin_jax.data.labels import write_label_names
 from vswin_jax.data.mirrored_labels import describe_pairs
 from vswin_jax.data.sources import Source
+from vswin_jax.dry_run import dry_run
 from vswin_jax.errors import InputError
 from vswin_jax.evaluate import evaluate
 from vswin_jax.evaluation import AnyEvaluation
@@ -39,13 +40,21 @@ log = logging.getLogger("vswin_jax")
 
 
 def run(arguments: Sequence[str]) -> int:
-    """The command line; the exit status is 0, 2 for a wrong input, 128 + n after signal n."""
+    """The command line; the exit status is 0, 2 for a wrong input, 128 + n after signal n.
+
+    It is 1 for a dry run of what does not fit.
+    """
     try:
         asked = command_line.parse(arguments)
         if asked is None:
             print(command_line.USAGE, end="")
             return 0
         config_rules.check(asked.config)
+        if asked.mode == "dry_run":
+            with _log_to_stderr():
+                text, fits = dry_run(asked.config, asked.topology)
+            _say(text)
+            return 0 if fits else 1
         with _log_to_stderr(), full_disk.explained(asked.workdir, _after_a_full_disk):
             start = train_and_evaluate if asked.mode == "train" else evaluate_only
             return start(asked.config, Path(asked.workdir))

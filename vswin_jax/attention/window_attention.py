@@ -109,11 +109,18 @@ def _chunked(
 IMPLEMENTATIONS: dict[str, Callable[..., jax.Array]] = {"xla": _xla, "chunked": _chunked}
 
 
-def choose(implementation: str) -> str:
-    """The name of the implementation for this platform, where `"auto"` asks for one."""
+def choose(
+    implementation: str, platform: str | None = None, device_count: int | None = None
+) -> str:
+    """The name of the implementation, where `"auto"` asks for one.
+
+    It is chosen for the devices that JAX has, or for others of a `platform` ("cpu", "gpu", "tpu"),
+    which a program is only compiled for.
+    """
     if implementation == "auto":
+        platform = platform or jax.default_backend()
         # Over several devices a loop over windows would gather all of them on each.
-        one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
+        one_cpu = platform == "cpu" and (device_count or jax.device_count()) == 1
         return "chunked" if one_cpu else "xla"
     if implementation not in IMPLEMENTATIONS:
         raise unknown_name("attention implementation", implementation, ["auto", *IMPLEMENTATIONS])

@@ -1,0 +1,121 @@
+"""What to change in a config, by the numbers of its dry run."""
+
+from collections.abc import Iterator
+
+from vswin_jax.dry_run.programs import Attempt, Subject
+from vswin_jax.dry_run.sizes import (
+    block_inputs_bytes,
+    bytes_a_chip,
+    logits_bytes,
+    memory,
+    micro_rows,
+)
+
+# Of the memory; what is less is not worth a suggestion.
+_WORTH = 0.05
+
+
+def advice(subject: Subject, training: Attempt) -> list[str]:
+    """Sentences that say what to change, each with the setting and what it is worth."""
+    uneven = list(_uneven(subject))
+    if training.fits is False:
+        return uneven + list(_to_fit(subject, training))
+    return uneven or list(_with_room(subject, training))
+
+
+def _uneven(subject: Subject) -> Iterator[str]:
+    train, shards = subject.config.train, subject.batch_shards
+    rows = train.batch_size // train.accumulate
+    if rows % shards:
+        best = _accumulations(subject, train.accumulate)
+        yield (
+            f"A micro-batch of {rows} clips does not divide over {shards} devices, which then wait "
+            f"for each other or do work twice: --config.train.accumulate={best} does."
+        )
+
+
+def _accumulations(subject: Subject, most: int) -> int:
+    """The most micro-batches, up to `most`, that divide over the devices."""
+    batch, shards = subject.config.train.batch_size, subject.batch_shards
+    return max(n for n in range(1, most + 1) if batch % (n * shards) == 0)
+
+
+def _to_fit(subject: Subject, training: Attempt) -> Iterator[str]:
+    state = bytes_a_chip(subject.state)
+    least = training.available * _WORTH
+    rest = training.needed - state
+    yield (
+        f"The training step needs {memory(training.needed)} a device and there are "
+        f"{memory(training.available)}: {memory(state)} are its state, {memory(rest)} the batch, "
+        f"activations and gradients of {micro_rows(subject):.4g} clips. In this order:"
+    )
+    rows, model = micro_rows(subject), subject.model
+    if model.remat == "none":
+        kept = memory(block_inputs_bytes(subject, rows))
+        yield (
+            f"--config.model.remat=block keeps the input of each block alone, about {kept}, and "
+            f"computes the rest again (a third more arithmetic)."
+        )
+    if state > least:
+        yield from _smaller_state(subject, state)
+    yield from _smaller_batch(subject, state, rest, training.available)
+    logits = logits_bytes(subject, rows)
+    if model.attention == "xla" and logits > least:
+        yield (
+            f"The attention logits of one block of the first stage are {memory(logits)}: an "
+            f"implementation that does not store them is worth a try (--config.model.attention)."
+        )
+
+
+def _smaller_state(subject: Subject, state: int) -> Iterator[str]:
+    mesh, config = subject.mesh.shape, subject.config
+    if mesh["fsdp"] == 1 and mesh["data"] > 1:
+        share = mesh["data"]
+        yield (
+            f"--config.mesh.fsdp={share} --config.mesh.data=1 spreads parameters, moments and "
+            f"average: about {memory(state / share)} of state a device."
+        )
+    if config.train.ema_decay > 0:
+        average = memory(bytes_a_chip(subject.state.ema_params))
+        yield f"--config.train.ema_decay=0 does without the average's {average}."
+
+
+def _smaller_batch(subject: Subject, state: int, rest: int, available: int) -> Iterator[str]:
+    train, shards = subject.config.train, subject.batch_shards
+    local = train.batch_size // shards
+    room = available - state
+    # Nearly all of it grows with the clips of a micro-batch.
+    more = (n for n in range(train.accumulate + 1, local + 1) if local % n == 0)
+    enough = next((n for n in more if rest * train.accumulate / n <= room), None)
+    if enough is not None:
+        yield (
+            f"--config.train.accumulate={enough} makes micro-batches of {local // enough} clips a "
+            f"device: about {memory(rest * train.accumulate / enough)} instead of {memory(rest)}, "
+            f"the same step."
+        )
+    elif local > train.accumulate:
+        yield (
+            f"--config.train.accumulate={local} makes micro-batches of one clip a device: about "
+            f"{memory(rest * train.accumulate / local)} instead of {memory(rest)}."
+        )
+    else:
+        yield (
+            "A device has a single clip at a time already: give the run chips with more memory, "
+            "or smaller clips (--config.data.num_frames, --config.data.size)."
+        )
+
+
+def _with_room(subject: Subject, training: Attempt) -> Iterator[str]:
+    if training.available is None:
+        return
+    accumulate = subject.config.train.accumulate
+    state = bytes_a_chip(subject.state)
+    rest = training.needed - state
+    fewer = (n for n in range(1, accumulate) if accumulate % n == 0)
+    enough = (n for n in fewer if state + rest * accumulate / n <= training.available)
+    best = next(enough, None)
+    if best is not None:
+        yield (
+            f"There is room: --config.train.accumulate={best} should need about "
+            f"{memory(state + rest * accumulate / best)} a device, and has fewer and larger passes."
+        )
