@@ -172,7 +172,7 @@ def _compile(subject: Subject, name: str, step: Any, *arguments: Any) -> Attempt
 
 
 def _sizes_of_failure(error: jax.errors.JaxRuntimeError) -> tuple[int, int]:
-    """Bytes needed and there, from a compiler's sentence such as "... (28.0G) exceeds ... (15.75G)".
+    """Bytes needed and there, from a compiler's words: "... (28.0G) exceeds ... (15.75G)".
 
     An error of any other kind is raised again.
     """

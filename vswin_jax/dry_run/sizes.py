@@ -69,7 +69,7 @@ def _layout(spec: PartitionSpec, named: Iterable[tuple[str, Any]]) -> Layout:
 
 
 def micro_rows(subject: Subject) -> float:
-    """Clips of a micro-batch on each part of the mesh's batch axes; a fraction says it is uneven."""
+    """Clips of a micro-batch on each part of the batch axes; a fraction where they are uneven."""
     train = subject.config.train
     return train.batch_size / train.accumulate / subject.batch_shards
 
