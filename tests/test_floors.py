@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "vswin_jax"
 # From the ground up. Rooms of one floor do not import each other.
 FLOORS = (
     ("errors", "file_lock", "hlo_text", "progress", "script_parser", "whole_file"),
-    ("full_disk", "worker_pool"),
+    ("full_disk", "layout", "worker_pool"),
     ("attention", "chips", "config", "config_rules", "data", "hlo_cost", "signals"),
     (
         *("clip_sheet", "command_line", "compiled_program", "losses", "mesh", "metrics"),

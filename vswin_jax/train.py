@@ -172,6 +172,7 @@ class _Setup:
             ema_decay=config.train.ema_decay,
             accumulate=config.train.accumulate,
             state_shardings=jax.tree.map(lambda leaf: leaf.sharding, target),
+            mesh=mesh,
             task=task,
         )
         return cls(model, optimizer, mesh, rules, has_ema, target, train_step, task.score)

@@ -10,6 +10,7 @@ from vswin_jax.dry_run.sizes import (
     memory,
     micro_rows,
 )
+from vswin_jax.mesh import batch_parts
 
 # Of the memory; what is less is not worth a suggestion.
 _WORTH = 0.05
@@ -17,27 +18,9 @@ _WORTH = 0.05
 
 def advice(subject: Subject, training: Attempt) -> list[str]:
     """Sentences that say what to change, each with the setting and what it is worth."""
-    uneven = list(_uneven(subject))
     if training.fits is False:
-        return uneven + list(_to_fit(subject, training))
-    return uneven or list(_with_room(subject, training))
-
-
-def _uneven(subject: Subject) -> Iterator[str]:
-    train, shards = subject.config.train, subject.batch_shards
-    rows = train.batch_size // train.accumulate
-    if rows % shards:
-        best = _accumulations(subject, train.accumulate)
-        yield (
-            f"A micro-batch of {rows} clips does not divide over {shards} devices, which then wait "
-            f"for each other or do work twice: --config.train.accumulate={best} does."
-        )
-
-
-def _accumulations(subject: Subject, most: int) -> int:
-    """The most micro-batches, up to `most`, that divide over the devices."""
-    batch, shards = subject.config.train.batch_size, subject.batch_shards
-    return max(n for n in range(1, most + 1) if batch % (n * shards) == 0)
+        return list(_to_fit(subject, training))
+    return list(_with_room(subject, training))
 
 
 def _to_fit(subject: Subject, training: Attempt) -> Iterator[str]:
@@ -47,7 +30,7 @@ def _to_fit(subject: Subject, training: Attempt) -> Iterator[str]:
     yield (
         f"The training step needs {memory(training.needed)} a device and there are "
         f"{memory(training.available)}: {memory(state)} are its state, {memory(rest)} the batch, "
-        f"activations and gradients of {micro_rows(subject):.4g} clips. In this order:"
+        f"activations and gradients of {micro_rows(subject)} clips. In this order:"
     )
     rows, model = micro_rows(subject), subject.model
     if model.remat == "none":
@@ -81,8 +64,8 @@ def _smaller_state(subject: Subject, state: int) -> Iterator[str]:
 
 
 def _smaller_batch(subject: Subject, state: int, rest: int, available: int) -> Iterator[str]:
-    train, shards = subject.config.train, subject.batch_shards
-    local = train.batch_size // shards
+    train = subject.config.train
+    local = train.batch_size // batch_parts(subject.mesh)
     room = available - state
     # Nearly all of it grows with the clips of a micro-batch.
     more = (n for n in range(train.accumulate + 1, local + 1) if local % n == 0)

@@ -20,7 +20,7 @@ from vswin_jax.chips import Chip, chip_of
 from vswin_jax.compiled_program import CompiledProgram, read_program
 from vswin_jax.data.moving_shapes import CLASSES
 from vswin_jax.errors import InputError
-from vswin_jax.mesh import BATCH_AXES, batch_sharding, make_mesh
+from vswin_jax.mesh import batch_parts, batch_sharding, make_mesh
 from vswin_jax.state import TrainState, inference_params
 from vswin_jax.steps import TrainStep, make_eval_step
 from vswin_jax.task import task_of
@@ -70,14 +70,11 @@ class Subject:
         return cls(config, model, mesh, chip, train_step, state, assumed)
 
     @property
-    def batch_shards(self) -> int:
-        """The parts that a batch is split into, each on a device or several."""
-        return math.prod(self.mesh.shape[axis] for axis in BATCH_AXES)
-
-    @property
     def eval_rows(self) -> int:
         """Videos of a batch of the evaluation, which is filled up to divide."""
-        return math.ceil(self.config.eval.batch_size / self.batch_shards) * self.batch_shards
+        return math.ceil(self.config.eval.batch_size / batch_parts(self.mesh)) * batch_parts(
+            self.mesh
+        )
 
     def batch(self, rows: int, views: int) -> dict[str, jax.ShapeDtypeStruct]:
         """The shapes of a batch as it lies on the devices.
@@ -85,11 +82,11 @@ class Subject:
         Raises:
             InputError: the rows do not divide over the batch axes of the mesh.
         """
-        data, sharding = self.config.data, batch_sharding(self.mesh)
-        if rows % self.batch_shards:
+        data, sharding, shards = self.config.data, batch_sharding(self.mesh), batch_parts(self.mesh)
+        if rows % shards:
             raise InputError(
-                f"A batch of {rows} clips does not divide over {self.batch_shards} devices: make "
-                f"config.train.batch_size a multiple of {self.batch_shards}, or use fewer devices."
+                f"A batch of {rows} clips does not divide over {shards} devices: make "
+                f"config.train.batch_size a multiple of {shards}, or use fewer devices."
             )
         label = task_of(self.config).blank_labels(rows, self.model.num_classes)
         shapes = {
@@ -154,7 +151,9 @@ def compile_eval_step(subject: Subject) -> Attempt:
     """The step of the evaluation that ends a run, with all views."""
     views = subject.config.eval
     batch = subject.batch(subject.eval_rows, views.clips * views.crops)
-    step = make_eval_step(subject.model, views.views_per_pass, task_of(subject.config))
+    step = make_eval_step(
+        subject.model, views.views_per_pass, task_of(subject.config), subject.mesh
+    )
     shapes = {name: batch[name] for name in ("video", "label", "flip")}
     return _compile(subject, "evaluation step", step, inference_params(subject.state), shapes)
 

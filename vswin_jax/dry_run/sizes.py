@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from vswin_jax.dry_run.programs import Subject
+from vswin_jax.mesh import batch_parts
 
 GIB = 2**30
 
@@ -68,10 +69,10 @@ def _layout(spec: PartitionSpec, named: Iterable[tuple[str, Any]]) -> Layout:
     )
 
 
-def micro_rows(subject: Subject) -> float:
-    """Clips of a micro-batch on each part of the batch axes; a fraction where they are uneven."""
+def micro_rows(subject: Subject) -> int:
+    """Clips of a micro-batch on each part of the mesh's batch axes."""
     train = subject.config.train
-    return train.batch_size / train.accumulate / subject.batch_shards
+    return train.batch_size // train.accumulate // batch_parts(subject.mesh)
 
 
 def extents(subject: Subject) -> tuple[int, int, int]:
@@ -92,7 +93,7 @@ def tokens(subject: Subject) -> list[tuple[int, int]]:
     ]
 
 
-def block_inputs_bytes(subject: Subject, rows: float) -> int:
+def block_inputs_bytes(subject: Subject, rows: int) -> int:
     """What remat="block" keeps of `rows` clips: the input of every block."""
     model = subject.model
     item = model.dtype.itemsize
@@ -100,7 +101,7 @@ def block_inputs_bytes(subject: Subject, rows: float) -> int:
     return int(sum(rows * count * dim * item * depth for (count, dim), depth in depths))
 
 
-def logits_bytes(subject: Subject, rows: float) -> int:
+def logits_bytes(subject: Subject, rows: int) -> int:
     """The float32 attention logits of one block of the first stage, for `rows` clips."""
     model, sizes = subject.model, extents(subject)
     window = np.minimum(model.window_size, sizes)

@@ -51,7 +51,7 @@ def _facts(subject: Subject) -> list[Row]:
         (
             "batch",
             f"{config.train.batch_size} clips of {data.num_frames}x{data.size}x{data.size}, "
-            f"{config.train.accumulate} micro-batches of {micro_rows(subject):.4g} a device",
+            f"{config.train.accumulate} micro-batches of {micro_rows(subject)} a device",
         ),
         ("parameters", f"{sum(leaf.size for leaf in jax.tree.leaves(state.params)):,}"),
     ]
