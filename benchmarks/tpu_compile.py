@@ -154,7 +154,9 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
     parser.add_argument("--json", type=Path, metavar="PATH", help="results, kept between calls")
     asked = parser.parse_args()
-    logging.basicConfig(format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.basicConfig(
+        format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True
+    )
     logging.getLogger("vswin_jax").setLevel(logging.INFO)
     results = _saved(asked.json)
     for number, name in enumerate(asked.only, 1):

@@ -28,7 +28,7 @@ def dry_run(config: ConfigDict, topology: str = "") -> tuple[str, bool]:
     subject = Subject.of(config, devices)
     attempts = [compile_train_step(subject), compile_eval_step(subject)]
     text = table(subject, attempts)
-    suggestions = advice(subject, attempts[0])
+    suggestions = advice(subject, *attempts)
     if suggestions:
         text += "\n\n" + "\n".join(("what to change", *(f"  - {line}" for line in suggestions)))
     return text, all(attempt.fits is not False for attempt in attempts)

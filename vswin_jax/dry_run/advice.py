@@ -16,11 +16,10 @@ from vswin_jax.mesh import batch_parts
 _WORTH = 0.05
 
 
-def advice(subject: Subject, training: Attempt) -> list[str]:
+def advice(subject: Subject, training: Attempt, evaluation: Attempt) -> list[str]:
     """Sentences that say what to change, each with the setting and what it is worth."""
-    if training.fits is False:
-        return list(_to_fit(subject, training))
-    return list(_with_room(subject, training))
+    lines = _to_fit(subject, training) if training.fits is False else _with_room(subject, training)
+    return [*lines, *_evaluation(subject, evaluation)]
 
 
 def _to_fit(subject: Subject, training: Attempt) -> Iterator[str]:
@@ -102,3 +101,22 @@ def _with_room(subject: Subject, training: Attempt) -> Iterator[str]:
             f"There is room: --config.train.accumulate={best} should need about "
             f"{memory(state + rest * accumulate / best)} a device, and has fewer and larger passes."
         )
+
+
+def _evaluation(subject: Subject, evaluation: Attempt) -> Iterator[str]:
+    if evaluation.fits is not False:
+        return
+    views, rows = subject.config.eval, subject.eval_rows // batch_parts(subject.mesh)
+    needs = f"The evaluation step needs {memory(evaluation.needed)} a device:"
+    if views.views_per_pass > 1:
+        yield (
+            f"{needs} --config.eval.views_per_pass=1 lets one view of a video through the model at "
+            f"a time, not {views.views_per_pass}."
+        )
+    elif rows > 1:
+        yield (
+            f"{needs} --config.eval.batch_size={batch_parts(subject.mesh)} gives it one video at a "
+            f"time, not {rows}."
+        )
+    else:
+        yield f"{needs} give the run chips with more memory, or smaller clips."

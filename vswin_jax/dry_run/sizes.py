@@ -129,8 +129,8 @@ def amount(value: float, unit: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people, from microseconds up."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+    """Seconds for people, from nanoseconds up."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 1e-6:.3g} us"
+    return f"{seconds / 1e-9:.3g} ns"

@@ -51,7 +51,7 @@ def _facts(subject: Subject) -> list[Row]:
         (
             "batch",
             f"{config.train.batch_size} clips of {data.num_frames}x{data.size}x{data.size}, "
-            f"{config.train.accumulate} micro-batches of {micro_rows(subject)} a device",
+            f"{micro_rows(subject)} a device at a time, {config.train.accumulate} times a step",
         ),
         ("parameters", f"{sum(leaf.size for leaf in jax.tree.leaves(state.params)):,}"),
     ]
@@ -72,7 +72,7 @@ def _facts(subject: Subject) -> list[Row]:
 def _figures(subject: Subject) -> str:
     chip = subject.chip
     return (
-        f": {memory(chip.memory_bytes)}, {amount(chip.flops, 'FLOP/s')}, "
+        f": {memory(chip.memory_bytes)}, {amount(chip.flops, 'FLOP/s')} (bfloat16), "
         f"{amount(chip.memory_bandwidth, 'B/s')}, links {amount(chip.link_bandwidth, 'B/s')}"
     )
 
