@@ -204,10 +204,22 @@ class _Setup:
             ema_decay=config.train.ema_decay,
             accumulate=config.train.accumulate,
             state_shardings=jax.tree.map(lambda leaf: leaf.sharding, target),
+            mesh=mesh,
             task=task,
         )
         fixed = (model, optimizer, mesh, rules, has_ema, target, train_step, task.score)
         return cls(*fixed, config.optim.offload)
+
+
+def abstract_training(
+    config: Any, *, model: nn.Module, num_examples: int, mesh: Mesh, task: Task = SINGLE_LABEL
+) -> tuple[TrainStep, TrainState]:
+    """The step that `train` would run, and the shapes and layout of its state; none is allocated.
+
+    The devices of `mesh` may be those of a topology, which cannot run anything.
+    """
+    setup = _Setup.of(config, Plan.of(config, num_examples), model, mesh, task)
+    return setup.train_step, setup.target
 
 
 def _restore_or_create(

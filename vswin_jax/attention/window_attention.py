@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from vswin_jax.errors import unknown_name
+from vswin_jax.layout import splits
 
 Implementation = Literal["auto", "xla", "chunked"]
 
@@ -106,14 +107,47 @@ def _chunked(
     return jnp.moveaxis(out, 0, 2).reshape(windows, tokens, heads, dim)
 
 
+def _chunked_over_devices(
+    qkv: jax.Array,
+    bias: jax.Array,
+    regions: jax.Array | None,
+    key: jax.Array | None,
+    drop_rate: float,
+    scale: float,
+) -> jax.Array:
+    """`[B, G, N, 3, h, d]`, `[h, N, N]`, `[G, N]` to `[B, G, N, h, d]`, all clips together.
+
+    The clips and heads are split over devices, the windows of a clip are not: a loop over windows
+    leaves every clip where it is, one over clips would gather them all on each device.
+    """
+    clips, windows, tokens = qkv.shape[:3]
+    attend = jax.checkpoint(partial(_attend, drop_rate=drop_rate, scale=scale))
+
+    def one_window(window: tuple[jax.Array, jax.Array | None, jax.Array | None]) -> jax.Array:
+        window_qkv, ids, window_key = window
+        ids = None if ids is None else jnp.broadcast_to(ids, (clips, tokens))
+        return attend(window_qkv, bias, ids, window_key)
+
+    keys = None if key is None else jax.random.split(key, windows)
+    out = jax.lax.map(one_window, (jnp.moveaxis(qkv, 1, 0), regions, keys))
+    return jnp.moveaxis(out, 0, 1)
+
+
 IMPLEMENTATIONS: dict[str, Callable[..., jax.Array]] = {"xla": _xla, "chunked": _chunked}
 
 
-def choose(implementation: str) -> str:
-    """The name of the implementation for this platform, where `"auto"` asks for one."""
+def choose(
+    implementation: str, platform: str | None = None, device_count: int | None = None
+) -> str:
+    """The name of the implementation, where `"auto"` asks for one.
+
+    It is chosen for the devices that JAX has, or for others of a `platform` ("cpu", "gpu", "tpu"),
+    which a program is only compiled for.
+    """
     if implementation == "auto":
-        # Over several devices a loop over windows would gather all of them on each.
-        one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
+        platform = platform or jax.default_backend()
+        # Several devices have a mesh or not; without, a loop would gather all windows on each.
+        one_cpu = platform == "cpu" and (device_count or jax.device_count()) == 1
         return "chunked" if one_cpu else "xla"
     if implementation not in IMPLEMENTATIONS:
         raise unknown_name("attention implementation", implementation, ["auto", *IMPLEMENTATIONS])
@@ -145,15 +179,18 @@ def window_attention(
       `[B, windows, N, heads, dim]` in the dtype of `qkv`.
     """
     batch, windows = qkv.shape[:2]
+    implementation = choose(implementation)
+    scale = qkv.shape[-1] ** -0.5 if scale is None else scale
+    if implementation == "chunked" and splits("batch", batch):
+        return _chunked_over_devices(qkv, bias, region_ids, dropout_key, dropout_rate, scale)
     if region_ids is not None:
         region_ids = jnp.tile(region_ids, (batch, 1))
-    attend = IMPLEMENTATIONS[choose(implementation)]
-    out = attend(
+    out = IMPLEMENTATIONS[implementation](
         qkv.reshape(batch * windows, *qkv.shape[2:]),
         bias,
         region_ids,
         dropout_key,
         dropout_rate,
-        qkv.shape[-1] ** -0.5 if scale is None else scale,
+        scale,
     )
     return out.reshape(batch, windows, *out.shape[1:])
