@@ -15,17 +15,18 @@ FLOORS = (
     ("errors", "file_lock", "hlo_text", "progress", "script_parser", "whole_file"),
     ("full_disk", "layout", "worker_pool"),
     (
-        *("attention", "chips", "compilation", "compiled_program", "config", "config_rules"),
-        *("data", "goodput", "offload", "profiling", "signals", "watchdog"),
+        *("attention", "chips", "compilation", "config", "config_rules", "data", "goodput"),
+        *("hlo_cost", "offload", "profiling", "signals", "watchdog"),
     ),
     (
-        *("clip_sheet", "command_line", "losses", "mesh", "metrics"),
-        *("models", "plots", "prepare", "schedules"),
+        *("clip_sheet", "command_line", "compiled_program", "losses", "mesh", "metrics"),
+        *("models", "plots", "prepare", "schedules", "topologies"),
     ),
     ("flops", "optim", "plan", "state", "task", "telemetry", "checkpoint", "evaluation"),
     ("steps", "weights"),
     ("train", "evaluate"),
     ("parts", "report", "shown_augmentations", "shown_clips"),
+    ("dry_run",),
     ("main", "predict"),
 )
 

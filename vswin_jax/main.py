@@ -27,6 +27,7 @@ from vswin_jax.data.clips import ClipSpec
 from vswin_jax.data.labels import write_label_names
 from vswin_jax.data.mirrored_labels import describe_pairs
 from vswin_jax.data.sources import Source
+from vswin_jax.dry_run import dry_run
 from vswin_jax.errors import InputError
 from vswin_jax.evaluate import evaluate
 from vswin_jax.evaluation import AnyEvaluation
@@ -48,13 +49,21 @@ log = logging.getLogger("vswin_jax")
 
 
 def run(arguments: Sequence[str]) -> int:
-    """The command line; the exit status is 0, 2 for a wrong input, 128 + n after signal n."""
+    """The command line; the exit status is 0, 2 for a wrong input, 128 + n after signal n.
+
+    It is 1 for a dry run of what does not fit.
+    """
     try:
         asked = command_line.parse(arguments)
         if asked is None:
             print(command_line.USAGE, end="")
             return 0
         config_rules.check(asked.config)
+        if asked.mode == "dry_run":
+            with _log_to_stderr():
+                text, fits = dry_run(asked.config, asked.topology)
+            _say(text)
+            return 0 if fits else 1
         workdir = Path(asked.workdir)
         with (
             _log_to_stderr(),

@@ -214,6 +214,17 @@ class _Setup:
         return cls(*fixed, config.optim.offload)
 
 
+def abstract_training(
+    config: Any, *, model: nn.Module, num_examples: int, mesh: Mesh, task: Task = SINGLE_LABEL
+) -> tuple[TrainStep, TrainState]:
+    """The step that `train` would run, and the shapes and layout of its state; none is allocated.
+
+    The devices of `mesh` may be those of a topology, which cannot run anything.
+    """
+    setup = _Setup.of(config, Plan.of(config, num_examples), model, mesh, task)
+    return setup.train_step, setup.target
+
+
 def _restore_or_create(
     setup: _Setup,
     checkpoints: Checkpoints,
