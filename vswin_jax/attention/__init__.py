@@ -2,13 +2,12 @@
 
 from vswin_jax.attention.bias import relative_position_bias, table_rows
 from vswin_jax.attention.geometry import Size, WindowGeometry
-from vswin_jax.attention.window_attention import IMPLEMENTATIONS, choose, window_attention
+from vswin_jax.attention.window_attention import IMPLEMENTATIONS, window_attention
 
 __all__ = [
     "IMPLEMENTATIONS",
     "Size",
     "WindowGeometry",
-    "choose",
     "relative_position_bias",
     "table_rows",
     "window_attention",
