@@ -114,7 +114,7 @@ def test_numbers_for_people() -> None:
     assert memory(3000) == "2.93 KiB"
     assert amount(740e9, "B") == "740 GB"
     assert amount(17.4e12, "FLOP") == "17.4 TFLOP"
-    assert [duration(s) for s in (0.9, 2e-3, 5e-6, 4e-9)] == ["0.9 s", "2 ms", "5 us", "4 ns"]
+    assert [duration(s) for s in (0.9, 2e-3, 5e-6, 4e-9)] == ["900 ms", "2 ms", "5 us", "4 ns"]
 
 
 def program(flops: float, bytes_accessed: float) -> CompiledProgram:

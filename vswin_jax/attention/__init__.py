@@ -8,7 +8,7 @@ from vswin_jax.attention.clip_sharding import (
     SplitGeometry,
 )
 from vswin_jax.attention.geometry import Size, WindowGeometry
-from vswin_jax.attention.window_attention import IMPLEMENTATIONS, choose, window_attention
+from vswin_jax.attention.window_attention import IMPLEMENTATIONS, window_attention
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -18,7 +18,6 @@ __all__ = [
     "Size",
     "SplitGeometry",
     "WindowGeometry",
-    "choose",
     "relative_position_bias",
     "table_rows",
     "window_attention",

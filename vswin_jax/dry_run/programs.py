@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from vswin_jax import attention, models, parts
+from vswin_jax import models, parts
 from vswin_jax.chips import Chip, chip_of
 from vswin_jax.compiled_program import CompiledProgram, read_program
 from vswin_jax.data.moving_shapes import CLASSES
@@ -61,7 +61,7 @@ class Subject:
         """
         mesh = make_mesh(**config.mesh, devices=devices)
         classes, assumed = _num_classes(config)
-        model = parts.build_model(_with_attention(config, devices), classes)
+        model = parts.build_model(config, classes)
         train_step, state = abstract_training(
             config, model=model, num_examples=NUM_EXAMPLES, mesh=mesh, task=task_of(config)
         )
@@ -109,14 +109,6 @@ def _num_classes(config: ConfigDict) -> tuple[int, tuple[str, ...]]:
     return NUM_CLASSES, (f"there are {NUM_CLASSES} classes (config.model.num_classes is unset)",)
 
 
-def _with_attention(config: ConfigDict, devices: Sequence[jax.Device]) -> ConfigDict:
-    """The config with the attention that these devices would choose, not this machine's."""
-    config = config.copy_and_resolve_references()
-    asked = config.model.attention or "auto"
-    config.model.attention = attention.choose(asked, devices[0].platform, len(devices))
-    return config
-
-
 @dataclass(frozen=True)
 class Attempt:
     """What the compiler made of a step.
@@ -161,7 +153,9 @@ def compile_eval_step(subject: Subject) -> Attempt:
 def _compile(subject: Subject, name: str, step: Any, *arguments: Any) -> Attempt:
     available = subject.chip.memory_bytes if subject.chip else None
     start = time.monotonic()
-    with _saying(f"compiling the {name} for {subject.mesh.size} devices"):
+    # What is chosen by platform is chosen for these devices, not for this machine's.
+    on_devices = jax.sharding.use_abstract_mesh(subject.mesh.abstract_mesh)
+    with _saying(f"compiling the {name} for {subject.mesh.size} devices"), on_devices:
         try:
             program = read_program(step.lower(*arguments).compile())
         except jax.errors.JaxRuntimeError as error:
