@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from vswin_jax import main
+from vswin_jax import command_line, main
 from vswin_jax.checkpoint import load_for_inference
 from vswin_jax.data.sources import open_source
 from vswin_jax.errors import InputError
@@ -224,6 +224,24 @@ def test_published_recipe_runs_locally(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "profile"),
+    [
+        ((), None),
+        (("--profile",), (10, 14)),
+        (("--profile", "--mode=train"), (10, 14)),
+        (("--profile", "2:3"), (2, 3)),
+        (("--profile=4:4", "--mode", "train"), (4, 4)),
+    ],
+)
+def test_profile_with_and_without_its_steps(
+    arguments: tuple[str, ...], profile: tuple[int, int] | None
+) -> None:
+    asked = command_line.parse([QUICKSTART, *arguments, "--workdir=w"])
+    assert asked is not None
+    assert (asked.profile, asked.mode, asked.workdir) == (profile, "train", "w")
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ((), ("--config FILE", "--help")),
@@ -244,6 +262,11 @@ def test_published_recipe_runs_locally(
         ((K400, "--workdir=w", "--config.init_from=no.npz"), ("'no.npz'", "init=scratch")),
         ((K400, "--workdir=w", "--config.init=scratch"), ("data.train", "unset")),
         ((K400, "--workdir=w", "--mode=evaluate"), ("checkpoint", "'w'", "init_from")),
+        ((QUICKSTART, "--workdir=w", "--profile=5:2"), ("FIRST:LAST", "'5:2'", "10:14")),
+        ((QUICKSTART, "--workdir=w", "--mode=evaluate", "--profile"), ("--mode=train",)),
+        ((QUICKSTART, "--workdir=w", "--config.optim.moment_dtype=half"), ("'half'", "bfloat16")),
+        ((QUICKSTART, "--workdir=w", "--config.train.hang_after=-1"), ("hang_after", "0 or more")),
+        ((QUICKSTART, "--workdir=w", "--config.train.compilation_cache="), ("workdir", "off")),
     ],
 )
 def test_wrong_command_line(

@@ -9,11 +9,15 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
+from jax.ad_checkpoint import checkpoint_name
 
 from vswin_jax.attention import (
+    ClipSharding,
     Size,
+    SplitGeometry,
     WindowGeometry,
     relative_position_bias,
     table_rows,
@@ -28,6 +32,9 @@ KERNEL_INITS = {
     "reference": nn.initializers.normal(0.02),
     "lecun": nn.initializers.lecun_normal(),
 }
+
+# The names by which a remat policy may keep the arrays in and out of attention.
+QKV, ATTENDED = "qkv", "attended"
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,13 @@ class BlockSettings:
     attention: str
     kernel_init: str
     dtype: jnp.dtype
+    recompute_attention: bool
+    clip_sharding: ClipSharding | None
+
+    def geometry(self, grid: Size, shift: Size) -> WindowGeometry:
+        """Where the windows of a block lie over `grid`, on one device or over several."""
+        whole = WindowGeometry.create(grid, self.window_size, shift)
+        return SplitGeometry.of(whole, self.clip_sharding) if self.clip_sharding else whole
 
     def dense(self, features: int, name: str, use_bias: bool = True) -> nn.Dense:
         """A linear layer with the model's initialisation and compute dtype."""
@@ -176,20 +190,30 @@ class WindowAttention(nn.Module):
             (table_rows(settings.window_size), self.num_heads),
             jnp.float32,
         )
-        qkv = Qkv(self.num_heads, settings, name="qkv")(windows)
+        qkv = checkpoint_name(Qkv(self.num_heads, settings, name="qkv")(windows), QKV)
         drops = train and settings.attn_drop_rate > 0
-        out = window_attention(
-            qkv,
-            relative_position_bias(table, geometry, settings.relative_position),
-            geometry.region_ids,
-            scale=settings.qk_scale,
-            implementation=settings.attention,
-            dropout_key=self.make_rng("dropout") if drops else None,
-            dropout_rate=settings.attn_drop_rate,
-        )
-        out = settings.dense(channels, "proj")(out.reshape(windows.shape))
+        dropout_key = self.make_rng("dropout") if drops else None
+
+        def attend(
+            qkv: jax.Array, table: jax.Array, region_ids: jax.Array | np.ndarray | None
+        ) -> jax.Array:
+            return window_attention(
+                qkv,
+                relative_position_bias(table, geometry, settings.relative_position),
+                region_ids,
+                scale=settings.qk_scale,
+                implementation=settings.attention,
+                dropout_key=dropout_key,
+                dropout_rate=settings.attn_drop_rate,
+            )
+
+        recomputed = jax.checkpoint(attend) if settings.recompute_attention else attend
+        out = geometry.attend(recomputed, qkv, table)
+        out = checkpoint_name(out.reshape(windows.shape), ATTENDED)
+        out = settings.dense(channels, "proj")(out)
         out = _pin_tokens(out, "channels")
-        return nn.Dropout(settings.drop_rate)(out, deterministic=not train)
+        dropout = nn.Dropout(settings.drop_rate, deterministic=not train)
+        return geometry.map_in_order(dropout, out)
 
 
 def _exact_gelu(x: jax.Array) -> jax.Array:
@@ -230,7 +254,7 @@ class SwinBlock(nn.Module):
         """
         settings = self.settings
         x = _pin_tokens(x, "channels")
-        geometry = WindowGeometry.create(x.shape[1:4], settings.window_size, self.shift_size)
+        geometry = settings.geometry(x.shape[1:4], self.shift_size)
         attention = WindowAttention(self.num_heads, settings, name="attn")
         windows = geometry.partition(layer_norm(settings.dtype, "norm1")(x))
         branch = geometry.merge(attention(windows, geometry, train))
