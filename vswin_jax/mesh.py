@@ -76,14 +76,14 @@ def make_mesh(
     return jax.make_mesh(tuple(sizes.values()), tuple(sizes), types, devices=devices)
 
 
-def mesh_of(config: Any) -> Mesh:
-    """The mesh of all devices that `config.mesh` says.
+def mesh_of(config: Any, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh of all (or the given) devices that `config.mesh` says.
 
     Raises:
       InputError: its axes do not multiply to the number of devices.
     """
     axes = config.mesh
-    return make_mesh(axes.data, axes.fsdp, axes.model, axes.window)
+    return make_mesh(axes.data, axes.fsdp, axes.model, axes.window, devices)
 
 
 def default_rules(mesh: Mesh, params: Any) -> Rules:

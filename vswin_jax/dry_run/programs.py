@@ -20,7 +20,7 @@ from vswin_jax.chips import Chip, chip_of
 from vswin_jax.compiled_program import CompiledProgram, read_program
 from vswin_jax.data.moving_shapes import CLASSES
 from vswin_jax.errors import InputError
-from vswin_jax.mesh import batch_parts, batch_sharding, make_mesh
+from vswin_jax.mesh import batch_parts, batch_sharding, mesh_of
 from vswin_jax.state import TrainState, inference_params
 from vswin_jax.steps import TrainStep, make_eval_step
 from vswin_jax.task import task_of
@@ -59,7 +59,7 @@ class Subject:
         Raises:
             InputError: the mesh does not fit the devices, or a setting is wrong.
         """
-        mesh = make_mesh(**config.mesh, devices=devices)
+        mesh = mesh_of(config, devices)
         classes, assumed = _num_classes(config)
         model = parts.build_model(config, classes)
         train_step, state = abstract_training(
