@@ -14,15 +14,19 @@ PACKAGE = Path(__file__).parents[1] / "vswin_jax"
 FLOORS = (
     ("errors", "file_lock", "hlo_text", "progress", "script_parser", "whole_file"),
     ("full_disk", "layout", "worker_pool"),
-    ("attention", "chips", "compiled_program", "config", "config_rules", "data", "signals"),
     (
-        *("clip_sheet", "command_line", "losses", "mesh", "metrics"),
-        *("models", "plots", "prepare", "schedules"),
+        *("attention", "chips", "compilation", "config", "config_rules", "data", "goodput"),
+        *("hlo_cost", "offload", "profiling", "signals", "watchdog"),
     ),
-    ("optim", "plan", "state", "task", "telemetry", "checkpoint", "evaluation"),
+    (
+        *("clip_sheet", "command_line", "compiled_program", "losses", "mesh", "metrics"),
+        *("models", "plots", "prepare", "schedules", "topologies"),
+    ),
+    ("flops", "optim", "plan", "state", "task", "telemetry", "checkpoint", "evaluation"),
     ("steps", "weights"),
     ("train", "evaluate"),
     ("parts", "report", "shown_augmentations", "shown_clips"),
+    ("dry_run",),
     ("main", "predict"),
 )
 

@@ -10,6 +10,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from vswin_jax.errors import InputError, unknown_name
+from vswin_jax.profiling import DEFAULT, parse_window
 
 USAGE = """\
 Trains or evaluates a Video Swin Transformer.
@@ -21,18 +22,28 @@ Trains or evaluates a Video Swin Transformer.
                        with `runlocal` in it the run shrinks to a few steps on a CPU
   --config.KEY=VALUE   changes a setting, such as --config.optim.learning_rate=3e-4
   --workdir DIR        where the run writes; started again, it goes on from there
-  --mode MODE          train (default), or evaluate: score the checkpoint in the workdir
+  --mode MODE          train (default); evaluate: score the checkpoint in the workdir; dry_run:
+                       compile only, and say what a step needs of each device (no data, no workdir)
+  --topology SLICE     with dry_run: compile for TPUs that are not here, such as v5e:16x16
+  --profile [A:B]      traces steps A to B, counted from 1 where this start begins, into the
+                       workdir's profile directory (without A:B, 10:14)
 """
-MODES = ("train", "evaluate")
+MODES = ("train", "evaluate", "dry_run")
 
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What was asked for. `config` is locked and has its overrides."""
+    """What was asked for. `config` is locked and has its overrides.
+
+    workdir: "" in a dry run, which writes nothing; topology: of a dry run, "" for this machine;
+    profile: the first and the last step to trace, or None.
+    """
 
     config: ConfigDict
     workdir: str
     mode: str
+    topology: str
+    profile: tuple[int, int] | None = None
 
 
 def parse(arguments: Sequence[str]) -> CommandLine | None:
@@ -46,12 +57,20 @@ def parse(arguments: Sequence[str]) -> CommandLine | None:
         return None
     if not values.config:
         raise InputError("Expected --config FILE: give an experiment, or --help for more.")
-    if not values.workdir:
-        raise InputError("Expected --workdir DIR: say where the run may write its files.")
     if values.mode not in MODES:
         raise unknown_name("--mode", values.mode, MODES)
+    if not values.workdir and values.mode != "dry_run":
+        raise InputError("Expected --workdir DIR: say where the run may write its files.")
+    if values.topology and values.mode != "dry_run":
+        raise InputError(
+            f"--topology {values.topology} is for compiling only: say --mode=dry_run too, or leave "
+            f"it out to run on the devices of this machine."
+        )
+    profile = parse_window(values.profile)
+    if profile and values.mode != "train":
+        raise InputError(f"Expected --profile with --mode=train alone but got {values.mode!r}.")
     config = override(load(values.config), overrides)
-    return CommandLine(config, values.workdir, values.mode)
+    return CommandLine(config, values.workdir, values.mode, values.topology, profile)
 
 
 def _own_flags(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
@@ -59,12 +78,25 @@ def _own_flags(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
     flags.DEFINE_string("config", "", "", flag_values=values)
     flags.DEFINE_string("workdir", "", "", flag_values=values)
     flags.DEFINE_string("mode", "train", "", flag_values=values)
+    flags.DEFINE_string("topology", "", "", flag_values=values)
+    flags.DEFINE_string("profile", "", "", flag_values=values)
     flags.DEFINE_bool("help", False, "", short_name="h", flag_values=values)
     try:
-        rest = values(["main", *arguments], known_only=True)
+        rest = values(["main", *_with_window(arguments)], known_only=True)
     except flags.Error as error:
         raise InputError(f"The command line cannot be read: {error}; see --help.") from error
     return values, rest[1:]
+
+
+def _with_window(arguments: Sequence[str]) -> list[str]:
+    """The arguments, where a --profile that is followed by no steps has the usual ones."""
+    following = [*arguments[1:], "--"]
+    return [
+        f"--profile={DEFAULT}"
+        if argument.lstrip("-") == "profile" and after.startswith("-")
+        else argument
+        for argument, after in zip(arguments, following, strict=True)
+    ]
 
 
 def load(path: str) -> ConfigDict:
@@ -107,7 +139,8 @@ def _check_overrides(overrides: Sequence[str], keys: Sequence[str]) -> None:
     for argument in overrides:
         name, equals, _ = argument.lstrip("-").partition("=")
         if not argument.startswith("-") or not name.startswith("config."):
-            raise unknown_name("argument", argument, ["--config", "--workdir", "--mode", "--help"])
+            known = ["--config", "--workdir", "--mode", "--topology", "--profile", "--help"]
+            raise unknown_name("argument", argument, known)
         key = name.removeprefix("config.")
         if key not in keys:
             raise unknown_name("config key", key, _neighbours(key, keys))

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 
+from vswin_jax import watchdog
 from vswin_jax.evaluation import AnyEvaluation, Evaluation, MultiLabelEvaluation
 from vswin_jax.progress import Progress
 
@@ -42,7 +43,11 @@ def evaluate(
     pending = None
     for batch in batches:
         placed = place(batch)
-        running = {**eval_step(params, placed), **{k: placed[k] for k in ("id", "label", "mask")}}
+        # Nothing comes back but what `_real_rows` asks for, a batch later.
+        with jax.transfer_guard_device_to_host("disallow"):
+            outputs = eval_step(params, placed)
+        watchdog.alive()
+        running = {**outputs, **{k: placed[k] for k in ("id", "label", "mask")}}
         if pending is not None:
             parts.append(_real_rows(pending))
             progress.add(len(parts[-1]["id"]))

@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +20,14 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from vswin_jax import command_line, config_rules, full_disk, models, parts, report
+from vswin_jax import command_line, compilation, config_rules, full_disk, models, parts, report
 from vswin_jax.data.bad_videos import BadVideos
+from vswin_jax.data.clip_processes import choose_processes
 from vswin_jax.data.clips import ClipSpec
 from vswin_jax.data.labels import write_label_names
 from vswin_jax.data.mirrored_labels import describe_pairs
 from vswin_jax.data.sources import Source
+from vswin_jax.dry_run import dry_run
 from vswin_jax.errors import InputError
 from vswin_jax.evaluate import evaluate
 from vswin_jax.evaluation import AnyEvaluation
@@ -46,16 +49,31 @@ log = logging.getLogger("vswin_jax")
 
 
 def run(arguments: Sequence[str]) -> int:
-    """The command line; the exit status is 0, 2 for a wrong input, 128 + n after signal n."""
+    """The command line; the exit status is 0, 2 for a wrong input, 128 + n after signal n.
+
+    It is 1 for a dry run of what does not fit.
+    """
     try:
         asked = command_line.parse(arguments)
         if asked is None:
             print(command_line.USAGE, end="")
             return 0
         config_rules.check(asked.config)
-        with _log_to_stderr(), full_disk.explained(asked.workdir, _after_a_full_disk):
-            start = train_and_evaluate if asked.mode == "train" else evaluate_only
-            return start(asked.config, Path(asked.workdir))
+        if asked.mode == "dry_run":
+            with _log_to_stderr():
+                text, fits = dry_run(asked.config, asked.topology)
+            _say(text)
+            return 0 if fits else 1
+        workdir = Path(asked.workdir)
+        with (
+            _log_to_stderr(),
+            full_disk.explained(workdir, _after_a_full_disk),
+            compilation.kept(asked.config.train.compilation_cache, workdir),
+            compilation.Compilations(say=True),
+        ):
+            if asked.mode == "train":
+                return train_and_evaluate(asked.config, workdir, asked.profile)
+            return evaluate_only(asked.config, workdir)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -65,8 +83,11 @@ def _after_a_full_disk() -> str:
     return "the same command goes on from the latest checkpoint"
 
 
-def train_and_evaluate(config: ConfigDict, workdir: Path) -> int:
+def train_and_evaluate(
+    config: ConfigDict, workdir: Path, profile: tuple[int, int] | None = None
+) -> int:
     """Trains to the end, then scores the held-out videos and draws the results."""
+    begun = time.monotonic()
     load = None if parts.has_checkpoint(workdir) else parts.starting_weights(config)
     training = parts.open_split(config, workdir, "train")
     held_out = parts.open_split(config, workdir, "eval", training.label_names)
@@ -102,6 +123,8 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> int:
         metadata={"config": config.to_dict(), "label_names": list(training.label_names)},
         mesh=mesh,
         task=task_of(config),
+        profile=profile,
+        begun=begun,
     )
     if bad_videos.bad:
         log.warning("%s", bad_videos.summary())
@@ -208,6 +231,7 @@ def _reading(config: ConfigDict, pipeline: ModuleType, mesh: Mesh) -> dict[str, 
         "process_index": index,
         "process_count": count,
         "threads": config.data.threads or pipeline.AUTOTUNE,
+        "processes": choose_processes(config.data.processes),
         "prefetch": config.data.prefetch,
     }
 

@@ -5,6 +5,7 @@ It needs a model and an iterator of batches; neither TensorFlow nor a particular
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,17 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from vswin_jax import full_disk, metrics
+from vswin_jax import full_disk, metrics, offload, watchdog
 from vswin_jax.checkpoint import Checkpoints
+from vswin_jax.compilation import Compilations
 from vswin_jax.errors import InputError
+from vswin_jax.flops import ideal_step_seconds
+from vswin_jax.goodput import Ledger
 from vswin_jax.mesh import Rules, default_rules, mesh_of, place_batch
-from vswin_jax.models import init_params, split_clips
+from vswin_jax.models import SwinTransformer3D, init_params, split_clips
 from vswin_jax.optim import make_optimizer
 from vswin_jax.plan import Plan
+from vswin_jax.profiling import Profiler
 from vswin_jax.schedules import make_schedule
 from vswin_jax.signals import stop_signals
 from vswin_jax.state import TrainState, abstract_state, create_state, inference_params
@@ -64,6 +69,8 @@ def train(
     metadata: Mapping[str, Any] | None = None,
     mesh: Mesh | None = None,
     task: Task = SINGLE_LABEL,
+    profile: tuple[int, int] | None = None,
+    begun: float | None = None,
 ) -> Trained:
     """Trains `model` in `workdir`, going on from its latest checkpoint if it has one.
 
@@ -101,6 +108,8 @@ def train(
         metadata: JSON-like; kept in every checkpoint (config and label names, for `predict`).
         task: one class a video, or `MULTI_LABEL`, sets of classes, which batches and `evaluate`
             must be made for too.
+        profile: the first and the last step to trace, counted from 1 where this call begins.
+        begun: when this start began, by `time.monotonic`, for the ledger of its time.
 
     Raises:
         InputError: a wrong setting, a checkpoint of another model, only damaged checkpoints, a
@@ -110,24 +119,36 @@ def train(
     plan = Plan.of(config, num_examples)
     setup = _Setup.of(config, plan, model, mesh, task)
     directory = Path(workdir) / "checkpoints"
+    begun = time.monotonic() if begun is None else begun
     with (
+        Compilations() as compilations,
+        watchdog.of_run(60 * config.train.hang_after) as dog,
         Checkpoints(directory, keep=config.train.keep) as checkpoints,
         stop_signals() as received,
         full_disk.explained(workdir, checkpoints.after_this),
     ):
+        ledger = Ledger(begun=begun, compiled=lambda: compilations.seconds)
         state, start = _restore_or_create(setup, checkpoints, config.seed, initial_params)
         if start >= plan.total_steps:
             return Trained(start, plan.total_steps, inference_params(state), was_finished=True)
-        with Telemetry(
-            workdir,
-            batch_size=config.train.batch_size,
-            total_steps=plan.total_steps,
-            start_step=start,
-        ) as telemetry:
+        with (
+            Telemetry(
+                workdir,
+                batch_size=config.train.batch_size,
+                total_steps=plan.total_steps,
+                start_step=start,
+                ledger=ledger,
+                dog=dog,
+            ) as telemetry,
+            Profiler(Path(workdir), profile) as profiler,
+        ):
             loop = _Loop(
-                plan, setup, checkpoints, telemetry, evaluate, draw_first, metadata or {}, received
+                *(plan, setup, checkpoints, telemetry, profiler),
+                *(evaluate, draw_first, metadata or {}, received),
             )
             state, step = loop.run(state, start, make_batches(start))
+            with telemetry.during("save"):
+                checkpoints.wait()
     stopped_by = received[0] if received and step < plan.total_steps else None
     return Trained(step, plan.total_steps, inference_params(state), stopped_by=stopped_by)
 
@@ -145,6 +166,7 @@ class _Setup:
     target: TrainState
     train_step: TrainStep
     score: str
+    offloads: bool
 
     @classmethod
     def of(cls, config: Any, plan: Plan, model: nn.Module, mesh: Mesh, task: Task) -> "_Setup":
@@ -160,9 +182,19 @@ class _Setup:
             warmup_steps=plan.warmup_steps,
             warmup_ratio=config.optim.warmup_ratio,
         )
-        optimizer = make_optimizer(config.optim, schedule, shapes, model.frozen_stages)
+        optimizer = make_optimizer(
+            config.optim,
+            schedule,
+            shapes,
+            model.frozen_stages,
+            moment_dtype=config.optim.moment_dtype,
+            offloaded=config.optim.offload,
+        )
         has_ema = config.train.ema_decay > 0
         target = abstract_state(model, optimizer, mesh, rules, ema=has_ema)
+        if config.optim.offload:
+            offload.check_supported(mesh.devices.flat)
+            target = offload.moments_to_host(target)
         train_step = make_train_step(
             model,
             optimizer,
@@ -178,7 +210,19 @@ class _Setup:
             mesh=mesh,
             task=task,
         )
-        return cls(model, optimizer, mesh, rules, over, has_ema, target, train_step, task.score)
+        fixed = (model, optimizer, mesh, rules, over, has_ema, target, train_step, task.score)
+        return cls(*fixed, config.optim.offload)
+
+
+def abstract_training(
+    config: Any, *, model: nn.Module, num_examples: int, mesh: Mesh, task: Task = SINGLE_LABEL
+) -> tuple[TrainStep, TrainState]:
+    """The step that `train` would run, and the shapes and layout of its state; none is allocated.
+
+    The devices of `mesh` may be those of a topology, which cannot run anything.
+    """
+    setup = _Setup.of(config, Plan.of(config, num_examples), model, mesh, task)
+    return setup.train_step, setup.target
 
 
 def _restore_or_create(
@@ -191,6 +235,7 @@ def _restore_or_create(
     if restored is not None:
         state, _ = restored
         log.info("going on after step %d", int(state.step))
+        log_parameters(state.params)
         return state, int(state.step)
     params = initial_params() if initial_params else None
     key = jax.random.key(seed)
@@ -198,7 +243,7 @@ def _restore_or_create(
         setup.model, setup.optimizer, key, setup.mesh, setup.rules, params, ema=setup.has_ema
     )
     log_parameters(state.params)
-    return state, 0
+    return (offload.moments_to_host(state) if setup.offloads else state), 0
 
 
 class _Loop:
@@ -210,6 +255,7 @@ class _Loop:
         setup: _Setup,
         checkpoints: Checkpoints,
         telemetry: Telemetry,
+        profiler: Profiler,
         evaluate: Evaluate | None,
         draw_first: Draw | None,
         metadata: Mapping[str, Any],
@@ -217,6 +263,7 @@ class _Loop:
     ) -> None:
         self._plan, self._setup, self._checkpoints = plan, setup, checkpoints
         self._telemetry, self._evaluate, self._metadata = telemetry, evaluate, metadata
+        self._profiler = profiler
         self._draw_first, self._received = draw_first, received
         self._unread: tuple[int, Mapping[str, jax.Array]] | None = None
 
@@ -224,21 +271,36 @@ class _Loop:
         """Steps from `start` to the end or a signal; the last state and its step."""
         step = start
         while step < self._plan.total_steps and not self._received:
-            # Only what is asked for by name may come back from the device: a stray float(array)
-            # would make every step wait.
-            with jax.transfer_guard_device_to_host("disallow"):
-                batch = self._next_batch(batches, step)
-                state, step_metrics = self._setup.train_step(state, batch)
-                self._read_metrics()
+            with self._profiler.step(step + 1):
+                state, step_metrics = self._step(state, batches, step, is_first=step == start)
+            self._profiler.finish(step_metrics)
             step += 1
             self._unread = (step, step_metrics)
+            self._telemetry.step = step
             # A save that has failed ends the run now, not at the next one.
             self._checkpoints.check()
             self._evaluate_and_save(state, step)
         return state, step
 
+    def _step(
+        self, state: TrainState, batches: Batches, step: int, is_first: bool
+    ) -> tuple[TrainState, Mapping[str, jax.Array]]:
+        # Only what is asked for by name may come back from the device: a stray float(array)
+        # would make every step wait. Nor may anything go there but batches.
+        with jax.transfer_guard_device_to_host("disallow"):
+            batch = self._next_batch(batches, step)
+            if is_first:
+                self._telemetry.ideal_step_seconds = _ideal_step_seconds(self._setup, batch)
+            with (
+                self._telemetry.during("compile" if is_first else "steps"),
+                jax.transfer_guard_host_to_device("disallow"),
+            ):
+                state, step_metrics = self._setup.train_step(state, batch)
+            self._read_metrics()
+        return state, step_metrics
+
     def _next_batch(self, batches: Batches, step: int) -> dict[str, jax.Array]:
-        with self._telemetry.waiting():
+        with self._telemetry.during("data"):
             batch = next(batches, None)
         if batch is None:
             raise InputError(
@@ -251,7 +313,7 @@ class _Loop:
         wanted = {name: batch[name] for name in names}
         placed = place_batch(wanted, self._setup.mesh, self._setup.window_over)
         if draws:
-            with self._telemetry.paused():
+            with self._telemetry.during("other"):
                 self._telemetry.picture("train/clips", step, self._draw_first(placed))
         return {name: placed[name] for name in BATCH_KEYS}
 
@@ -279,9 +341,22 @@ class _Loop:
         # A checkpoint must not be ahead of the metrics: they would be missing after a restart.
         self._read_metrics()
         scores: Mapping[str, float] = {}
-        with self._telemetry.paused():
-            if evaluates and self._evaluate is not None:
+        if evaluates and self._evaluate is not None:
+            with self._telemetry.during("evaluation"):
                 scores = self._evaluate(inference_params(state))
-                self._telemetry.evaluation(step, scores)
-            metadata = {**self._metadata, "scores": dict(scores)}
+            self._telemetry.evaluation(step, scores)
+        metadata = {**self._metadata, "scores": dict(scores)}
+        with self._telemetry.during("save"):
             self._checkpoints.save(step, state, metadata, scores.get(self._setup.score))
+        self._telemetry.saved(step)
+
+
+def _ideal_step_seconds(setup: _Setup, batch: Mapping[str, jax.Array]) -> float | None:
+    if not isinstance(setup.model, SwinTransformer3D):
+        return None
+    rows, _, *clip, _ = batch["video"].shape
+    devices = setup.mesh.devices.flatten().tolist()
+    ideal = ideal_step_seconds(setup.model, tuple(clip), rows, devices)
+    if ideal is None and jax.process_index() == 0:
+        log.info("MFU is not shown: the peak of a '%s' is not known", devices[0].device_kind)
+    return ideal

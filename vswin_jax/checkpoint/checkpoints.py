@@ -116,8 +116,12 @@ class Checkpoints:
         Raises:
           InputError: the disk is full.
         """
-        if self._is_unheard and not self._manager.is_saving_in_progress():
+        if self._is_unheard and not self.is_saving():
             self.wait()
+
+    def is_saving(self) -> bool:
+        """Whether a save is still going on in the background."""
+        return self._manager.is_saving_in_progress()
 
     def close(self) -> None:
         """Waits for all saves, and ends Orbax's threads; errors as for `save`."""
