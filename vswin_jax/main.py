@@ -33,7 +33,7 @@ from vswin_jax.mesh import (
     batch_parts,
     batch_share,
     default_rules,
-    make_mesh,
+    mesh_of,
     place_batch,
     tree_shardings,
 )
@@ -80,7 +80,8 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> int:
     training = parts.open_split(config, workdir, "train")
     held_out = parts.open_split(config, workdir, "eval", training.label_names)
     model = parts.build_model(config, len(training.label_names))
-    mesh = make_mesh(**config.mesh)
+    mesh = mesh_of(config)
+    model = parts.split_over(mesh, config, model)
     spec = parts.clip_spec(config)
     order = parts.training_order(config, training)
     if order["mirrored_labels"] is not None:
@@ -133,7 +134,8 @@ def evaluate_only(config: ConfigDict, workdir: Path) -> int:
     weights = parts.weights_to_evaluate(config, workdir)
     held_out = parts.open_split(config, workdir, "eval", weights.label_names)
     model = parts.build_model(config, len(held_out.label_names))
-    mesh = make_mesh(**config.mesh)
+    mesh = mesh_of(config)
+    model = parts.split_over(mesh, config, model)
     params = weights.load(model)
     params = jax.device_put(params, tree_shardings(params, mesh, default_rules(mesh, params)))
     spec = parts.clip_spec(config)
@@ -156,7 +158,7 @@ def make_score(
         batches = pipeline.eval_batches(
             source, spec, batch_size=batch_size, **_reading(config, pipeline, mesh)
         )
-        place = functools.partial(place_batch, mesh=mesh)
+        place = functools.partial(place_batch, mesh=mesh, window_over=config.mesh.window_over)
         return evaluate(step, params, batches, num_examples=len(source), place=place)
 
     return score

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from vswin_jax.attention import SPLIT_AXES, WINDOW_AXIS
 from vswin_jax.errors import InputError
 from vswin_jax.layout import BATCH_AXES, fitted
 
@@ -31,9 +32,9 @@ LAYOUT: Rules = (
     (r"attn/qkv/kernel$", PartitionSpec("model", "fsdp")),
     (r"attn/relative_position_bias_table$", PartitionSpec(None, "model")),
     (r"attn/proj/kernel$", PartitionSpec("model", "fsdp")),
-    (r"mlp/fc1/kernel$", PartitionSpec(None, ("model", "fsdp"))),
+    (r"mlp/fc1/kernel$", PartitionSpec("fsdp", "model")),
     (r"mlp/fc1/bias$", PartitionSpec("model")),
-    (r"mlp/fc2/kernel$", PartitionSpec(("model", "fsdp"))),
+    (r"mlp/fc2/kernel$", PartitionSpec("model", "fsdp")),
     (r"(reduction|head)/kernel$", PartitionSpec("fsdp")),
     # Norms, biases and the patch embedding: 0.4 % of Swin-L, and a collective each.
     (r".*", PartitionSpec()),
@@ -41,30 +42,48 @@ LAYOUT: Rules = (
 
 
 def make_mesh(
-    data: int = -1, fsdp: int = 1, model: int = 1, devices: Sequence[jax.Device] | None = None
+    data: int = -1,
+    fsdp: int = 1,
+    model: int = 1,
+    window: int = 1,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
-    """The mesh of all (or the given) devices with the axes data, fsdp and model.
+    """The mesh of all (or the given) devices with the axes data, fsdp, model and window.
 
-    `data=-1` takes the devices that the other axes leave.
+    `data=-1` takes the devices that the other axes leave. Those of `window` share each clip; as
+    the last axis it is that of the nearest neighbours.
 
     Raises:
       InputError: the axes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     total = len(devices)
-    if fsdp < 1 or model < 1 or (data < 1 and data != -1):
+    others = {"fsdp": fsdp, "model": model, WINDOW_AXIS: window}
+    if min(others.values()) < 1 or (data < 1 and data != -1):
         raise InputError(
             f"Mesh axes must be 1 or above (data may be -1), got data={data}, fsdp={fsdp}, "
-            f"model={model}: correct them."
+            f"model={model}, window={window}: correct them."
         )
-    data = max(total // (fsdp * model), 1) if data == -1 else data
-    if data * fsdp * model != total:
+    data = max(total // math.prod(others.values()), 1) if data == -1 else data
+    sizes = {"data": data, **others}
+    if math.prod(sizes.values()) != total:
         raise InputError(
-            f"A mesh of data={data} x fsdp={fsdp} x model={model} needs {data * fsdp * model} "
-            f"devices, but there are {total}: make the product equal to it, or use data=-1."
+            f"A mesh of {' x '.join(f'{name}={size}' for name, size in sizes.items())} needs "
+            f"{math.prod(sizes.values())} devices, but there are {total}: make the product equal "
+            f"to it, or use data=-1."
         )
-    names = ("data", "fsdp", "model")
-    return jax.make_mesh((data, fsdp, model), names, (AxisType.Auto,) * 3, devices=devices)
+    types = (AxisType.Auto,) * len(sizes)
+    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), types, devices=devices)
+
+
+def mesh_of(config: Any) -> Mesh:
+    """The mesh of all devices that `config.mesh` says.
+
+    Raises:
+      InputError: its axes do not multiply to the number of devices.
+    """
+    axes = config.mesh
+    return make_mesh(axes.data, axes.fsdp, axes.model, axes.window)
 
 
 def default_rules(mesh: Mesh, params: Any) -> Rules:
@@ -139,8 +158,11 @@ def batch_parts(mesh: Mesh) -> int:
 def batch_share(mesh: Mesh) -> tuple[int, int]:
     """Which share of every batch this host feeds, and how many shares there are: (index, count).
 
-    Hosts whose devices hold the same rows, because they differ along `model` alone, have the same
-    share and must feed the same rows. Shares are numbered in the order of their first rows.
+    Hosts whose devices hold the same rows, because they do not differ along data and fsdp, have the
+    same share and must feed the same rows. Shares are numbered in the order of their first rows.
+
+    Where the mesh has a window axis above 1, `video` [B, V, T, H, W, 3] is split over it too, along
+    `window_over`, "time" or "height".
 
     Raises:
       InputError: the devices of some hosts share a part of their rows, or hold more than others.
@@ -158,19 +180,28 @@ def share_of(owners: np.ndarray, process: int) -> tuple[int, int]:
     shares = sorted({tuple(parts.tolist()) for parts in held.values()})
     if len({len(share) for share in shares}) > 1 or sum(map(len, shares)) != len(owners):
         raise InputError(
-            "The mesh gives hosts unequal or overlapping shares of a batch: make mesh.model a "
-            "divisor or a multiple of the number of devices of a host."
+            "The mesh gives hosts unequal or overlapping shares of a batch: make mesh.model times "
+            "mesh.window a divisor or a multiple of the number of devices of a host."
         )
     return shares.index(tuple(held[process].tolist())), len(shares)
 
 
-def place_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+def place_batch(
+    batch: Mapping[str, np.ndarray], mesh: Mesh, window_over: str = "time"
+) -> dict[str, jax.Array]:
     """This host's rows, those of its `batch_share`, as a part of one global array per key.
 
+    Where the mesh has a window axis above 1, `video` [B, V, T, H, W, 3] is split over it too, along
+    `window_over`, "time" or "height".
+
     Raises:
-      InputError: the global number of rows does not divide over the batch axes of the mesh.
+      InputError: the global number of rows does not divide over the batch axes of the mesh, or the
+        clips do not divide over the window axis.
     """
-    sharding, parts, shares = batch_sharding(mesh), batch_parts(mesh), batch_share(mesh)[1]
+    shardings = dict.fromkeys(batch, batch_sharding(mesh))
+    if mesh.shape[WINDOW_AXIS] > 1 and "video" in batch:
+        shardings["video"] = _clip_sharding(batch["video"].shape, mesh, window_over)
+    parts, shares = batch_parts(mesh), batch_share(mesh)[1]
     placed = {}
     for name, rows in batch.items():
         total = len(rows) * shares
@@ -180,5 +211,15 @@ def place_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Ar
                 f"the batch size a multiple of {parts}."
             )
         shape = (total, *rows.shape[1:])
-        placed[name] = jax.make_array_from_process_local_data(sharding, rows, shape)
+        placed[name] = jax.make_array_from_process_local_data(shardings[name], rows, shape)
     return placed
+
+
+def _clip_sharding(shape: Sequence[int], mesh: Mesh, window_over: str) -> NamedSharding:
+    axis, devices = 2 + SPLIT_AXES.index(window_over), mesh.shape[WINDOW_AXIS]
+    if shape[axis] % devices:
+        raise InputError(
+            f"Clips of {shape[axis]} along {window_over} do not divide over mesh.window={devices} "
+            f"devices: change the size of the clips or mesh.window."
+        )
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES, *[None] * (axis - 1), WINDOW_AXIS))

@@ -212,7 +212,7 @@ def _open_tensorboard(workdir: str) -> Any:
 
 
 def log_parameters(params: Any) -> None:
-    """Logs all parameters, their shapes and shardings, and the total; without CLU only the total."""
+    """Logs each parameter's shape and sharding, and the total; without CLU only the total."""
     if jax.process_index() != 0:
         return
     leaves = jax.tree.leaves(params)

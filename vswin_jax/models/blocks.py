@@ -9,11 +9,14 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
 from vswin_jax.attention import (
+    ClipSharding,
     Size,
+    SplitGeometry,
     WindowGeometry,
     relative_position_bias,
     table_rows,
@@ -44,6 +47,12 @@ class BlockSettings:
     attention: str
     kernel_init: str
     dtype: jnp.dtype
+    clip_sharding: ClipSharding | None
+
+    def geometry(self, grid: Size, shift: Size) -> WindowGeometry:
+        """Where the windows of a block lie over `grid`, on one device or over several."""
+        whole = WindowGeometry.create(grid, self.window_size, shift)
+        return SplitGeometry.of(whole, self.clip_sharding) if self.clip_sharding else whole
 
     def dense(self, features: int, name: str, use_bias: bool = True) -> nn.Dense:
         """A linear layer with the model's initialisation and compute dtype."""
@@ -178,18 +187,26 @@ class WindowAttention(nn.Module):
         )
         qkv = Qkv(self.num_heads, settings, name="qkv")(windows)
         drops = train and settings.attn_drop_rate > 0
-        out = window_attention(
-            qkv,
-            relative_position_bias(table, geometry, settings.relative_position),
-            geometry.region_ids,
-            scale=settings.qk_scale,
-            implementation=settings.attention,
-            dropout_key=self.make_rng("dropout") if drops else None,
-            dropout_rate=settings.attn_drop_rate,
-        )
+        dropout_key = self.make_rng("dropout") if drops else None
+
+        def attend(
+            qkv: jax.Array, table: jax.Array, region_ids: jax.Array | np.ndarray | None
+        ) -> jax.Array:
+            return window_attention(
+                qkv,
+                relative_position_bias(table, geometry, settings.relative_position),
+                region_ids,
+                scale=settings.qk_scale,
+                implementation=settings.attention,
+                dropout_key=dropout_key,
+                dropout_rate=settings.attn_drop_rate,
+            )
+
+        out = geometry.attend(attend, qkv, table)
         out = settings.dense(channels, "proj")(out.reshape(windows.shape))
         out = _pin_tokens(out, "channels")
-        return nn.Dropout(settings.drop_rate)(out, deterministic=not train)
+        dropout = nn.Dropout(settings.drop_rate, deterministic=not train)
+        return geometry.map_in_order(dropout, out)
 
 
 def _exact_gelu(x: jax.Array) -> jax.Array:
@@ -230,7 +247,7 @@ class SwinBlock(nn.Module):
         """
         settings = self.settings
         x = _pin_tokens(x, "channels")
-        geometry = WindowGeometry.create(x.shape[1:4], settings.window_size, self.shift_size)
+        geometry = settings.geometry(x.shape[1:4], self.shift_size)
         attention = WindowAttention(self.num_heads, settings, name="attn")
         windows = geometry.partition(layer_norm(settings.dtype, "norm1")(x))
         branch = geometry.merge(attention(windows, geometry, train))
@@ -254,5 +271,6 @@ class PatchMerging(nn.Module):
         x = x.reshape(batch, depth, height, 2, width, 2, channels)
         # The reference's order of the four: height varies fastest.
         x = x.transpose(0, 1, 2, 4, 5, 3, 6).reshape(batch, depth, height, width, 4 * channels)
-        x = layer_norm(self.settings.dtype, "norm")(x)
-        return self.settings.dense(2 * channels, "reduction", use_bias=False)(x)
+        x = _pin_tokens(layer_norm(self.settings.dtype, "norm")(x), "channels")
+        x = self.settings.dense(2 * channels, "reduction", use_bias=False)(x)
+        return _pin_tokens(x, "channels")
