@@ -155,14 +155,16 @@ def test_a_single_clip_that_does_not_fit_needs_another_chip() -> None:
         "variant=base", "train.batch_size=1", "train.accumulate=1", "model.remat=block"
     )
     text = advised(subject, attempt(20.0))
-    assert "single clip at a time already" in text
+    assert "single clip at a time already: --config.mesh.window=2 cuts" in text
     assert "accumulate" not in text
     assert "remat" not in text
 
 
 def test_a_large_state_is_told_to_spread() -> None:
     subject = subject_of("variant=large,pretrain=22k", "train.ema_decay=0.999")
-    wide = replace(subject, mesh=jax.sharding.AbstractMesh((8, 1, 1), ("data", "fsdp", "model")))
+    wide = replace(
+        subject, mesh=jax.sharding.AbstractMesh((8, 1, 1, 1), ("data", "fsdp", "model", "window"))
+    )
     text = advised(wide, attempt(20.0))
     assert "--config.mesh.fsdp=8 --config.mesh.data=1 spreads" in text
     assert "--config.train.ema_decay=0 does without" in text
@@ -253,7 +255,7 @@ def test_eight_devices_on_the_command_line(tiny_arguments: tuple[str, ...], tmp_
     assert result.returncode == 0, result.stderr
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert "devices 8 x cpu" in lines
-    assert "mesh data 2 x fsdp 4 x model 1" in lines
+    assert "mesh data 2 x fsdp 4 x model 1 x window 1" in lines
     assert "batch 16 clips of 4x16x16, 1 a device at a time, 2 times a step" in lines
     assert "assumed there are 400 classes (config.model.num_classes is unset)" in lines
     # The head and two kernels of the only block lie in quarters, [4, 400] floats are 6400 bytes.

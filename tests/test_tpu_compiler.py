@@ -67,14 +67,18 @@ def dry_run(arguments: tuple[str, ...], *settings: str) -> tuple[int, list[str],
     for name in ("JAX_PLATFORMS", "TPU_SKIP_MDS_QUERY"):
         environment.pop(name, None)
     done = subprocess.run([*command, *settings], capture_output=True, text=True, env=environment)
-    return done.returncode, [" ".join(line.split()) for line in done.stdout.splitlines()], done.stderr
+    return (
+        done.returncode,
+        [" ".join(line.split()) for line in done.stdout.splitlines()],
+        done.stderr,
+    )
 
 
 def test_a_dry_run_of_a_slice_that_is_not_here(tiny_arguments: tuple[str, ...]) -> None:
     status, lines, log = dry_run(tiny_arguments, "--config.mesh.data=2", "--config.mesh.fsdp=2")
     assert status == 0, log
     assert "devices 4 x v5e: 15.8 GiB, 197 TFLOP/s (bfloat16), 819 GB/s, links 200 GB/s" in lines
-    assert "mesh data 2 x fsdp 2 x model 1" in lines
+    assert "mesh data 2 x fsdp 2 x model 1 x window 1" in lines
     assert sum("fits in 15.8 GiB" in line for line in lines) == 1
     assert any(line.startswith("the step takes at least") for line in lines)
     assert any(line.startswith("all-reduce") for line in lines)
