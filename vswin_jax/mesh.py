@@ -186,6 +186,20 @@ def share_of(owners: np.ndarray, process: int) -> tuple[int, int]:
     return shares.index(tuple(held[process].tolist())), len(shares)
 
 
+def batch_shardings(
+    shapes: Mapping[str, Sequence[int]], mesh: Mesh, window_over: str = "time"
+) -> dict[str, NamedSharding]:
+    """How `place_batch` lays out arrays of a batch, by their shapes, whose rows do not matter.
+
+    Raises:
+      InputError: the clips do not divide over the window axis.
+    """
+    shardings = dict.fromkeys(shapes, batch_sharding(mesh))
+    if mesh.shape[WINDOW_AXIS] > 1 and "video" in shapes:
+        shardings["video"] = _clip_sharding(shapes["video"], mesh, window_over)
+    return shardings
+
+
 def place_batch(
     batch: Mapping[str, np.ndarray], mesh: Mesh, window_over: str = "time"
 ) -> dict[str, jax.Array]:
@@ -198,9 +212,9 @@ def place_batch(
       InputError: the global number of rows does not divide over the batch axes of the mesh, or the
         clips do not divide over the window axis.
     """
-    shardings = dict.fromkeys(batch, batch_sharding(mesh))
-    if mesh.shape[WINDOW_AXIS] > 1 and "video" in batch:
-        shardings["video"] = _clip_sharding(batch["video"].shape, mesh, window_over)
+    shardings = batch_shardings(
+        {name: rows.shape for name, rows in batch.items()}, mesh, window_over
+    )
     parts, shares = batch_parts(mesh), batch_share(mesh)[1]
     placed = {}
     for name, rows in batch.items():

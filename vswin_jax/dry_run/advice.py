@@ -82,8 +82,9 @@ def _smaller_batch(subject: Subject, state: int, rest: int, available: int) -> I
         )
     else:
         yield (
-            "A device has a single clip at a time already: give the run chips with more memory, "
-            "or smaller clips (--config.data.num_frames, --config.data.size)."
+            "A device has a single clip at a time already: --config.mesh.window=2 cuts clips into "
+            "parts for two devices, --config.mesh.model=2 shares heads and hidden channels; or "
+            "give the run smaller clips (--config.data.num_frames, --config.data.size)."
         )
 
 

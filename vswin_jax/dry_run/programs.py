@@ -20,7 +20,7 @@ from vswin_jax.chips import Chip, chip_of
 from vswin_jax.compiled_program import CompiledProgram, read_program
 from vswin_jax.data.moving_shapes import CLASSES
 from vswin_jax.errors import InputError
-from vswin_jax.mesh import batch_parts, batch_sharding, mesh_of
+from vswin_jax.mesh import batch_parts, batch_shardings, mesh_of
 from vswin_jax.state import TrainState, inference_params
 from vswin_jax.steps import TrainStep, make_eval_step
 from vswin_jax.task import task_of
@@ -61,7 +61,7 @@ class Subject:
         """
         mesh = mesh_of(config, devices)
         classes, assumed = _num_classes(config)
-        model = parts.build_model(config, classes)
+        model = parts.split_over(mesh, config, parts.build_model(config, classes))
         train_step, state = abstract_training(
             config, model=model, num_examples=NUM_EXAMPLES, mesh=mesh, task=task_of(config)
         )
@@ -80,9 +80,9 @@ class Subject:
         """The shapes of a batch as it lies on the devices.
 
         Raises:
-            InputError: the rows do not divide over the batch axes of the mesh.
+            InputError: the rows or the clips do not divide over the mesh.
         """
-        data, sharding, shards = self.config.data, batch_sharding(self.mesh), batch_parts(self.mesh)
+        data, shards = self.config.data, batch_parts(self.mesh)
         if rows % shards:
             raise InputError(
                 f"A batch of {rows} clips does not divide over {shards} devices: make "
@@ -95,8 +95,10 @@ class Subject:
             "mask": ((rows,), jnp.float32),
             "flip": ((rows,), jnp.bool_),
         }
+        sizes = {name: shape for name, (shape, _) in shapes.items()}
+        shardings = batch_shardings(sizes, self.mesh, self.config.mesh.window_over)
         return {
-            name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+            name: jax.ShapeDtypeStruct(shape, dtype, sharding=shardings[name])
             for name, (shape, dtype) in shapes.items()
         }
 

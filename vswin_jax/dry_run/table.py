@@ -101,7 +101,7 @@ def _step_rows(subject: Subject, attempts: Sequence[Attempt]) -> list[Row]:
         ("memory traffic", lambda p: amount(p.bytes_accessed, "B")),
         ("FLOP a byte", lambda p: f"{p.flops / max(p.bytes_accessed, 1):.3g}"),
         ("interconnect", lambda p: f"{amount(p.wire_bytes, 'B')} sent"),
-        ("not counted inside", _kernels),
+        ("Pallas kernels", _kernels),
     ):
         rows.append((name, *("-" if p is None else of_program(p) for p in programs)))
     return rows + _roofline_rows(subject, programs)
@@ -115,8 +115,8 @@ def _memory_words(attempt: Attempt) -> str:
 
 
 def _kernels(program: CompiledProgram) -> str:
-    count = program.custom_calls.get("tpu_custom_call", 0)
-    return f"{count} Pallas kernels" if count else "-"
+    # The target that Pallas gives its TPU kernels.
+    return str(program.custom_calls.get("tpu_custom_call", 0))
 
 
 def _roofline_rows(subject: Subject, programs: Iterable[CompiledProgram | None]) -> list[Row]:
