@@ -73,7 +73,7 @@ def stored_megabytes(remat: str, params: Any) -> float:
 
 def test_each_policy_stores_less_than_the_one_before(params: Any) -> None:
     stored = [stored_megabytes(remat, params) for remat in REMAT]
-    assert all(less < 0.8 * more for more, less in itertools.pairwise(stored)), stored
+    assert all(less < 0.9 * more for more, less in itertools.pairwise(stored)), stored
 
 
 def test_an_unknown_policy_lists_those_there_are() -> None:
