@@ -12,17 +12,18 @@ PACKAGE = Path(__file__).parents[1] / "vswin_jax"
 
 # From the ground up. Rooms of one floor do not import each other.
 FLOORS = (
-    ("errors", "file_lock", "progress", "script_parser", "whole_file"),
-    ("full_disk", "worker_pool"),
-    ("attention", "config", "config_rules", "data", "signals"),
+    ("errors", "file_lock", "hlo_text", "progress", "script_parser", "whole_file"),
+    ("full_disk", "layout", "worker_pool"),
+    ("attention", "chips", "config", "config_rules", "data", "hlo_cost", "signals"),
     (
-        *("clip_sheet", "command_line", "losses", "mesh", "metrics"),
-        *("models", "plots", "prepare", "schedules"),
+        *("clip_sheet", "command_line", "compiled_program", "losses", "mesh", "metrics"),
+        *("models", "plots", "prepare", "schedules", "topologies"),
     ),
     ("optim", "plan", "state", "task", "telemetry", "checkpoint", "evaluation"),
     ("steps", "weights"),
     ("train", "evaluate"),
     ("parts", "report", "shown_augmentations", "shown_clips"),
+    ("dry_run",),
     ("main", "predict"),
 )
 

@@ -21,7 +21,7 @@ from vswin_jax.errors import InputError
 shapes = {"layers_0": {"kernel": jax.ShapeDtypeStruct((12, 16), "float32"),
                        "bias": jax.ShapeDtypeStruct((3,), "float32")}}
 whole = mesh.make_mesh(fsdp=4)
-assert dict(whole.shape) == {"data": 2, "fsdp": 4, "model": 1}, whole
+assert dict(whole.shape) == {"data": 2, "fsdp": 4, "model": 1, "window": 1}, whole
 assert dict(mesh.fsdp_rules(whole, shapes)) == {
     "^layers_0/kernel$": P(None, "fsdp"), "^layers_0/bias$": P()}
 assert mesh.default_rules(whole, shapes) == mesh.fsdp_rules(whole, shapes)
@@ -34,10 +34,20 @@ assert laid[0].spec == P() and laid[1][0]["layers_0"]["kernel"].spec == P(None, 
 
 batch = mesh.place_batch({"label": np.arange(16)}, whole)["label"]
 assert [shard.data.tolist() for shard in batch.addressable_shards][:2] == [[0, 1], [2, 3]]
+
+clips = {"video": np.arange(2 * 8 * 6).reshape(2, 1, 8, 6, 1, 1), "label": np.arange(2)}
+for over, spec in [("time", P(("data", "fsdp"), None, "window")),
+                   ("height", P(("data", "fsdp"), None, None, "window"))]:
+    split = mesh.make_mesh(data=2, fsdp=1, window=2, devices=jax.devices()[:4])
+    placed = mesh.place_batch(clips, split, over)
+    assert placed["video"].sharding.spec == spec and placed["label"].sharding.spec == P(spec[0])
+    assert (np.asarray(placed["video"]) == clips["video"]).all()
 for call, words in [
     (lambda: mesh.place_batch({"label": np.arange(12)}, whole), "12 rows"),
     (lambda: mesh.make_mesh(data=3), "there are 8"),
     (lambda: mesh.make_mesh(fsdp=3), "there are 8"),
+    (lambda: mesh.make_mesh(window=3), "data=2 x fsdp=1 x model=1 x window=3 needs 6 devices"),
+    (lambda: mesh.place_batch(clips, mesh.make_mesh(window=4), "height"), "6 along height"),
     (lambda: mesh.default_rules(mesh.make_mesh(model=2), shapes), "mesh.model=1"),
 ]:
     try:
@@ -67,13 +77,15 @@ def test_layouts_of_eight_devices() -> None:
     assert "all layouts are right" in run_on_eight_devices(LAYOUTS)
 
 
-def test_a_mesh_takes_all_devices_under_three_names() -> None:
+def test_a_mesh_takes_all_devices_under_four_names() -> None:
     mesh = make_mesh()
-    assert mesh.axis_names == ("data", "fsdp", "model")
+    assert mesh.axis_names == ("data", "fsdp", "model", "window")
     assert mesh.size == jax.device_count()
 
 
-@pytest.mark.parametrize("axes", [{"data": 0}, {"fsdp": 0}, {"data": -2}, {"model": -1}])
+@pytest.mark.parametrize(
+    "axes", [{"data": 0}, {"fsdp": 0}, {"data": -2}, {"model": -1}, {"window": 0}]
+)
 def test_axes_below_one_are_refused(axes: dict[str, int]) -> None:
     with pytest.raises(InputError, match="Mesh axes must be 1 or above"):
         make_mesh(**axes)

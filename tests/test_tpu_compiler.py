@@ -1,10 +1,11 @@
-"""The training step through the real TPU compiler, ahead of time; CI has libtpu."""
+"""Training steps through the real TPU compiler, ahead of time; CI has libtpu."""
 
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +56,40 @@ def test_a_data_parallel_step_compiles_for_four_chips() -> None:
     assert 0 < report["temporaries"] < 16 * 2**30
     assert report["all_reduces"] > 0
     assert report["all_gathers"] == 0
+
+
+def dry_run(arguments: tuple[str, ...], *settings: str) -> tuple[int, list[str], str]:
+    """The real command line on four chips: exit status, lines with single blanks, and the log."""
+    command = [sys.executable, "-m", "vswin_jax.main", *arguments, "--mode=dry_run"]
+    command += ["--topology=v5e:2x2", "--config.train.accumulate=1", "--config.eval.clips=1"]
+    environment = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[1]))
+    # A user says neither of them.
+    for name in ("JAX_PLATFORMS", "TPU_SKIP_MDS_QUERY"):
+        environment.pop(name, None)
+    done = subprocess.run([*command, *settings], capture_output=True, text=True, env=environment)
+    return (
+        done.returncode,
+        [" ".join(line.split()) for line in done.stdout.splitlines()],
+        done.stderr,
+    )
+
+
+def test_a_dry_run_of_a_slice_that_is_not_here(tiny_arguments: tuple[str, ...]) -> None:
+    status, lines, log = dry_run(tiny_arguments, "--config.mesh.data=2", "--config.mesh.fsdp=2")
+    assert status == 0, log
+    assert "devices 4 x v5e: 15.8 GiB, 197 TFLOP/s (bfloat16), 819 GB/s, links 200 GB/s" in lines
+    assert "mesh data 2 x fsdp 2 x model 1 x window 1" in lines
+    assert sum("fits in 15.8 GiB" in line for line in lines) == 1
+    assert any(line.startswith("the step takes at least") for line in lines)
+    assert any(line.startswith("all-reduce") for line in lines)
+    # libtpu has nothing to warn of, and the log is ours alone.
+    assert [line for line in log.splitlines() if "compiling the" not in line] == []
+
+
+def test_a_step_that_no_chip_can_hold_says_what_to_change(tiny_arguments: tuple[str, ...]) -> None:
+    status, lines, log = dry_run(tiny_arguments, "--config.train.batch_size=40000000")
+    assert status == 1, log
+    assert any("DOES NOT FIT in 15.8 GiB" in line for line in lines)
+    advice = lines[lines.index("what to change") :]
+    assert any("--config.model.remat=block" in line for line in advice)
+    assert any("--config.train.accumulate=" in line for line in advice)

@@ -68,7 +68,7 @@ def settings(**changes: Any) -> SimpleNamespace:
             warmup_ratio=0.1,
         ),
         loss=SimpleNamespace(label_smoothing=0.1, mixup_alpha=0.0, cutmix_alpha=0.0, erasing=0.0),
-        mesh=SimpleNamespace(data=1, fsdp=1, model=1),
+        mesh=SimpleNamespace(data=1, fsdp=1, model=1, window=1, window_over="time"),
     )
 
 
@@ -200,9 +200,11 @@ def test_what_was_drawn_stays_on_the_host(
     placed: list[set[str]] = []
     place = train_module.place_batch
 
-    def recorded(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    def recorded(
+        batch: Mapping[str, np.ndarray], mesh: Mesh, window_over: str
+    ) -> dict[str, jax.Array]:
         placed.append(set(batch))
-        return place(batch, mesh)
+        return place(batch, mesh, window_over)
 
     def with_draws(start_step: int) -> Iterator[dict[str, np.ndarray]]:
         for batch in make_batches(start_step):

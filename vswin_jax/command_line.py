@@ -21,18 +21,24 @@ Trains or evaluates a Video Swin Transformer.
                        with `runlocal` in it the run shrinks to a few steps on a CPU
   --config.KEY=VALUE   changes a setting, such as --config.optim.learning_rate=3e-4
   --workdir DIR        where the run writes; started again, it goes on from there
-  --mode MODE          train (default), or evaluate: score the checkpoint in the workdir
+  --mode MODE          train (default); evaluate: score the checkpoint in the workdir; dry_run:
+                       compile only, and say what a step needs of each device (no data, no workdir)
+  --topology SLICE     with dry_run: compile for TPUs that are not here, such as v5e:16x16
 """
-MODES = ("train", "evaluate")
+MODES = ("train", "evaluate", "dry_run")
 
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What was asked for. `config` is locked and has its overrides."""
+    """What was asked for. `config` is locked and has its overrides.
+
+    workdir: "" in a dry run, which writes nothing; topology: of a dry run, "" for this machine.
+    """
 
     config: ConfigDict
     workdir: str
     mode: str
+    topology: str
 
 
 def parse(arguments: Sequence[str]) -> CommandLine | None:
@@ -46,12 +52,17 @@ def parse(arguments: Sequence[str]) -> CommandLine | None:
         return None
     if not values.config:
         raise InputError("Expected --config FILE: give an experiment, or --help for more.")
-    if not values.workdir:
-        raise InputError("Expected --workdir DIR: say where the run may write its files.")
     if values.mode not in MODES:
         raise unknown_name("--mode", values.mode, MODES)
+    if not values.workdir and values.mode != "dry_run":
+        raise InputError("Expected --workdir DIR: say where the run may write its files.")
+    if values.topology and values.mode != "dry_run":
+        raise InputError(
+            f"--topology {values.topology} is for compiling only: say --mode=dry_run too, or leave "
+            f"it out to run on the devices of this machine."
+        )
     config = override(load(values.config), overrides)
-    return CommandLine(config, values.workdir, values.mode)
+    return CommandLine(config, values.workdir, values.mode, values.topology)
 
 
 def _own_flags(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
@@ -59,6 +70,7 @@ def _own_flags(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
     flags.DEFINE_string("config", "", "", flag_values=values)
     flags.DEFINE_string("workdir", "", "", flag_values=values)
     flags.DEFINE_string("mode", "train", "", flag_values=values)
+    flags.DEFINE_string("topology", "", "", flag_values=values)
     flags.DEFINE_bool("help", False, "", short_name="h", flag_values=values)
     try:
         rest = values(["main", *arguments], known_only=True)
@@ -107,7 +119,8 @@ def _check_overrides(overrides: Sequence[str], keys: Sequence[str]) -> None:
     for argument in overrides:
         name, equals, _ = argument.lstrip("-").partition("=")
         if not argument.startswith("-") or not name.startswith("config."):
-            raise unknown_name("argument", argument, ["--config", "--workdir", "--mode", "--help"])
+            known = ["--config", "--workdir", "--mode", "--topology", "--help"]
+            raise unknown_name("argument", argument, known)
         key = name.removeprefix("config.")
         if key not in keys:
             raise unknown_name("config key", key, _neighbours(key, keys))

@@ -146,7 +146,10 @@ def _eval() -> ConfigDict:
 
 
 def _mesh() -> ConfigDict:
-    return ConfigDict({"data": -1, "fsdp": 1, "model": 1})  # devices on each axis, -1: the rest
+    mesh = ConfigDict({"data": -1, "fsdp": 1, "model": 1})  # devices on each axis, -1: the rest
+    mesh.window = 1  # devices that share each clip
+    mesh.window_over = "time"  # or "height": along what the clip is cut into their parts
+    return mesh
 
 
 def parse_argument(

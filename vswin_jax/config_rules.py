@@ -66,6 +66,7 @@ _NAMES = {
     "optim.groups": ("literal", "intended"),
     "optim.schedule": ("epoch_cosine", "cosine"),
     "eval.checkpoint": ("latest", "best"),
+    "mesh.window_over": ("time", "height"),
 }
 
 _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
@@ -114,6 +115,6 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     (
         "a number of devices, or -1 for the rest of them",
         lambda value: value == -1 or value > 0,
-        "mesh.data mesh.fsdp mesh.model",
+        "mesh.data mesh.fsdp mesh.model mesh.window",
     ),
 )

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vswin_jax import command_line, config_rules, full_disk, models, parts, report
@@ -25,10 +25,18 @@ from vswin_jax.data.clips import ClipSpec
 from vswin_jax.data.labels import write_label_names
 from vswin_jax.data.mirrored_labels import describe_pairs
 from vswin_jax.data.sources import Source
+from vswin_jax.dry_run import dry_run
 from vswin_jax.errors import InputError
 from vswin_jax.evaluate import evaluate
 from vswin_jax.evaluation import AnyEvaluation
-from vswin_jax.mesh import BATCH_AXES, make_mesh, place_batch
+from vswin_jax.mesh import (
+    batch_parts,
+    batch_share,
+    default_rules,
+    mesh_of,
+    place_batch,
+    tree_shardings,
+)
 from vswin_jax.shown_clips import draw_first_batch
 from vswin_jax.steps import make_eval_step
 from vswin_jax.task import task_of
@@ -39,13 +47,21 @@ log = logging.getLogger("vswin_jax")
 
 
 def run(arguments: Sequence[str]) -> int:
-    """The command line; the exit status is 0, 2 for a wrong input, 128 + n after signal n."""
+    """The command line; the exit status is 0, 2 for a wrong input, 128 + n after signal n.
+
+    It is 1 for a dry run of what does not fit.
+    """
     try:
         asked = command_line.parse(arguments)
         if asked is None:
             print(command_line.USAGE, end="")
             return 0
         config_rules.check(asked.config)
+        if asked.mode == "dry_run":
+            with _log_to_stderr():
+                text, fits = dry_run(asked.config, asked.topology)
+            _say(text)
+            return 0 if fits else 1
         with _log_to_stderr(), full_disk.explained(asked.workdir, _after_a_full_disk):
             start = train_and_evaluate if asked.mode == "train" else evaluate_only
             return start(asked.config, Path(asked.workdir))
@@ -64,7 +80,8 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> int:
     training = parts.open_split(config, workdir, "train")
     held_out = parts.open_split(config, workdir, "eval", training.label_names)
     model = parts.build_model(config, len(training.label_names))
-    mesh = make_mesh(**config.mesh)
+    mesh = mesh_of(config)
+    model = parts.split_over(mesh, config, model)
     spec = parts.clip_spec(config)
     order = parts.training_order(config, training)
     if order["mirrored_labels"] is not None:
@@ -83,7 +100,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> int:
     result = train(
         config,
         workdir,
-        functools.partial(_train_batches, config, workdir, training, spec, order, bad_videos),
+        functools.partial(_train_batches, config, workdir, mesh, training, spec, order, bad_videos),
         model=model,
         num_examples=len(training) * config.data.repeats,
         initial_params=(lambda: load(model)) if load else None,
@@ -117,8 +134,10 @@ def evaluate_only(config: ConfigDict, workdir: Path) -> int:
     weights = parts.weights_to_evaluate(config, workdir)
     held_out = parts.open_split(config, workdir, "eval", weights.label_names)
     model = parts.build_model(config, len(held_out.label_names))
-    mesh = make_mesh(**config.mesh)
-    params = jax.device_put(weights.load(model), NamedSharding(mesh, PartitionSpec()))
+    mesh = mesh_of(config)
+    model = parts.split_over(mesh, config, model)
+    params = weights.load(model)
+    params = jax.device_put(params, tree_shardings(params, mesh, default_rules(mesh, params)))
     spec = parts.clip_spec(config)
     score = make_score(config, model, mesh, held_out, spec)
     _report(config, workdir, score(params), held_out, spec, weights.step)
@@ -129,17 +148,17 @@ def make_score(
     config: ConfigDict, model: models.SwinTransformer3D, mesh: Mesh, source: Source, spec: ClipSpec
 ) -> Callable[[Any], AnyEvaluation]:
     """The function from parameters to the evaluation of all of `source`; it compiles once."""
-    step = make_eval_step(model, config.eval.views_per_pass, task_of(config))
+    step = make_eval_step(model, config.eval.views_per_pass, task_of(config), mesh)
     # Padding makes every batch size exact, so it may as well divide over the devices.
-    devices = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    devices = batch_parts(mesh)
     batch_size = math.ceil(config.eval.batch_size / devices) * devices
     pipeline = load_pipeline()
 
     def score(params: Any) -> AnyEvaluation:
         batches = pipeline.eval_batches(
-            source, spec, batch_size=batch_size, **_reading(config, pipeline)
+            source, spec, batch_size=batch_size, **_reading(config, pipeline, mesh)
         )
-        place = functools.partial(place_batch, mesh=mesh)
+        place = functools.partial(place_batch, mesh=mesh, window_over=config.mesh.window_over)
         return evaluate(step, params, batches, num_examples=len(source), place=place)
 
     return score
@@ -148,6 +167,7 @@ def make_score(
 def _train_batches(
     config: ConfigDict,
     workdir: Path,
+    mesh: Mesh,
     source: Source,
     spec: ClipSpec,
     order: Mapping[str, Any],
@@ -165,7 +185,7 @@ def _train_batches(
         start_step=start_step,
         bad_videos=bad_videos,
         **order,
-        **_reading(config, pipeline),
+        **_reading(config, pipeline, mesh),
     )
 
 
@@ -191,10 +211,11 @@ def _silent_import() -> Iterator[None]:
         os.close(stderr)
 
 
-def _reading(config: ConfigDict, pipeline: ModuleType) -> dict[str, int]:
+def _reading(config: ConfigDict, pipeline: ModuleType, mesh: Mesh) -> dict[str, int]:
+    index, count = batch_share(mesh)
     return {
-        "process_index": jax.process_index(),
-        "process_count": jax.process_count(),
+        "process_index": index,
+        "process_count": count,
         "threads": config.data.threads or pipeline.AUTOTUNE,
         "prefetch": config.data.prefetch,
     }

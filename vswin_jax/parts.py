@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 from jax.experimental.multihost_utils import sync_global_devices
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vswin_jax import checkpoint, models
@@ -66,6 +67,18 @@ def build_model(config: ConfigDict, num_classes: int) -> models.SwinTransformer3
     """The config's model; fields that are None keep the variant's own values."""
     settings = {**config.model, "num_classes": num_classes}
     return models.create_model(settings.pop("name"), **settings)
+
+
+def split_over(
+    mesh: Mesh, config: ConfigDict, model: models.SwinTransformer3D
+) -> models.SwinTransformer3D:
+    """`model` with its clips split over the mesh's window axis as the config says.
+
+    Raises:
+        InputError: clips of the config's size do not split so.
+    """
+    clip = (config.data.num_frames, config.data.size, config.data.size)
+    return models.split_clips(model, mesh, config.mesh.window_over, clip)
 
 
 def open_split(

@@ -212,7 +212,7 @@ def _open_tensorboard(workdir: str) -> Any:
 
 
 def log_parameters(params: Any) -> None:
-    """Logs every parameter with its shape, and the total; without CLU only the total."""
+    """Logs each parameter's shape and sharding, and the total; without CLU only the total."""
     if jax.process_index() != 0:
         return
     leaves = jax.tree.leaves(params)
@@ -220,6 +220,7 @@ def log_parameters(params: Any) -> None:
     with contextlib.suppress(ImportError):
         from clu import parameter_overview
 
-        log.info("\n%s", parameter_overview.get_parameter_overview(params, include_stats=False))
+        overview = parameter_overview.get_parameter_overview(params, include_stats="sharding")
+        log.info("\n%s", overview)
     total = sum(leaf.size for leaf in leaves)
     log.info("%s parameters in %d tensors, %.1f MB", f"{total:,}", len(leaves), megabytes)

@@ -18,8 +18,8 @@ from jax.sharding import Mesh
 from vswin_jax import full_disk, metrics
 from vswin_jax.checkpoint import Checkpoints
 from vswin_jax.errors import InputError
-from vswin_jax.mesh import Rules, default_rules, make_mesh, place_batch
-from vswin_jax.models import init_params
+from vswin_jax.mesh import Rules, default_rules, mesh_of, place_batch
+from vswin_jax.models import init_params, split_clips
 from vswin_jax.optim import make_optimizer
 from vswin_jax.plan import Plan
 from vswin_jax.schedules import make_schedule
@@ -106,7 +106,7 @@ def train(
         InputError: a wrong setting, a checkpoint of another model, only damaged checkpoints, a
             run that diverged, a full disk.
     """
-    mesh = mesh or make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model)
+    mesh = mesh or mesh_of(config)
     plan = Plan.of(config, num_examples)
     setup = _Setup.of(config, plan, model, mesh, task)
     directory = Path(workdir) / "checkpoints"
@@ -140,6 +140,7 @@ class _Setup:
     optimizer: Any
     mesh: Mesh
     rules: Rules
+    window_over: str
     has_ema: bool
     target: TrainState
     train_step: TrainStep
@@ -148,6 +149,8 @@ class _Setup:
     @classmethod
     def of(cls, config: Any, plan: Plan, model: nn.Module, mesh: Mesh, task: Task) -> "_Setup":
         """Everything that `config` decides, without allocating any array."""
+        over = config.mesh.window_over
+        model = split_clips(model, mesh, over)
         shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
         rules = default_rules(mesh, shapes)
         schedule = make_schedule(
@@ -172,9 +175,21 @@ class _Setup:
             ema_decay=config.train.ema_decay,
             accumulate=config.train.accumulate,
             state_shardings=jax.tree.map(lambda leaf: leaf.sharding, target),
+            mesh=mesh,
             task=task,
         )
-        return cls(model, optimizer, mesh, rules, has_ema, target, train_step, task.score)
+        return cls(model, optimizer, mesh, rules, over, has_ema, target, train_step, task.score)
+
+
+def abstract_training(
+    config: Any, *, model: nn.Module, num_examples: int, mesh: Mesh, task: Task = SINGLE_LABEL
+) -> tuple[TrainStep, TrainState]:
+    """The step that `train` would run, and the shapes and layout of its state; none is allocated.
+
+    The devices of `mesh` may be those of a topology, which cannot run anything.
+    """
+    setup = _Setup.of(config, Plan.of(config, num_examples), model, mesh, task)
+    return setup.train_step, setup.target
 
 
 def _restore_or_create(
@@ -244,7 +259,8 @@ class _Loop:
         draws = step == 0 and self._draw_first is not None
         # What a row is of, its video, epoch, frames and crop, is for people, not for the step.
         names = batch if draws else BATCH_KEYS
-        placed = place_batch({name: batch[name] for name in names}, self._setup.mesh)
+        wanted = {name: batch[name] for name in names}
+        placed = place_batch(wanted, self._setup.mesh, self._setup.window_over)
         if draws:
             with self._telemetry.paused():
                 self._telemetry.picture("train/clips", step, self._draw_first(placed))

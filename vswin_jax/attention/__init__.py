@@ -1,12 +1,22 @@
 """Window attention: where windows lie, their bias, and the attention inside them."""
 
 from vswin_jax.attention.bias import relative_position_bias, table_rows
+from vswin_jax.attention.clip_sharding import (
+    SPLIT_AXES,
+    WINDOW_AXIS,
+    ClipSharding,
+    SplitGeometry,
+)
 from vswin_jax.attention.geometry import Size, WindowGeometry
 from vswin_jax.attention.window_attention import IMPLEMENTATIONS, window_attention
 
 __all__ = [
     "IMPLEMENTATIONS",
+    "SPLIT_AXES",
+    "WINDOW_AXIS",
+    "ClipSharding",
     "Size",
+    "SplitGeometry",
     "WindowGeometry",
     "relative_position_bias",
     "table_rows",

@@ -5,6 +5,7 @@ Source: Video Swin Transformer, section 3.1, and the reference's `get_window_siz
 (depth, height, width), where depth is time.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 Size = tuple[int, int, int]
+# From qkv [B, windows, N, 3, heads, dim], a bias table and region ids [windows, N], None for one
+# region, to [B, windows, N, heads, dim].
+Attend = Callable[[jax.Array, jax.Array, jax.Array | np.ndarray | None], jax.Array]
+# `jnp.roll`, or what does the same where the rest of the clip is on other devices.
+Roll = Callable[[jax.Array, Size, tuple[int, ...]], jax.Array]
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ class WindowGeometry:
         )
         return blocks.transpose(0, 2, 4, 1, 3, 5).reshape(self.num_windows, self.tokens)
 
-    def partition(self, x: jax.Array) -> jax.Array:
+    def partition(self, x: jax.Array, roll: Roll = jnp.roll) -> jax.Array:
         """Pads, shifts and cuts `[B, D, H, W, C]` into `[B, windows, tokens, C]`.
 
         Padding is zeros at the end of each axis. Windows and the tokens within them run depth
@@ -98,19 +104,32 @@ class WindowGeometry:
         if any(after for _, after in growth):
             x = jnp.pad(x, [(0, 0), *growth, (0, 0)])
         if self.is_shifted:
-            x = jnp.roll(x, [-s for s in self.shift], axis=(1, 2, 3))
+            x = roll(x, tuple(-s for s in self.shift), (1, 2, 3))
         (nd, nh, nw), (wd, wh, ww) = self.counts, self.window
         x = x.reshape(batch, nd, wd, nh, wh, nw, ww, channels)
         return x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(
             batch, self.num_windows, self.tokens, channels
         )
 
-    def merge(self, windows: jax.Array) -> jax.Array:
+    def merge(self, windows: jax.Array, roll: Roll = jnp.roll) -> jax.Array:
         """The inverse of `partition`: `[B, windows, tokens, C]` to `[B, D, H, W, C]`."""
         batch, channels = windows.shape[0], windows.shape[-1]
         x = windows.reshape(batch, *self.counts, *self.window, channels)
         x = x.transpose(0, 1, 4, 2, 5, 3, 6, 7).reshape(batch, *self.padded, channels)
         if self.is_shifted:
-            x = jnp.roll(x, self.shift, axis=(1, 2, 3))
+            x = roll(x, self.shift, (1, 2, 3))
         depth, height, width = self.grid
         return x[:, :depth, :height, :width]
+
+    def attend(self, attend: Attend, qkv: jax.Array, table: jax.Array) -> jax.Array:
+        """`attend` on all windows, with their region ids."""
+        return attend(qkv, table, self.region_ids)
+
+    def map_in_order(
+        self, function: Callable[[jax.Array], jax.Array], windows: jax.Array
+    ) -> jax.Array:
+        """`function`, element by element, of `[B, windows, ...]` with the windows in their order.
+
+        For random draws, which go by the place of an element.
+        """
+        return function(windows)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from vswin_jax.attention import pallas_choice
 from vswin_jax.attention.pallas_kernels import OTHER_REGION
 from vswin_jax.errors import InputError, unknown_name
+from vswin_jax.layout import splits
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +131,34 @@ def _of_flat_windows(attend: Callable[..., jax.Array]) -> Callable[..., jax.Arra
     return attend_in_clips
 
 
+def _chunked_over_devices(
+    qkv: jax.Array,
+    bias: jax.Array,
+    regions: jax.Array | None,
+    key: jax.Array | None,
+    drop_rate: float,
+    scale: float,
+) -> jax.Array:
+    """One window of all clips at a time, recomputed in the backward pass.
+
+    The clips and heads are split over devices, the windows of a clip are not: a loop over windows
+    leaves every clip where it is, one over clips would gather them all on each device.
+    """
+    clips, windows, tokens = qkv.shape[:3]
+    if not splits("batch", clips):
+        return _of_flat_windows(_chunked)(qkv, bias, regions, key, drop_rate, scale)
+    attend = jax.checkpoint(partial(_attend, drop_rate=drop_rate, scale=scale))
+
+    def one_window(window: tuple[jax.Array, jax.Array | None, jax.Array | None]) -> jax.Array:
+        window_qkv, ids, window_key = window
+        ids = None if ids is None else jnp.broadcast_to(ids, (clips, tokens))
+        return attend(window_qkv, bias, ids, window_key)
+
+    keys = None if key is None else jax.random.split(key, windows)
+    out = jax.lax.map(one_window, (jnp.moveaxis(qkv, 1, 0), regions, keys))
+    return jnp.moveaxis(out, 0, 1)
+
+
 def _pallas_tpu(
     qkv: jax.Array,
     bias: jax.Array,
@@ -150,7 +179,7 @@ def _pallas_tpu(
 
 IMPLEMENTATIONS: dict[str, Callable[..., jax.Array]] = {
     "xla": _of_flat_windows(_xla),
-    "chunked": _of_flat_windows(_chunked),
+    "chunked": _chunked_over_devices,
     "pallas_tpu": _pallas_tpu,
 }
 

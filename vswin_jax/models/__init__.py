@@ -1,5 +1,6 @@
 """Video Swin Transformer in Flax Linen."""
 
+from vswin_jax.models.split_clips import split_clips
 from vswin_jax.models.swin3d import SwinTransformer3D, init_params, is_frozen
 from vswin_jax.models.variants import OVERRIDES, VARIANTS, Variant, create_model
 
@@ -11,4 +12,5 @@ __all__ = [
     "create_model",
     "init_params",
     "is_frozen",
+    "split_clips",
 ]

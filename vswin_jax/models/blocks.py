@@ -9,16 +9,20 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
 from vswin_jax.attention import (
+    ClipSharding,
     Size,
+    SplitGeometry,
     WindowGeometry,
     relative_position_bias,
     table_rows,
     window_attention,
 )
+from vswin_jax.layout import pin, splits
 
 # The reference truncates at +-2, a hundred deviations away: a plain normal. It suits widths of 96
 # and more; in a narrow model every branch starts so near to linear that training from scratch
@@ -43,6 +47,12 @@ class BlockSettings:
     attention: str
     kernel_init: str
     dtype: jnp.dtype
+    clip_sharding: ClipSharding | None
+
+    def geometry(self, grid: Size, shift: Size) -> WindowGeometry:
+        """Where the windows of a block lie over `grid`, on one device or over several."""
+        whole = WindowGeometry.create(grid, self.window_size, shift)
+        return SplitGeometry.of(whole, self.clip_sharding) if self.clip_sharding else whole
 
     def dense(self, features: int, name: str, use_bias: bool = True) -> nn.Dense:
         """A linear layer with the model's initialisation and compute dtype."""
@@ -55,6 +65,11 @@ class BlockSettings:
 def layer_norm(dtype: jnp.dtype, name: str) -> nn.LayerNorm:
     """LayerNorm with PyTorch's epsilon (Flax's default differs) and a two-pass variance."""
     return nn.LayerNorm(epsilon=1e-5, dtype=dtype, use_fast_variance=False, name=name)
+
+
+def _pin_tokens(x: jax.Array, last: str) -> jax.Array:
+    """`[B, ..., last]`, pinned: clips stay where they are, whatever the layout of parameters."""
+    return pin(x, "batch", *["any"] * (x.ndim - 2), last)
 
 
 def _torch_conv_init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
@@ -123,6 +138,37 @@ class PatchEmbed(nn.Module):
         return layer_norm(self.dtype, "norm")(x) if self.normalize else x
 
 
+class Qkv(nn.Module):
+    """The linear layer that makes queries, keys and values, its columns `[3, heads, dim]`."""
+
+    num_heads: int
+    settings: BlockSettings
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, windows, N, C]` to `[B, windows, N, 3, heads, C / heads]`."""
+        channels, kernel_init = x.shape[-1], KERNEL_INITS[self.settings.kernel_init]
+        split = (3, self.num_heads, channels // self.num_heads)
+        kernel = self.param("kernel", kernel_init, (channels, 3 * channels), jnp.float32)
+        bias = None
+        if self.settings.qkv_bias:
+            bias = self.param("bias", nn.initializers.zeros, (3 * channels,), jnp.float32)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.settings.dtype)
+        kernel = self._by_head(kernel.reshape(channels, *split))
+        out = jnp.einsum("bwnc,cshd->bwnshd", x, kernel)
+        if bias is not None:
+            out = out + pin(bias.reshape(split), "kinds", "heads", "dim")
+        return pin(out, "batch", "any", "any", "kinds", "heads", "dim")
+
+    def _by_head(self, kernel: jax.Array) -> jax.Array:
+        """`[C, 3, heads, dim]`, stored by rows since no run of flat columns holds whole heads."""
+        if not splits("heads", self.num_heads):
+            return kernel
+        # Both pins are needed: from the one to the other leads an all-to-all, and back as well.
+        kernel = pin(kernel, "rows", "kinds", "all heads", "dim")
+        return pin(kernel, "channels", "kinds", "heads", "dim")
+
+
 class WindowAttention(nn.Module):
     """Multi-head self-attention in windows, with a learned relative position bias."""
 
@@ -139,19 +185,28 @@ class WindowAttention(nn.Module):
             (table_rows(settings.window_size), self.num_heads),
             jnp.float32,
         )
-        qkv = settings.dense(3 * channels, "qkv", settings.qkv_bias)(windows)
+        qkv = Qkv(self.num_heads, settings, name="qkv")(windows)
         drops = train and settings.attn_drop_rate > 0
-        out = window_attention(
-            qkv.reshape(*windows.shape[:3], 3, self.num_heads, channels // self.num_heads),
-            relative_position_bias(table, geometry, settings.relative_position),
-            geometry.region_ids,
-            scale=settings.qk_scale,
-            implementation=settings.attention,
-            dropout_key=self.make_rng("dropout") if drops else None,
-            dropout_rate=settings.attn_drop_rate,
-        )
+        dropout_key = self.make_rng("dropout") if drops else None
+
+        def attend(
+            qkv: jax.Array, table: jax.Array, region_ids: jax.Array | np.ndarray | None
+        ) -> jax.Array:
+            return window_attention(
+                qkv,
+                relative_position_bias(table, geometry, settings.relative_position),
+                region_ids,
+                scale=settings.qk_scale,
+                implementation=settings.attention,
+                dropout_key=dropout_key,
+                dropout_rate=settings.attn_drop_rate,
+            )
+
+        out = geometry.attend(attend, qkv, table)
         out = settings.dense(channels, "proj")(out.reshape(windows.shape))
-        return nn.Dropout(settings.drop_rate)(out, deterministic=not train)
+        out = _pin_tokens(out, "channels")
+        dropout = nn.Dropout(settings.drop_rate, deterministic=not train)
+        return geometry.map_in_order(dropout, out)
 
 
 def _exact_gelu(x: jax.Array) -> jax.Array:
@@ -170,8 +225,9 @@ class Mlp(nn.Module):
         settings, channels = self.settings, x.shape[-1]
         dropout = nn.Dropout(settings.drop_rate, deterministic=not train)
         x = settings.dense(int(channels * settings.mlp_ratio), "fc1")(x)
-        x = dropout(_exact_gelu(x))
-        return dropout(settings.dense(channels, "fc2")(x))
+        x = dropout(_exact_gelu(_pin_tokens(x, "hidden")))
+        x = settings.dense(channels, "fc2")(x)
+        return dropout(_pin_tokens(x, "channels"))
 
 
 class SwinBlock(nn.Module):
@@ -190,7 +246,8 @@ class SwinBlock(nn.Module):
         the query, key and value of the projection's bias, and are attended to.
         """
         settings = self.settings
-        geometry = WindowGeometry.create(x.shape[1:4], settings.window_size, self.shift_size)
+        x = _pin_tokens(x, "channels")
+        geometry = settings.geometry(x.shape[1:4], self.shift_size)
         attention = WindowAttention(self.num_heads, settings, name="attn")
         windows = geometry.partition(layer_norm(settings.dtype, "norm1")(x))
         branch = geometry.merge(attention(windows, geometry, train))
@@ -214,5 +271,6 @@ class PatchMerging(nn.Module):
         x = x.reshape(batch, depth, height, 2, width, 2, channels)
         # The reference's order of the four: height varies fastest.
         x = x.transpose(0, 1, 2, 4, 5, 3, 6).reshape(batch, depth, height, width, 4 * channels)
-        x = layer_norm(self.settings.dtype, "norm")(x)
-        return self.settings.dense(2 * channels, "reduction", use_bias=False)(x)
+        x = _pin_tokens(layer_norm(self.settings.dtype, "norm")(x), "channels")
+        x = self.settings.dense(2 * channels, "reduction", use_bias=False)(x)
+        return _pin_tokens(x, "channels")

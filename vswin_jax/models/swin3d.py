@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from vswin_jax.attention import Size
+from vswin_jax.attention import ClipSharding, Size
 from vswin_jax.errors import unknown_name
+from vswin_jax.layout import pin
 from vswin_jax.models.blocks import (
     KERNEL_INITS,
     BlockSettings,
@@ -71,6 +72,7 @@ class SwinTransformer3D(nn.Module):
       kernel_init: of linear layers: "reference" (normal, 0.02), or "lecun" for narrow models that
         are trained from scratch.
       dtype: compute dtype.
+      clip_sharding: the devices that share each clip; None where one holds all of it.
     """
 
     embed_dim: int
@@ -93,6 +95,7 @@ class SwinTransformer3D(nn.Module):
     attention: str = "auto"
     kernel_init: str = "reference"
     dtype: jnp.dtype = jnp.float32
+    clip_sharding: ClipSharding | None = None
 
     def setup(self) -> None:
         """Declares the layers under the names of the released checkpoints."""
@@ -118,6 +121,8 @@ class SwinTransformer3D(nn.Module):
 
     def _stage(self, index: int, rates: np.ndarray) -> Stage:
         shared = {field.name: getattr(self, field.name) for field in fields(BlockSettings)}
+        # Parameters do not depend on the clip, so they are initialised with one of a single patch.
+        shared["clip_sharding"] = None if self.is_initializing() else self.clip_sharding
         return Stage(
             num_heads=self.num_heads[index],
             drop_path_rates=tuple(map(float, rates)),
@@ -127,6 +132,17 @@ class SwinTransformer3D(nn.Module):
             name=f"layers_{index}",
         )
 
+    @nn.nowrap
+    def check_clip(self, size: Size) -> None:
+        """Refuses a clip of `size` (frames, height, width) that its devices cannot share.
+
+        Raises:
+          InputError: naming the sizes that they can.
+        """
+        if self.clip_sharding:
+            merges = len(self.depths) - 1
+            self.clip_sharding.check(size, self.patch_size, self.window_size, merges)
+
     def features(self, clips: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """Every map of the network for clips `[B, T, H, W, 3]`.
 
@@ -135,6 +151,9 @@ class SwinTransformer3D(nn.Module):
           `stageI_before_merge` and `stageI_after_merge` (the same array for the last stage, which
           has no merge); `final`, the last map after the final LayerNorm.
         """
+        if self.clip_sharding and not self.is_initializing():
+            self.check_clip(clips.shape[1:4])
+            clips = self.clip_sharding.constrain(clips)
         x = self.patch_embed(clips)
         if self.frozen_stages >= 0:
             x = jax.lax.stop_gradient(x)
@@ -154,10 +173,11 @@ class SwinTransformer3D(nn.Module):
         Without a head (`num_classes=0`) the pooled features `[B, C]`, float32. Any T, H and W
         will do. In training pass `rngs={"dropout": key}`.
         """
-        pooled = pool(self.features(clips, train)["final"])
+        pooled = pin(pool(self.features(clips, train)["final"]), "batch", "channels")
         if not self.num_classes:
             return pooled
-        return self.head(self.head_drop(pooled, deterministic=not train))
+        logits = self.head(self.head_drop(pooled, deterministic=not train))
+        return pin(logits, "batch", "classes")
 
 
 def is_frozen(path: str, frozen_stages: int) -> bool:

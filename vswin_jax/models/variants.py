@@ -28,11 +28,12 @@ VARIANTS = {
 
 DTYPES = ("float32", "bfloat16")
 
-# `parent` and `name` are Flax's own; the class count and the dtype are `create_model`'s.
+# `parent` and `name` are Flax's own; the class count and the dtype are `create_model`'s, and the
+# devices `split_clips`'s.
 OVERRIDES = tuple(
     field.name
     for field in dataclasses.fields(SwinTransformer3D)
-    if field.name not in ("parent", "name", "num_classes", "dtype")
+    if field.name not in ("parent", "name", "num_classes", "dtype", "clip_sharding")
 )
 
 _PER_AXIS = ("window_size", "patch_size")
