@@ -17,11 +17,11 @@ pytestmark = pytest.mark.skipif(
 # 96, as in the first stage of swin_tiny.
 PROGRAM = """
 import json, re, sys, jax, jax.numpy as jnp
-from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
 from vswin_jax.attention import window_attention
+from vswin_jax.topologies import topology_devices
 def report(topology, model, tokens, heads, dtype="bfloat16", implementation="auto"):
-    devices = topologies.get_topology_desc(topology, "tpu").devices[:4]
+    devices = topology_devices(topology)
     mesh = Mesh(
         [devices[i : i + model] for i in range(0, 4, model)], ("data", "model"),
         axis_types=(AxisType.Auto,) * 2,
@@ -49,15 +49,9 @@ print(json.dumps([report(*case) for case in json.loads(sys.argv[1])]))
 
 
 def compile_all(*cases: tuple) -> list[dict[str, Any]]:
-    environment = dict(
-        os.environ, JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", PROGRAM, json.dumps(cases)],
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
+    command = [sys.executable, "-c", PROGRAM, json.dumps(cases)]
+    environment = dict(os.environ, JAX_PLATFORMS="cpu")
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr[-2000:]
     return json.loads(result.stdout.splitlines()[-1])
 
