@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "vswin_jax"
 # From the ground up. Rooms of one floor do not import each other.
 FLOORS = (
     ("errors", "file_lock", "progress", "script_parser", "whole_file"),
-    ("full_disk", "worker_pool"),
+    ("distributed", "full_disk", "worker_pool"),
     ("attention", "config", "config_rules", "data", "signals"),
     (
         *("clip_sheet", "command_line", "losses", "mesh", "metrics"),

@@ -9,6 +9,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from vswin_jax.distributed import Place
 from vswin_jax.errors import InputError, unknown_name
 
 USAGE = """\
@@ -22,8 +23,18 @@ Trains or evaluates a Video Swin Transformer.
   --config.KEY=VALUE   changes a setting, such as --config.optim.learning_rate=3e-4
   --workdir DIR        where the run writes; started again, it goes on from there
   --mode MODE          train (default), or evaluate: score the checkpoint in the workdir
+
+  Several processes train as one, each started with this command, on a TPU slice and under SLURM
+  as it is (scripts/launch); elsewhere it gets these three, and each process its own ID from 0 up:
+
+  --coordinator HOST:PORT --num_processes N --process_id I
+                       where process 0 runs, with a port that is free there
 """
 MODES = ("train", "evaluate")
+_FLAGS = (
+    *("--config", "--workdir", "--mode", "--help"),
+    *("--coordinator", "--num_processes", "--process_id"),
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,7 @@ class CommandLine:
     config: ConfigDict
     workdir: str
     mode: str
+    place: Place | None = None
 
 
 def parse(arguments: Sequence[str]) -> CommandLine | None:
@@ -50,8 +62,9 @@ def parse(arguments: Sequence[str]) -> CommandLine | None:
         raise InputError("Expected --workdir DIR: say where the run may write its files.")
     if values.mode not in MODES:
         raise unknown_name("--mode", values.mode, MODES)
+    place = Place.of(values.coordinator, values.num_processes, values.process_id)
     config = override(load(values.config), overrides)
-    return CommandLine(config, values.workdir, values.mode)
+    return CommandLine(config, values.workdir, values.mode, place)
 
 
 def _own_flags(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
@@ -59,6 +72,9 @@ def _own_flags(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
     flags.DEFINE_string("config", "", "", flag_values=values)
     flags.DEFINE_string("workdir", "", "", flag_values=values)
     flags.DEFINE_string("mode", "train", "", flag_values=values)
+    flags.DEFINE_string("coordinator", "", "", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "", flag_values=values)
     flags.DEFINE_bool("help", False, "", short_name="h", flag_values=values)
     try:
         rest = values(["main", *arguments], known_only=True)
@@ -107,7 +123,7 @@ def _check_overrides(overrides: Sequence[str], keys: Sequence[str]) -> None:
     for argument in overrides:
         name, equals, _ = argument.lstrip("-").partition("=")
         if not argument.startswith("-") or not name.startswith("config."):
-            raise unknown_name("argument", argument, ["--config", "--workdir", "--mode", "--help"])
+            raise unknown_name("argument", argument, _FLAGS)
         key = name.removeprefix("config.")
         if key not in keys:
             raise unknown_name("config key", key, _neighbours(key, keys))

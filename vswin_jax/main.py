@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,16 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from vswin_jax import command_line, config_rules, full_disk, models, parts, report
+from vswin_jax import (
+    command_line,
+    config_rules,
+    distributed,
+    full_disk,
+    models,
+    parts,
+    report,
+    signals,
+)
 from vswin_jax.data.bad_videos import BadVideos
 from vswin_jax.data.clips import ClipSpec
 from vswin_jax.data.labels import write_label_names
@@ -28,7 +38,7 @@ from vswin_jax.data.sources import Source
 from vswin_jax.errors import InputError
 from vswin_jax.evaluate import evaluate
 from vswin_jax.evaluation import AnyEvaluation
-from vswin_jax.mesh import BATCH_AXES, make_mesh, place_batch
+from vswin_jax.mesh import BATCH_AXES, host_rows, make_mesh, place_batch
 from vswin_jax.shown_clips import draw_first_batch
 from vswin_jax.steps import make_eval_step
 from vswin_jax.task import task_of
@@ -39,19 +49,43 @@ log = logging.getLogger("vswin_jax")
 
 
 def run(arguments: Sequence[str]) -> int:
-    """The command line; the exit status is 0, 2 for a wrong input, 128 + n after signal n."""
-    try:
-        asked = command_line.parse(arguments)
-        if asked is None:
-            print(command_line.USAGE, end="")
-            return 0
-        config_rules.check(asked.config)
-        with _log_to_stderr(), full_disk.explained(asked.workdir, _after_a_full_disk):
-            start = train_and_evaluate if asked.mode == "train" else evaluate_only
-            return start(asked.config, Path(asked.workdir))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    """The command line; the exit status is 0, 2 for a wrong input, 128 + n after signal n.
+
+    Of several processes all end when one does, with its reason.
+    """
+    with signals.watching() as watch:
+        try:
+            status = _run(arguments)
+            if status == 0:
+                distributed.part_when_all_are_done()
+        except signals.Stopped as stopped:
+            _say(
+                f"{signal.Signals(stopped.number).name} stopped this run: nothing is lost, the "
+                f"same command goes on from what is saved."
+            )
+            status = 128 + stopped.number
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            status = 2
+            watch.fail(status, str(error))
+        except Exception as error:
+            watch.fail(1, f"{type(error).__name__}: {error}")
+            distributed.part()
+            raise
+        distributed.part()
+    return status
+
+
+def _run(arguments: Sequence[str]) -> int:
+    asked = command_line.parse(arguments)
+    if asked is None:
+        print(command_line.USAGE, end="")
+        return 0
+    config_rules.check(asked.config)
+    distributed.join(asked.place)
+    with _log_to_stderr(), full_disk.explained(asked.workdir, _after_a_full_disk):
+        start = train_and_evaluate if asked.mode == "train" else evaluate_only
+        return start(asked.config, Path(asked.workdir))
 
 
 def _after_a_full_disk() -> str:
@@ -83,7 +117,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> int:
     result = train(
         config,
         workdir,
-        functools.partial(_train_batches, config, workdir, training, spec, order, bad_videos),
+        functools.partial(_train_batches, config, workdir, training, mesh, order, bad_videos),
         model=model,
         num_examples=len(training) * config.data.repeats,
         initial_params=(lambda: load(model)) if load else None,
@@ -137,7 +171,7 @@ def make_score(
 
     def score(params: Any) -> AnyEvaluation:
         batches = pipeline.eval_batches(
-            source, spec, batch_size=batch_size, **_reading(config, pipeline)
+            source, spec, batch_size=batch_size, **_reading(config, pipeline, mesh)
         )
         place = functools.partial(place_batch, mesh=mesh)
         return evaluate(step, params, batches, num_examples=len(source), place=place)
@@ -149,7 +183,7 @@ def _train_batches(
     config: ConfigDict,
     workdir: Path,
     source: Source,
-    spec: ClipSpec,
+    mesh: Mesh,
     order: Mapping[str, Any],
     bad_videos: BadVideos,
     start_step: int,
@@ -161,11 +195,11 @@ def _train_batches(
     pipeline = load_pipeline()
     return pipeline.train_batches(
         source,
-        spec,
+        parts.clip_spec(config),
         start_step=start_step,
         bad_videos=bad_videos,
         **order,
-        **_reading(config, pipeline),
+        **_reading(config, pipeline, mesh),
     )
 
 
@@ -191,10 +225,11 @@ def _silent_import() -> Iterator[None]:
         os.close(stderr)
 
 
-def _reading(config: ConfigDict, pipeline: ModuleType) -> dict[str, int]:
+def _reading(config: ConfigDict, pipeline: ModuleType, mesh: Mesh) -> dict[str, int]:
+    part, parts_in_all = host_rows(mesh)
     return {
-        "process_index": jax.process_index(),
-        "process_count": jax.process_count(),
+        "process_index": part,
+        "process_count": parts_in_all,
         "threads": config.data.threads or pipeline.AUTOTUNE,
         "prefetch": config.data.prefetch,
     }
@@ -256,5 +291,19 @@ def _log_to_stderr() -> Iterator[None]:
         log.propagate = True
 
 
+def _exit_status() -> int:
+    """That of `run`, after which nothing waits for threads that still compile or for a device."""
+    try:
+        status = run(sys.argv[1:])
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    if status:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(_exit_status())

@@ -4,6 +4,7 @@ A layout is data: a list of (regular expression of a parameter path, PartitionSp
 match wins and every parameter must match one.
 """
 
+import functools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -125,6 +126,30 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+@functools.cache
+def host_rows(mesh: Mesh) -> tuple[int, int]:
+    """(which part of every batch this host feeds, of how many).
+
+    Hosts that hold the same rows, because they share them along another axis, feed the same part.
+    """
+    parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    rows: dict[int, set[int]] = {}
+    for device, (where,) in batch_sharding(mesh).devices_indices_map((parts,)).items():
+        rows.setdefault(device.process_index, set()).add(where.start or 0)
+    blocks = sorted({tuple(sorted(held)) for held in rows.values()})
+    if sum(map(len, blocks)) != parts:
+        raise InputError(
+            f"A mesh of {describe(mesh)} gives the hosts rows that overlap: make the devices of a "
+            f"host divide, or be a multiple of, those of the axes after {' and '.join(BATCH_AXES)}."
+        )
+    return blocks.index(tuple(sorted(rows[jax.process_index()]))), len(blocks)
+
+
+def describe(mesh: Mesh) -> str:
+    """The axes for people: data=4 x fsdp=2 x model=1."""
+    return " x ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
+
+
 def place_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Each host's rows as one global array per key, split over the batch axes of the mesh.
 
@@ -133,8 +158,9 @@ def place_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Ar
     """
     sharding = batch_sharding(mesh)
     parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    _, hosts = host_rows(mesh)
     for name, rows in batch.items():
-        total = len(rows) * jax.process_count()
+        total = len(rows) * hosts
         if total % parts:
             raise InputError(
                 f"A batch of {total} rows ({name}) does not divide over {parts} devices: make "
