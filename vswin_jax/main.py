@@ -291,8 +291,11 @@ def _log_to_stderr() -> Iterator[None]:
         log.propagate = True
 
 
-def _exit_status() -> int:
-    """That of `run`, after which nothing waits for threads that still compile or for a device."""
+def main() -> int:
+    """Runs the command line of this process; a status other than 0 ends the process at once.
+
+    Threads that still compile are not waited for then, nor is a device whose peers are gone.
+    """
     try:
         status = run(sys.argv[1:])
     except Exception:
@@ -306,4 +309,4 @@ def _exit_status() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_exit_status())
+    sys.exit(main())
