@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -131,9 +131,7 @@ def test_a_signal_to_one_stops_all_and_another_number_of_processes_goes_on(
     assert f"SIGTERM stopped this run after step {step} of 40, which is saved" in printed
     assert "SIGTERM" not in second
     assert curve(tmp_path, "train")[-1, 0] == step < 40
-    np.testing.assert_array_equal(
-        curve(tmp_path, "train"), curve(undisturbed, "train")[:step]
-    )
+    np.testing.assert_array_equal(curve(tmp_path, "train"), curve(undisturbed, "train")[:step])
     said = ended(launch(tmp_path, 4))
     assert f"going on after step {step}" in said[0][1]
     assert_same(tmp_path, undisturbed, TOLERANCE)

@@ -11,6 +11,7 @@ service at once. A process that ends for a reason tells the others before it goe
 import collections
 import os
 import re
+import socket
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -111,6 +112,8 @@ def join(place: Place | None) -> None:
 
 def _initialize(place: Place | None) -> None:
     if place is not None:
+        if place.process_id == 0:
+            _check_free(place.coordinator)
         jax.distributed.initialize(
             place.coordinator,
             place.num_processes,
@@ -128,6 +131,17 @@ def _initialize(place: Place | None) -> None:
             # No environment that JAX knows: this process is alone.
             if "should be defined" not in str(error) and "must be defined" not in str(error):
                 raise
+
+
+def _check_free(coordinator: str) -> None:
+    """JAX crashes where the port of its service is taken."""
+    family = socket.AF_INET6 if socket.has_ipv6 else socket.AF_INET
+    with socket.socket(family) as port:
+        port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            port.bind(("", int(coordinator.rpartition(":")[2])))
+        except OSError as error:
+            raise RuntimeError(f"its port cannot be had ({error.strerror})") from error
 
 
 def _may_be_in_a_cluster() -> bool:
