@@ -69,9 +69,12 @@ def run(arguments: Sequence[str]) -> int:
             status = 2
             watch.fail(status, str(error))
         except Exception as error:
-            watch.fail(1, f"{type(error).__name__}: {error}")
-            distributed.part()
-            raise
+            if distributed.current() is None:
+                raise
+            # While it leaves the others it may be ended itself, with nothing said.
+            traceback.print_exc()
+            status = 1
+            watch.fail(status, f"{type(error).__name__}: {error}")
         distributed.part()
     return status
 
