@@ -114,7 +114,7 @@ class Watch:
 
     def note(self, number: int, _: FrameType | None) -> None:
         """The handler of the signals: the main thread, where alone something can be raised."""
-        if self._is_leaving and not self._has_raised:
+        if self._is_leaving and not self._has_raised and not self._closed.is_set():
             self._has_raised = True
             raise Stopped(self.number or number)
 
