@@ -14,10 +14,10 @@ PACKAGE = Path(__file__).parents[1] / "vswin_jax"
 FLOORS = (
     ("errors", "file_lock", "progress", "script_parser", "whole_file"),
     ("distributed", "full_disk", "worker_pool"),
-    ("attention", "config", "config_rules", "data", "signals"),
+    ("attention", "config", "config_rules", "data", "watch"),
     (
         *("clip_sheet", "command_line", "losses", "mesh", "metrics"),
-        *("models", "plots", "prepare", "schedules"),
+        *("models", "plots", "prepare", "schedules", "signals"),
     ),
     ("optim", "plan", "state", "task", "telemetry", "checkpoint", "evaluation"),
     ("steps", "weights"),
