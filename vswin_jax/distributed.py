@@ -9,10 +9,13 @@ service at once. A process that ends for a reason tells the others before it goe
 """
 
 import collections
+import contextlib
 import os
 import re
 import socket
+import threading
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +35,8 @@ _PREFIX = "vswin_jax"
 # Gloo gives up on a peer that is more than 30 seconds late for their first collective.
 _MEET = "all are here"
 
+# While a process joins or leaves: a call of another thread would end it as a fatal error.
+_is_untouchable = threading.Event()
 # How often a barrier of that name was used: every use is another one.
 _uses: collections.Counter[str] = collections.Counter()
 
@@ -98,7 +103,8 @@ def join(place: Place | None) -> None:
     # once a second.
     jax.config.update("jax_enable_preemption_service", False)
     try:
-        _initialize(place)
+        with _untouched():
+            _initialize(place)
     except RuntimeError as error:
         where = place.coordinator if place else "the coordinator that the environment names"
         raise InputError(
@@ -108,6 +114,15 @@ def join(place: Place | None) -> None:
     peers = current()
     if peers is not None:
         peers.wait(_MEET)
+
+
+@contextlib.contextmanager
+def _untouched() -> Iterator[None]:
+    _is_untouchable.set()
+    try:
+        yield
+    finally:
+        _is_untouchable.clear()
 
 
 def _initialize(place: Place | None) -> None:
@@ -194,7 +209,7 @@ class Peers:
 def current() -> Peers | None:
     """The processes that this one has joined; None if it is alone."""
     state = jax_distributed.global_state
-    if state.client is None or state.num_processes == 1:
+    if state.client is None or state.num_processes == 1 or _is_untouchable.is_set():
         return None
     return Peers(state.client, state.process_id, state.num_processes)
 
@@ -228,7 +243,8 @@ def part(seconds: float = PARTING_SECONDS) -> None:
         peers.wait("part", seconds)
     except RuntimeError:
         return
-    jax.distributed.shutdown()
+    with _untouched():
+        jax.distributed.shutdown()
 
 
 def part_when_all_are_done() -> None:
