@@ -36,7 +36,7 @@ _PREFIX = "vswin_jax"
 _MEET = "all are here"
 
 # While a process joins or leaves: a call of another thread would end it as a fatal error.
-_is_untouchable = threading.Event()
+_is_untouchable, _asking = threading.Event(), threading.Lock()
 # How often a barrier of that name was used: every use is another one.
 _uses: collections.Counter[str] = collections.Counter()
 
@@ -120,7 +120,8 @@ def join(place: Place | None) -> None:
 def _untouched() -> Iterator[None]:
     _is_untouchable.set()
     try:
-        yield
+        with _asking:
+            yield
     finally:
         _is_untouchable.clear()
 
@@ -178,7 +179,13 @@ class Peers:
 
     def heard(self, kind: str) -> str | None:
         """What was said of that `kind`, by this process or another."""
-        return next(iter(self._all(kind).values()), None)
+        # A thread asks now and then; while the process joins or leaves it need not.
+        if not _asking.acquire(blocking=False):
+            return None
+        try:
+            return next(iter(self._all(kind).values()), None)
+        finally:
+            _asking.release()
 
     def exchange(self, kind: str, text: str, seconds: float) -> list[str]:
         """What every process says of that `kind`, in their order; all call it once.
