@@ -53,7 +53,7 @@ class Run:
         }
         with self._log.open("w") as log:
             output = {"stdout": log, "stderr": log, "cwd": ROOT}
-            arguments = (*ARGUMENTS, f"--workdir={workdir}")
+            arguments = (*ARGUMENTS, f"--workdir={workdir}", "--heartbeat=900")
             self.processes: list[subprocess.Popen[str]] = start(
                 count, arguments, env=environment, **output
             )

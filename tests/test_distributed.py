@@ -1,6 +1,7 @@
 """Which processes belong together: what the flags and the environment say of it."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -61,6 +62,33 @@ def test_slurm_says_it_all() -> None:
     ]
     printed = [process.communicate(timeout=300)[0].splitlines() for process in processes]
     assert printed == [[f"{index} 2 ['10', '11'] 2 1", "None"] for index in range(2)]
+
+
+DYING = """
+import os, signal, sys
+from vswin_jax import distributed
+distributed.join(distributed.Place(sys.argv[1], 2, int(sys.argv[2])), heartbeat_seconds=10)
+if sys.argv[2] == "1":
+    os.kill(os.getpid(), signal.SIGKILL)
+distributed.wait_for_all("never")
+"""
+
+
+def test_nobody_waits_for_ever_for_a_dead_process() -> None:
+    address = f"localhost:{free_port()}"
+    waiting, dead = (
+        subprocess.Popen(
+            [sys.executable, "-c", DYING, address, str(index)],
+            cwd=ROOT,
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    )
+    said = waiting.communicate(timeout=300)[1]
+    assert (dead.wait(), waiting.returncode) == (-signal.SIGKILL, -signal.SIGABRT)
+    assert "stopped sending heartbeats" in said
 
 
 def test_alone_nothing_is_started_and_nobody_waited_for() -> None:

@@ -41,7 +41,7 @@ def launch(
 
     def launch(workdir: Path, count: int, *more: str) -> list[Process]:
         data = f"--config.data.root={tiny_run.workdir / 'moving_shapes'}"
-        arguments = (*tiny_arguments, data, f"--workdir={workdir}", *more)
+        arguments = (*tiny_arguments, data, f"--workdir={workdir}", *more, "--heartbeat=900")
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         processes = start(count, arguments, env=cache, cwd=ROOT, **pipes)
         started.extend(processes)
@@ -98,7 +98,8 @@ def test_two_processes_train_as_one(tiny_run: "Run", undisturbed: Path) -> None:
         json.loads((workdir / "evaluation" / "summary.json").read_text())
         for workdir in (undisturbed, tiny_run.workdir)
     )
-    assert ours == pytest.approx(theirs, rel=TOLERANCE)
+    assert ours.pop("loss") == pytest.approx(theirs.pop("loss"), rel=TOLERANCE)
+    assert ours == theirs
     # One writer: nothing is there twice.
     assert len(list(undisturbed.glob("events.out.tfevents*"))) == 1
     assert curve(undisturbed, "train")[:, 0].tolist() == list(range(1, 41))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from vswin_jax import evaluate as evaluate_module
-from vswin_jax import main, report
+from vswin_jax import main, report, watch
 from vswin_jax import train as train_module
 from vswin_jax.checkpoint import Checkpoints
 from vswin_jax.data import moving_shapes
@@ -118,8 +118,13 @@ MOMENTS: dict[str, tuple[Moment, int]] = {
 
 
 def test_a_run_stopped_at_every_kind_of_moment_is_the_undisturbed_one(
-    tiny_run: "Run", tiny_arguments: tuple[str, ...], tmp_path: Path
+    tiny_run: "Run",
+    tiny_arguments: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # This process is not to be ended while it unwinds, however busy the machine is.
+    monkeypatch.setattr(watch, "_LEAVE_SECONDS", PATIENCE)
     arguments = (*tiny_arguments, f"--workdir={tmp_path}")
     for name, (moment, step) in MOMENTS.items():
         status, said = moment.run(arguments)

@@ -9,7 +9,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from vswin_jax.distributed import Place
+from vswin_jax.distributed import HEARTBEAT_SECONDS, Place
 from vswin_jax.errors import InputError, unknown_name
 
 USAGE = """\
@@ -29,11 +29,12 @@ Trains or evaluates a Video Swin Transformer.
 
   --coordinator HOST:PORT --num_processes N --process_id I
                        where process 0 runs, with a port that is free there
+  --heartbeat SECONDS  how long a process may be silent before all end (100)
 """
 MODES = ("train", "evaluate")
 _FLAGS = (
     *("--config", "--workdir", "--mode", "--help"),
-    *("--coordinator", "--num_processes", "--process_id"),
+    *("--coordinator", "--num_processes", "--process_id", "--heartbeat"),
 )
 
 
@@ -45,6 +46,7 @@ class CommandLine:
     workdir: str
     mode: str
     place: Place | None = None
+    heartbeat: int = HEARTBEAT_SECONDS
 
 
 def parse(arguments: Sequence[str]) -> CommandLine | None:
@@ -64,7 +66,7 @@ def parse(arguments: Sequence[str]) -> CommandLine | None:
         raise unknown_name("--mode", values.mode, MODES)
     place = Place.of(values.coordinator, values.num_processes, values.process_id)
     config = override(load(values.config), overrides)
-    return CommandLine(config, values.workdir, values.mode, place)
+    return CommandLine(config, values.workdir, values.mode, place, values.heartbeat)
 
 
 def _own_flags(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
@@ -75,6 +77,7 @@ def _own_flags(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
     flags.DEFINE_string("coordinator", "", "", flag_values=values)
     flags.DEFINE_integer("num_processes", None, "", flag_values=values)
     flags.DEFINE_integer("process_id", None, "", flag_values=values)
+    flags.DEFINE_integer("heartbeat", HEARTBEAT_SECONDS, "", 10, flag_values=values)
     flags.DEFINE_bool("help", False, "", short_name="h", flag_values=values)
     try:
         rest = values(["main", *arguments], known_only=True)

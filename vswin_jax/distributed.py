@@ -25,6 +25,7 @@ from jax._src import xla_bridge
 
 from vswin_jax.errors import InputError
 
+# A process that is stopped for longer, in a debugger or by a busy machine, counts as dead.
 HEARTBEAT_SECONDS = 100
 # How long a process that ends waits for the others to end too, within any grace period.
 PARTING_SECONDS = 10.0
@@ -86,7 +87,7 @@ class Place:
         return cls(coordinator, num_processes, process_id)
 
 
-def join(place: Place | None) -> None:
+def join(place: Place | None, heartbeat_seconds: int = HEARTBEAT_SECONDS) -> None:
     """Makes this process one of a run's, before any use of a device; alone it does nothing.
 
     Without a `place` the environment says it, as `jax.distributed` reads it: that of a TPU slice,
@@ -104,7 +105,7 @@ def join(place: Place | None) -> None:
     jax.config.update("jax_enable_preemption_service", False)
     try:
         with _untouched():
-            _initialize(place)
+            _initialize(place, heartbeat_seconds)
     except RuntimeError as error:
         where = place.coordinator if place else "the coordinator that the environment names"
         raise InputError(
@@ -126,7 +127,7 @@ def _untouched() -> Iterator[None]:
         _is_untouchable.clear()
 
 
-def _initialize(place: Place | None) -> None:
+def _initialize(place: Place | None, heartbeat_seconds: int) -> None:
     if place is not None:
         if place.process_id == 0:
             _check_free(place.coordinator)
@@ -135,14 +136,14 @@ def _initialize(place: Place | None) -> None:
             place.num_processes,
             place.process_id,
             cluster_detection_method="deactivate",
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            heartbeat_timeout_seconds=heartbeat_seconds,
         )
         return
     with warnings.catch_warnings():
         # Whoever runs in a pod alone, or gives the flags, needs no package to find others.
         warnings.filterwarnings("ignore", message="Kubernetes environment detected")
         try:
-            jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+            jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat_seconds)
         except ValueError as error:
             # No environment that JAX knows: this process is alone.
             if "should be defined" not in str(error) and "must be defined" not in str(error):

@@ -85,7 +85,7 @@ def _run(arguments: Sequence[str]) -> int:
         print(command_line.USAGE, end="")
         return 0
     config_rules.check(asked.config)
-    distributed.join(asked.place)
+    distributed.join(asked.place, asked.heartbeat)
     with _log_to_stderr(), full_disk.explained(asked.workdir, _after_a_full_disk):
         start = train_and_evaluate if asked.mode == "train" else evaluate_only
         return start(asked.config, Path(asked.workdir))

@@ -160,7 +160,8 @@ class Watch:
     def _leave(self, number: int) -> None:
         self._is_leaving = True
         signal.pthread_kill(threading.main_thread().ident or 0, number)
-        if not self._closed.wait(_LEAVE_SECONDS):
+        # In slices, so that a process that is stopped meanwhile has the time when it goes on.
+        if not any(self._closed.wait(0.1) for _ in range(round(_LEAVE_SECONDS / 0.1))):
             _end(128 + number, f"{signal.Signals(number).name} stopped this run.")
 
     def _give_up(self, error: Exception) -> None:
