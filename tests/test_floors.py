@@ -13,10 +13,10 @@ PACKAGE = Path(__file__).parents[1] / "vswin_jax"
 # From the ground up. Rooms of one floor do not import each other.
 FLOORS = (
     ("errors", "file_lock", "hlo_text", "progress", "script_parser", "whole_file"),
-    ("full_disk", "layout", "worker_pool"),
+    ("distributed", "full_disk", "layout", "worker_pool"),
     (
         *("attention", "chips", "compilation", "config", "config_rules", "data", "goodput"),
-        *("hlo_cost", "offload", "profiling", "signals", "watchdog"),
+        *("hlo_cost", "offload", "profiling", "watch", "watchdog"),
     ),
     (
         *("clip_sheet", "command_line", "compiled_program", "losses", "mesh", "metrics"),

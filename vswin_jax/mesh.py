@@ -161,9 +161,6 @@ def batch_share(mesh: Mesh) -> tuple[int, int]:
     Hosts whose devices hold the same rows, because they do not differ along data and fsdp, have the
     same share and must feed the same rows. Shares are numbered in the order of their first rows.
 
-    Where the mesh has a window axis above 1, `video` [B, V, T, H, W, 3] is split over it too, along
-    `window_over`, "time" or "height".
-
     Raises:
       InputError: the devices of some hosts share a part of their rows, or hold more than others.
     """

@@ -11,13 +11,20 @@ import orbax.checkpoint as ocp
 from jax.experimental.multihost_utils import broadcast_one_to_all
 from orbax.checkpoint import checkpoint_managers as policies
 
-from vswin_jax import full_disk
+from vswin_jax import distributed, full_disk
 from vswin_jax.checkpoint import manifest
 from vswin_jax.checkpoint.damaged import put_damaged_aside
 from vswin_jax.checkpoint.matching import check_same_run
 from vswin_jax.checkpoint.quiet import quiet_failures, quiet_orbax
 from vswin_jax.checkpoint.reading import metadata_of, reading, saved_tree
-from vswin_jax.checkpoint.steps import absolute, comparable, described, steps_in
+from vswin_jax.checkpoint.steps import (
+    absolute,
+    add_score,
+    comparable,
+    described,
+    score_of,
+    steps_in,
+)
 from vswin_jax.errors import InputError
 
 
@@ -75,6 +82,23 @@ class Checkpoints:
         self._is_unheard = True
         with self._explained():
             return self._manager.save(step, args=items, metrics=metrics, force=True)
+
+    def has_score(self, step: int) -> bool:
+        """Whether the saved `step` has a score."""
+        return score_of(self._directory / str(step)) is not None
+
+    def add_score(self, step: int, score: float) -> None:
+        """Gives the saved `step`, which has none, its score; all processes call it.
+
+        Raises:
+          InputError: the disk is full.
+        """
+        self.wait()
+        with self._explained():
+            if jax.process_index() == 0:
+                add_score(self._directory / str(step), score)
+        distributed.wait_for_all("a score is added")
+        self._manager.reload()
 
     def latest_step(self) -> int | None:
         """The last complete step, or None."""
