@@ -8,13 +8,11 @@ import sys
 from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
 
 from vswin_jax import distributed
 from vswin_jax.distributed import Place
 from vswin_jax.errors import InputError
-from vswin_jax.mesh import host_rows, make_mesh
 
 ROOT = Path(__file__).parents[1]
 
@@ -145,24 +143,3 @@ def test_a_port_that_is_taken_is_said() -> None:
             timeout=300,
         )
     assert f"Expected to meet the other processes at {address} but" in done.stdout, done.stderr
-
-
-class _Device:
-    """A device of a host that is not here."""
-
-    def __init__(self, index: int, host: int) -> None:
-        self.id, self.process_index = index, host
-        self.platform, self.device_kind, self.client = "cpu", "cpu", None
-
-
-@pytest.mark.parametrize(
-    ("shape", "expected"),
-    [((4, 1, 1), (0, 2)), ((1, 4, 1), (0, 2)), ((2, 1, 2), (0, 2)), ((1, 1, 4), (0, 1))],
-)
-def test_hosts_that_share_rows_feed_the_same_ones(
-    shape: tuple[int, int, int], expected: tuple[int, int]
-) -> None:
-    devices = np.array([_Device(index, index // 2) for index in range(4)], object)
-    names = tuple(make_mesh(devices=jax.devices()[:1]).axis_names)
-    mesh = jax.sharding.Mesh(devices.reshape(shape), names[:3])
-    assert host_rows(mesh) == expected

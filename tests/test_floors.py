@@ -20,7 +20,7 @@ FLOORS = (
     ),
     (
         *("clip_sheet", "command_line", "compiled_program", "losses", "mesh", "metrics"),
-        *("models", "plots", "prepare", "schedules", "topologies"),
+        *("models", "plots", "prepare", "schedules", "signals", "topologies"),
     ),
     ("flops", "optim", "plan", "state", "task", "telemetry", "checkpoint", "evaluation"),
     ("steps", "weights"),
