@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -93,3 +94,48 @@ def test_a_step_that_no_chip_can_hold_says_what_to_change(tiny_arguments: tuple[
     advice = lines[lines.index("what to change") :]
     assert any("--config.model.remat=block" in line for line in advice)
     assert any("--config.train.accumulate=" in line for line in advice)
+
+
+SHARED_CLIPS = """
+import json, jax, jax.numpy as jnp, optax
+from jax.sharding import NamedSharding, PartitionSpec as P
+from vswin_jax.compiled_program import read_program
+from vswin_jax.layout import activations_on
+from vswin_jax.mesh import make_mesh
+from vswin_jax.models import create_model, init_params, split_clips
+from vswin_jax.topologies import topology_devices
+mesh = make_mesh(data=2, window=2, devices=topology_devices("v5e:2x2"))
+model = create_model(
+    "swin_tiny", 10, "bfloat16", depths=(2,), num_heads=(3,), attention="xla", remat="block"
+)
+model = split_clips(model, mesh, "time", (32, 28, 28))
+def step(params, clips, labels):
+    def loss(params):
+        rngs = {"dropout": jax.random.key(0)}
+        logits = model.apply({"params": params}, clips, True, rngs=rngs)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    with activations_on(mesh):
+        return jax.tree.map(lambda p, g: p - g, params, jax.grad(loss)(params))
+def placed(shape, dtype, *spec):
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, P(*spec)))
+params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+params = jax.tree.map(lambda leaf: placed(leaf.shape, leaf.dtype), params)
+clips = placed((4, 32, 28, 28, 3), jnp.bfloat16, "data", "window")
+compiled = jax.jit(step).lower(params, clips, placed((4,), jnp.int32, "data")).compile()
+print(json.dumps([
+    [collective.kind, [array.shape for array in collective.operands], collective.times]
+    for collective in read_program(compiled).collectives
+]))
+"""
+
+
+def test_chips_that_share_a_clip_send_each_other_slabs_alone() -> None:
+    result = subprocess.run([sys.executable, "-c", SHARED_CLIPS], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    collectives = json.loads(result.stdout.splitlines()[-1])
+    assert {kind for kind, *_ in collectives} == {"collective-permute", "all-reduce"}
+    moved = [shapes for kind, shapes, _ in collectives if kind == "collective-permute"]
+    # 2 clips a chip, 4 of its 8 x 7 x 7 tokens of 96 channels, which may be laid out as the
+    # compiler likes: there and back, forwards (twice, as nothing is stored) and backwards.
+    assert len(moved) == 6
+    assert {math.prod(shape) for shapes in moved for shape in shapes} == {2 * 4 * 7 * 7 * 96}
