@@ -14,8 +14,8 @@ _lowered: set[str] = set()
 
 
 def this_thread_gives_way() -> None:
-    """Lowers the priority of the calling thread, for good."""
-    if _TASKS.is_dir():
+    """Lowers the priority of the calling thread, for good, unless it is the main one."""
+    if _TASKS.is_dir() and threading.current_thread() is not threading.main_thread():
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST)
 
 
