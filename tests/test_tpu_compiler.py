@@ -139,3 +139,56 @@ def test_chips_that_share_a_clip_send_each_other_slabs_alone() -> None:
     # compiler likes: there and back, forwards (twice, as nothing is stored) and backwards.
     assert len(moved) == 6
     assert {math.prod(shape) for shapes in moved for shape in shapes} == {2 * 4 * 7 * 7 * 96}
+
+
+OFFLOADED = """
+import json, jax, jax.numpy as jnp
+from types import SimpleNamespace
+from vswin_jax import offload
+from vswin_jax.mesh import REPLICATED, batch_sharding, make_mesh
+from vswin_jax.models import create_model, init_params
+from vswin_jax.optim import make_optimizer
+from vswin_jax.state import abstract_state
+from vswin_jax.steps import make_train_step
+from vswin_jax.topologies import topology_devices
+mesh = make_mesh(devices=topology_devices("v5e:2x2"))
+offload.check_supported(mesh.devices.flat)
+model = create_model("swin_tiny", 10, "bfloat16", depths=(1,), num_heads=(3,), attention="xla")
+shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+settings = SimpleNamespace(
+    learning_rate=1e-3, weight_decay=0.05, b1=0.9, b2=0.999, eps=1e-8, groups="literal",
+    backbone_multiplier=0.1, clip_norm=0.0,
+)
+optimizer = make_optimizer(settings, lambda step: 1.0, shapes, offloaded=True)
+state = offload.moments_to_host(abstract_state(model, optimizer, mesh, REPLICATED))
+def rows(dtype, *shape):
+    return jax.ShapeDtypeStruct((4, *shape), dtype, sharding=batch_sharding(mesh))
+batch = {
+    "video": rows(jnp.uint8, 1, 4, 56, 56, 3), "label": rows(jnp.int32),
+    "mask": rows(jnp.float32), "flip": rows(jnp.bool),
+}
+shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+step = make_train_step(model, optimizer, seed=0, num_classes=10, state_shardings=shardings)
+memory = step.lower(state, batch).compile().memory_analysis()
+def size(tree):
+    return sum(leaf.dtype.itemsize * leaf.size for leaf in jax.tree.leaves(tree))
+print(json.dumps({
+    "moments": size(state.opt_state.inner),
+    "params": size(state.params),
+    "on_host": memory.host_argument_size_in_bytes,
+    "left_on_host": memory.host_alias_size_in_bytes,
+    "on_device": memory.argument_size_in_bytes,
+}))
+"""
+
+
+def test_offloaded_moments_are_in_the_hosts_memory() -> None:
+    """They come from there and go back to the same place; small arrays are padded to tiles."""
+    result = subprocess.run(
+        [sys.executable, "-c", OFFLOADED], capture_output=True, text=True, env=dict(os.environ)
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    report = json.loads(result.stdout.splitlines()[-1])
+    assert report["moments"] <= report["on_host"] < 1.25 * report["moments"]
+    assert report["left_on_host"] == report["on_host"]
+    assert report["params"] < report["on_device"] < 1.5 * report["params"]

@@ -14,6 +14,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from vswin_jax import distributed, full_disk
 from vswin_jax.checkpoint import manifest
 from vswin_jax.checkpoint.damaged import put_damaged_aside
+from vswin_jax.checkpoint.giving_way import this_thread_gives_way, writers_give_way
 from vswin_jax.checkpoint.matching import check_same_run
 from vswin_jax.checkpoint.quiet import quiet_failures, quiet_orbax
 from vswin_jax.checkpoint.reading import metadata_of, reading, saved_tree
@@ -81,7 +82,9 @@ class Checkpoints:
         self._saving, self._bytes = step, sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         self._is_unheard = True
         with self._explained():
-            return self._manager.save(step, args=items, metrics=metrics, force=True)
+            is_new = self._manager.save(step, args=items, metrics=metrics, force=True)
+        writers_give_way()
+        return is_new
 
     def has_score(self, step: int) -> bool:
         """Whether the saved `step` has a score."""
@@ -135,12 +138,17 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def check(self) -> None:
-        """Raises what a save in the background has ended with, if it has; it does not wait.
+        """Called after each step: raises what a save in the background has ended with, if it has.
+
+        It does not wait.
 
         Raises:
           InputError: the disk is full.
         """
-        if self._is_unheard and not self.is_saving():
+        if not self._is_unheard:
+            return
+        writers_give_way()
+        if not self.is_saving():
             self.wait()
 
     def is_saving(self) -> bool:
@@ -184,6 +192,8 @@ class Checkpoints:
     def _write_manifest(self) -> None:
         # Orbax calls it in the first process when the files of all are there, just before the
         # step gets its mark and its name. Not every version of it marks what is complete.
+        # The thread is of this save alone.
+        this_thread_gives_way()
         unfinished = self._temporary().get()
         manifest.write(unfinished, marked=(unfinished / "metadata" / manifest.MARKER).exists())
 
