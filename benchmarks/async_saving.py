@@ -110,6 +110,7 @@ def one_round(run: Run, checkpoints: Checkpoints, number: int, count: int) -> di
     beside, done = [], 0.0
     for _ in range(count):
         beside += run.steps(1)
+        checkpoints.check()
         if not done and not checkpoints.is_saving():
             done = time.perf_counter() - before
             in_flight = list(beside)

@@ -43,9 +43,9 @@ class Look:
 
     def __str__(self) -> str:
         return (
-            f"batch {self.batch:>6}: {self.resident_mb:7.1f} MB resident, and {self.decoders_mb:.1f} "
-            f"MB in the decoding processes, {self.open_files} open files, {self.bad_reads} bad "
-            f"reads, {self.clips_per_second:.0f} clips/s"
+            f"batch {self.batch:>6}: {self.resident_mb:7.1f} MB resident and "
+            f"{self.decoders_mb:.1f} MB in decoding processes, {self.open_files} open files, "
+            f"{self.bad_reads} bad reads, {self.clips_per_second:.0f} clips/s"
         )
 
 

@@ -55,7 +55,7 @@ import logging, sys
 from pathlib import Path
 import test_train
 from vswin_jax import compilation
-logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
 compilation._SAID_SECONDS = 0.0
 model = test_train.create_model("swin_tiny", 3, "float32", **test_train.MODEL)
 workdir = Path(sys.argv[1])

@@ -13,19 +13,20 @@ PACKAGE = Path(__file__).parents[1] / "vswin_jax"
 # From the ground up. Rooms of one floor do not import each other.
 FLOORS = (
     ("errors", "file_lock", "hlo_text", "progress", "script_parser", "whole_file"),
-    ("full_disk", "worker_pool"),
+    ("distributed", "full_disk", "layout", "worker_pool"),
     (
-        *("attention", "chips", "compilation", "compiled_program", "config", "config_rules"),
-        *("data", "goodput", "offload", "profiling", "signals", "watchdog"),
+        *("attention", "chips", "compilation", "config", "config_rules", "data", "goodput"),
+        *("hlo_cost", "offload", "profiling", "watch", "watchdog"),
     ),
     (
-        *("clip_sheet", "command_line", "losses", "mesh", "metrics"),
-        *("models", "plots", "prepare", "schedules"),
+        *("clip_sheet", "command_line", "compiled_program", "losses", "mesh", "metrics"),
+        *("models", "plots", "prepare", "schedules", "signals", "topologies"),
     ),
     ("flops", "optim", "plan", "state", "task", "telemetry", "checkpoint", "evaluation"),
     ("steps", "weights"),
     ("train", "evaluate"),
     ("parts", "report", "shown_augmentations", "shown_clips"),
+    ("dry_run",),
     ("main", "predict"),
 )
 

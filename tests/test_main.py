@@ -1,9 +1,11 @@
 """The command line, run in this process: what a run leaves, and what a wrong input says."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -351,3 +353,41 @@ def test_help_and_errors_as_a_process() -> None:
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.startswith("error: Unknown config key 'sed': did you mean 'seed'?")
     assert refused.stderr.count("\n") == 1
+
+
+def test_a_run_goes_on_and_evaluates_split_over_four_devices(
+    tiny_run: "Run", tmp_path: Path
+) -> None:
+    """The run of one device goes on with sharded parameters, and is scored on one device again."""
+    workdir = tmp_path / "run"
+    shutil.copytree(tiny_run.workdir, workdir)
+    arguments = (
+        *tiny_run.arguments[:-1],
+        f"--workdir={workdir}",
+        "--config.train.duration=41 steps",
+    )
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+    }
+    command = [sys.executable, "-m", "vswin_jax.main", *arguments]
+    command += ["--config.mesh.fsdp=2", "--config.mesh.model=2"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "('fsdp', 'model')" in done.stderr, "the overview does not show how kernels are split"
+    split, whole = _summary(workdir), _evaluated_again(arguments, workdir)
+    assert split["step"] == whole["step"] == 41
+    assert split == pytest.approx(whole, rel=1e-4)
+
+
+def _summary(workdir: Path) -> dict[str, Any]:
+    summary = json.loads((workdir / "evaluation" / "summary.json").read_text())
+    return {name: value for name, value in summary.items() if not isinstance(value, str)}
+
+
+def _evaluated_again(arguments: Sequence[str], workdir: Path) -> dict[str, Any]:
+    (workdir / "evaluation" / "summary.json").unlink()
+    assert main.run([*arguments, "--mode=evaluate"]) == 0
+    return _summary(workdir)

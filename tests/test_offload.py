@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-import test_steps
+from flax import linen as nn
 
 from vswin_jax import offload
 from vswin_jax.checkpoint import Checkpoints
@@ -19,6 +19,27 @@ from vswin_jax.state import TrainState, abstract_state, create_state
 from vswin_jax.steps import make_train_step
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
+
+
+class Toy(nn.Module):
+    """A video classifier that compiles in a second, with the call and the paths of the real one."""
+
+    patch_size: tuple[int, int, int] = (2, 4, 4)
+
+    @nn.compact
+    def __call__(self, clips: jax.Array, train: bool = False) -> jax.Array:
+        maps = nn.gelu(nn.Conv(8, self.patch_size, self.patch_size, name="patch_embed")(clips))
+        return nn.Dense(5, name="head")(maps.mean((1, 2, 3)))
+
+
+def batch_of(seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {
+        "video": rng.integers(0, 256, (4, 1, 4, 16, 16, 3), dtype=np.uint8),
+        "label": rng.integers(0, 5, 4).astype(np.int32),
+        "mask": np.ones(4, np.float32),
+        "flip": rng.random(4) < 0.5,
+    }
 
 
 def kinds(state: Any) -> dict[str, set[str]]:
@@ -34,7 +55,7 @@ def kinds(state: Any) -> dict[str, set[str]]:
 
 def run(offloaded: bool) -> tuple[TrainState, TrainState, list[float]]:
     """Three steps: the target of a restart, the last state, and the losses."""
-    model, mesh = test_steps.Toy(), make_mesh(devices=jax.devices()[:1])
+    model, mesh = Toy(), make_mesh(devices=jax.devices()[:1])
     shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     settings = SimpleNamespace(
         learning_rate=3e-2,
@@ -52,12 +73,10 @@ def run(offloaded: bool) -> tuple[TrainState, TrainState, list[float]]:
     if offloaded:
         target, state = offload.moments_to_host(target), offload.moments_to_host(state)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
-    step = make_train_step(
-        model, optimizer, seed=0, num_classes=test_steps.CLASSES, state_shardings=shardings
-    )
+    step = make_train_step(model, optimizer, seed=0, num_classes=5, state_shardings=shardings)
     losses = []
     for number in range(3):
-        state, metrics = step(state, place_batch(test_steps.batch_of(seed=number), mesh))
+        state, metrics = step(state, place_batch(batch_of(number), mesh))
         losses.append(float(metrics["loss_sum"]))
     return target, state, losses
 

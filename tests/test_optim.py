@@ -125,7 +125,7 @@ def test_a_bfloat16_first_moment_is_half_as_large_and_nearly_as_good() -> None:
 
 
 def test_an_unknown_moment_dtype_lists_those_there_are() -> None:
-    with pytest.raises(InputError, match="float32, bfloat16"):
+    with pytest.raises(InputError, match="bfloat16, float32"):
         make_optimizer(config(), half, some_params(), moment_dtype="float16")
 
 

@@ -39,6 +39,7 @@ def run_steps(workdir: Path, window: tuple[int, int] | None, steps: int) -> None
             profiler.finish(x)
 
 
+@pytest.mark.filterwarnings("ignore:builtin type event_stats:DeprecationWarning")
 def test_a_trace_has_the_steps_that_were_asked_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -49,6 +50,7 @@ def test_a_trace_has_the_steps_that_were_asked_for(
     assert f"tensorboard --logdir {tmp_path / 'profile'}" in caplog.text
 
 
+@pytest.mark.filterwarnings("ignore:builtin type event_stats:DeprecationWarning")
 def test_a_run_that_ends_before_leaves_what_there_is(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

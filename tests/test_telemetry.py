@@ -114,7 +114,7 @@ def test_a_report_tells_speed_waiting_and_time_left(
     assert second["mfu"] == pytest.approx(0.35)
     (shares,) = read_metrics(tmp_path / "metrics.jsonl", "goodput")
     assert [shares[name] for name in ("step", "steps", "data", "compile")] == [
-        50,
+        52,
         0.175,
         0.025,
         0.3,

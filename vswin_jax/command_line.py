@@ -9,6 +9,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from vswin_jax.distributed import HEARTBEAT_SECONDS, Place
 from vswin_jax.errors import InputError, unknown_name
 from vswin_jax.profiling import DEFAULT, parse_window
 
@@ -22,24 +23,41 @@ Trains or evaluates a Video Swin Transformer.
                        with `runlocal` in it the run shrinks to a few steps on a CPU
   --config.KEY=VALUE   changes a setting, such as --config.optim.learning_rate=3e-4
   --workdir DIR        where the run writes; started again, it goes on from there
-  --mode MODE          train (default), or evaluate: score the checkpoint in the workdir
+  --mode MODE          train (default); evaluate: score the checkpoint in the workdir; dry_run:
+                       compile only, and say what a step needs of each device (no data, no workdir)
+  --topology SLICE     with dry_run: compile for TPUs that are not here, such as v5e:16x16
   --profile [A:B]      traces steps A to B, counted from 1 where this start begins, into the
                        workdir's profile directory (without A:B, 10:14)
+
+  Several processes train as one, each started with this command, on a TPU slice and under SLURM
+  as it is (scripts/launch); elsewhere it gets these three, and each process its own ID from 0 up:
+
+  --coordinator HOST:PORT --num_processes N --process_id I
+                       where process 0 runs, with a port that is free there
+  --heartbeat SECONDS  how long a process may be silent before all end (100)
 """
-MODES = ("train", "evaluate")
+MODES = ("train", "evaluate", "dry_run")
+_FLAGS = (
+    *("--config", "--workdir", "--mode", "--topology", "--profile", "--help"),
+    *("--coordinator", "--num_processes", "--process_id", "--heartbeat"),
+)
 
 
 @dataclass(frozen=True)
 class CommandLine:
     """What was asked for. `config` is locked and has its overrides.
 
+    workdir: "" in a dry run, which writes nothing; topology: of a dry run, "" for this machine;
     profile: the first and the last step to trace, or None.
     """
 
     config: ConfigDict
     workdir: str
     mode: str
+    topology: str
     profile: tuple[int, int] | None = None
+    place: Place | None = None
+    heartbeat: int = HEARTBEAT_SECONDS
 
 
 def parse(arguments: Sequence[str]) -> CommandLine | None:
@@ -53,15 +71,24 @@ def parse(arguments: Sequence[str]) -> CommandLine | None:
         return None
     if not values.config:
         raise InputError("Expected --config FILE: give an experiment, or --help for more.")
-    if not values.workdir:
-        raise InputError("Expected --workdir DIR: say where the run may write its files.")
     if values.mode not in MODES:
         raise unknown_name("--mode", values.mode, MODES)
+    if not values.workdir and values.mode != "dry_run":
+        raise InputError("Expected --workdir DIR: say where the run may write its files.")
+    if values.topology and values.mode != "dry_run":
+        raise InputError(
+            f"--topology {values.topology} is for compiling only: say --mode=dry_run too, or leave "
+            f"it out to run on the devices of this machine."
+        )
     profile = parse_window(values.profile)
     if profile and values.mode != "train":
         raise InputError(f"Expected --profile with --mode=train alone but got {values.mode!r}.")
+    place = Place.of(values.coordinator, values.num_processes, values.process_id)
     config = override(load(values.config), overrides)
-    return CommandLine(config, values.workdir, values.mode, profile)
+    return CommandLine(
+        *(config, values.workdir, values.mode, values.topology, profile),
+        *(place, values.heartbeat),
+    )
 
 
 def _own_flags(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
@@ -69,7 +96,12 @@ def _own_flags(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
     flags.DEFINE_string("config", "", "", flag_values=values)
     flags.DEFINE_string("workdir", "", "", flag_values=values)
     flags.DEFINE_string("mode", "train", "", flag_values=values)
+    flags.DEFINE_string("topology", "", "", flag_values=values)
     flags.DEFINE_string("profile", "", "", flag_values=values)
+    flags.DEFINE_string("coordinator", "", "", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "", flag_values=values)
+    flags.DEFINE_integer("heartbeat", HEARTBEAT_SECONDS, "", 10, flag_values=values)
     flags.DEFINE_bool("help", False, "", short_name="h", flag_values=values)
     try:
         rest = values(["main", *_with_window(arguments)], known_only=True)
@@ -129,9 +161,7 @@ def _check_overrides(overrides: Sequence[str], keys: Sequence[str]) -> None:
     for argument in overrides:
         name, equals, _ = argument.lstrip("-").partition("=")
         if not argument.startswith("-") or not name.startswith("config."):
-            raise unknown_name(
-                "argument", argument, ["--config", "--workdir", "--mode", "--profile", "--help"]
-            )
+            raise unknown_name("argument", argument, _FLAGS)
         key = name.removeprefix("config.")
         if key not in keys:
             raise unknown_name("config key", key, _neighbours(key, keys))

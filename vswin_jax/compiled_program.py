@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vswin_jax.hlo_cost import loop_factors
 from vswin_jax.hlo_text import Array, Execution, Module, parse_module
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
@@ -66,9 +67,10 @@ class Memory:
 class CompiledProgram:
     """What one device does in a call.
 
-    flops, bytes_accessed: as XLA counts them, which is the body of a loop ONCE however often it
-    runs (on every platform), and no flops of custom calls, such as Pallas kernels;
-    custom_calls: their targets, with how often each runs.
+    flops, bytes_accessed: XLA's own count times `loop_factors`, since it takes the body of a loop
+    once, however often it runs, on every platform. Both leave out what a custom call, such as a
+    Pallas kernel, does inside, unless it says so itself (`pl.CostEstimate`); its operands and
+    results count. custom_calls: their targets, with how often each runs.
     """
 
     devices: int
@@ -98,6 +100,7 @@ def read_program(compiled: Any) -> CompiledProgram:
     """The facts of a `jax.stages.Compiled`."""
     module = parse_module(compiled.as_text())
     stats, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    more_flops, more_bytes = loop_factors(module)
     memory = Memory(
         stats.argument_size_in_bytes,
         stats.output_size_in_bytes,
@@ -109,8 +112,8 @@ def read_program(compiled: Any) -> CompiledProgram:
         module.partitions,
         tuple(find_collectives(module)),
         memory,
-        cost.get("flops", 0.0),
-        cost.get("bytes accessed", 0.0),
+        cost.get("flops", 0.0) * more_flops,
+        cost.get("bytes accessed", 0.0) * more_bytes,
         _custom_calls(module.executions),
     )
 

@@ -23,12 +23,13 @@ from vswin_jax.chips import chip_of
 from vswin_jax.models import SwinTransformer3D
 
 # What a policy of `config.model.remat` computes again: of each block, the products whose results
-# are not stored but needed. The MLP's second product never is: only its inputs are.
+# are not stored but needed. That of the values is, for the division by the softmax's sum comes
+# after it; the second one of the MLP is not.
 RECOMPUTED = {
     "none": (),
-    "attention": ("logits",),
-    "dots": ("logits",),
-    "mlp": ("logits", "proj", "fc1"),
+    "attention": ("logits", "values"),
+    "dots": ("logits", "values"),
+    "mlp": ("logits", "values", "proj", "fc1"),
     "block": ("qkv", "logits", "values", "proj", "fc1"),
 }
 

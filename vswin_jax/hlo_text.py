@@ -90,8 +90,12 @@ class Computation:
 
     def operands(self, instruction: Instruction) -> tuple[Array, ...]:
         """The types of an instruction's operands, one after the other."""
-        known = (self.instructions.get(name) for name in instruction.operands)
-        return tuple(array for found in known if found for array in found.results)
+        return tuple(array for name in instruction.operands for array in self.types_of(name))
+
+    def types_of(self, name: str) -> tuple[Array, ...]:
+        """The types of one operand: several where it is a tuple."""
+        found = self.instructions.get(name)
+        return found.results if found else ()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,20 +18,38 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from vswin_jax import command_line, compilation, config_rules, full_disk, models, parts, report
+from vswin_jax import (
+    command_line,
+    compilation,
+    config_rules,
+    distributed,
+    full_disk,
+    models,
+    parts,
+    report,
+    signals,
+)
 from vswin_jax.data.bad_videos import BadVideos
 from vswin_jax.data.clip_processes import choose_processes
 from vswin_jax.data.clips import ClipSpec
 from vswin_jax.data.labels import write_label_names
 from vswin_jax.data.mirrored_labels import describe_pairs
 from vswin_jax.data.sources import Source
+from vswin_jax.dry_run import dry_run
 from vswin_jax.errors import InputError
 from vswin_jax.evaluate import evaluate
 from vswin_jax.evaluation import AnyEvaluation
-from vswin_jax.mesh import BATCH_AXES, mesh_of, place_batch
+from vswin_jax.mesh import (
+    batch_parts,
+    batch_share,
+    default_rules,
+    mesh_of,
+    place_batch,
+    tree_shardings,
+)
 from vswin_jax.shown_clips import draw_first_batch
 from vswin_jax.steps import make_eval_step
 from vswin_jax.task import task_of
@@ -41,26 +60,59 @@ log = logging.getLogger("vswin_jax")
 
 
 def run(arguments: Sequence[str]) -> int:
-    """The command line; the exit status is 0, 2 for a wrong input, 128 + n after signal n."""
-    try:
-        asked = command_line.parse(arguments)
-        if asked is None:
-            print(command_line.USAGE, end="")
-            return 0
-        config_rules.check(asked.config)
-        workdir = Path(asked.workdir)
-        with (
-            _log_to_stderr(),
-            full_disk.explained(workdir, _after_a_full_disk),
-            compilation.kept(asked.config.train.compilation_cache, workdir),
-            compilation.Compilations(say=True),
-        ):
-            if asked.mode == "train":
-                return train_and_evaluate(asked.config, workdir, asked.profile)
-            return evaluate_only(asked.config, workdir)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    """The command line; the exit status is 0, 2 for a wrong input, 128 + n after signal n.
+
+    It is 1 for a dry run of what does not fit. Of several processes all end when one does, with
+    its reason.
+    """
+    with signals.watching() as watch:
+        try:
+            status = _run(arguments)
+            if status == 0:
+                distributed.part_when_all_are_done()
+        except signals.Stopped as stopped:
+            _say(
+                f"{signal.Signals(stopped.number).name} stopped this run: nothing is lost, the "
+                f"same command goes on from what is saved."
+            )
+            status = 128 + stopped.number
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            status = 2
+            watch.fail(status, str(error))
+        except Exception as error:
+            if distributed.current() is None:
+                raise
+            # While it leaves the others it may be ended itself, with nothing said.
+            traceback.print_exc()
+            status = 1
+            watch.fail(status, f"{type(error).__name__}: {error}")
+        distributed.part()
+    return status
+
+
+def _run(arguments: Sequence[str]) -> int:
+    asked = command_line.parse(arguments)
+    if asked is None:
+        print(command_line.USAGE, end="")
+        return 0
+    config_rules.check(asked.config)
+    if asked.mode == "dry_run":
+        with _log_to_stderr():
+            text, fits = dry_run(asked.config, asked.topology)
+        _say(text)
+        return 0 if fits else 1
+    workdir = Path(asked.workdir)
+    distributed.join(asked.place, asked.heartbeat)
+    with (
+        _log_to_stderr(),
+        full_disk.explained(workdir, _after_a_full_disk),
+        compilation.kept(asked.config.train.compilation_cache, workdir),
+        compilation.Compilations(say=True),
+    ):
+        if asked.mode == "train":
+            return train_and_evaluate(asked.config, workdir, asked.profile)
+        return evaluate_only(asked.config, workdir)
 
 
 def _after_a_full_disk() -> str:
@@ -96,7 +148,7 @@ def train_and_evaluate(
     result = train(
         config,
         workdir,
-        functools.partial(_train_batches, config, workdir, training, spec, order, bad_videos),
+        functools.partial(_train_batches, config, workdir, mesh, training, order, bad_videos),
         model=model,
         num_examples=len(training) * config.data.repeats,
         initial_params=(lambda: load(model)) if load else None,
@@ -134,7 +186,8 @@ def evaluate_only(config: ConfigDict, workdir: Path) -> int:
     model = parts.build_model(config, len(held_out.label_names))
     mesh = mesh_of(config)
     model = parts.split_over(mesh, config, model)
-    params = jax.device_put(weights.load(model), NamedSharding(mesh, PartitionSpec()))
+    params = weights.load(model)
+    params = jax.device_put(params, tree_shardings(params, mesh, default_rules(mesh, params)))
     spec = parts.clip_spec(config)
     score = make_score(config, model, mesh, held_out, spec)
     _report(config, workdir, score(params), held_out, spec, weights.step)
@@ -145,15 +198,15 @@ def make_score(
     config: ConfigDict, model: models.SwinTransformer3D, mesh: Mesh, source: Source, spec: ClipSpec
 ) -> Callable[[Any], AnyEvaluation]:
     """The function from parameters to the evaluation of all of `source`; it compiles once."""
-    step = make_eval_step(model, config.eval.views_per_pass, task_of(config))
+    step = make_eval_step(model, config.eval.views_per_pass, task_of(config), mesh)
     # Padding makes every batch size exact, so it may as well divide over the devices.
-    devices = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    devices = batch_parts(mesh)
     batch_size = math.ceil(config.eval.batch_size / devices) * devices
     pipeline = load_pipeline()
 
     def score(params: Any) -> AnyEvaluation:
         batches = pipeline.eval_batches(
-            source, spec, batch_size=batch_size, **_reading(config, pipeline)
+            source, spec, batch_size=batch_size, **_reading(config, pipeline, mesh)
         )
         place = functools.partial(place_batch, mesh=mesh, window_over=config.mesh.window_over)
         return evaluate(step, params, batches, num_examples=len(source), place=place)
@@ -164,8 +217,8 @@ def make_score(
 def _train_batches(
     config: ConfigDict,
     workdir: Path,
+    mesh: Mesh,
     source: Source,
-    spec: ClipSpec,
     order: Mapping[str, Any],
     bad_videos: BadVideos,
     start_step: int,
@@ -177,11 +230,11 @@ def _train_batches(
     pipeline = load_pipeline()
     return pipeline.train_batches(
         source,
-        spec,
+        parts.clip_spec(config),
         start_step=start_step,
         bad_videos=bad_videos,
         **order,
-        **_reading(config, pipeline),
+        **_reading(config, pipeline, mesh),
     )
 
 
@@ -207,10 +260,11 @@ def _silent_import() -> Iterator[None]:
         os.close(stderr)
 
 
-def _reading(config: ConfigDict, pipeline: ModuleType) -> dict[str, int]:
+def _reading(config: ConfigDict, pipeline: ModuleType, mesh: Mesh) -> dict[str, int]:
+    index, count = batch_share(mesh)
     return {
-        "process_index": jax.process_index(),
-        "process_count": jax.process_count(),
+        "process_index": index,
+        "process_count": count,
         "threads": config.data.threads or pipeline.AUTOTUNE,
         "processes": choose_processes(config.data.processes),
         "prefetch": config.data.prefetch,
@@ -273,5 +327,22 @@ def _log_to_stderr() -> Iterator[None]:
         log.propagate = True
 
 
+def main() -> int:
+    """Runs the command line of this process; a status other than 0 ends the process at once.
+
+    Threads that still compile are not waited for then, nor is a device whose peers are gone.
+    """
+    try:
+        status = run(sys.argv[1:])
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    if status:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(main())

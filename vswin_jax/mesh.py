@@ -1,4 +1,4 @@
-"""One named mesh, the rules that lay parameters out on it, and the placing of batches.
+"""One named mesh, the table that lays parameters out on it, and the placing of batches.
 
 A layout is data: a list of (regular expression of a parameter path, PartitionSpec). The first
 match wins and every parameter must match one.
@@ -16,11 +16,29 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vswin_jax.attention import SPLIT_AXES, WINDOW_AXIS
 from vswin_jax.errors import InputError
+from vswin_jax.layout import BATCH_AXES, fitted
 
 Rules = Sequence[tuple[str, PartitionSpec]]
 
-BATCH_AXES = ("data", "fsdp")
+_BIAS_TABLE = "relative_position_bias_table"
 REPLICATED: Rules = ((".*", PartitionSpec()),)
+
+# One table serves every strategy, because a mesh axis of size 1 splits nothing: `fsdp` alone shards
+# the kernels, `model` alone splits heads and hidden channels (Megatron-LM, arXiv:1909.08053,
+# section 3), and both together do both. Kernels are [in, out].
+LAYOUT: Rules = (
+    # The columns are [3, heads, dim], so no run of them holds whole heads: the rows are split, and
+    # the step turns rows into heads by an all-to-all of this kernel alone.
+    (r"attn/qkv/kernel$", PartitionSpec("model", "fsdp")),
+    (r"attn/relative_position_bias_table$", PartitionSpec(None, "model")),
+    (r"attn/proj/kernel$", PartitionSpec("model", "fsdp")),
+    (r"mlp/fc1/kernel$", PartitionSpec("fsdp", "model")),
+    (r"mlp/fc1/bias$", PartitionSpec("model")),
+    (r"mlp/fc2/kernel$", PartitionSpec("model", "fsdp")),
+    (r"(reduction|head)/kernel$", PartitionSpec("fsdp")),
+    # Norms, biases and the patch embedding: 0.1 % of Swin-L (tables: 0.7 %), and a collective each.
+    (r".*", PartitionSpec()),
+)
 
 
 def make_mesh(
@@ -58,47 +76,35 @@ def make_mesh(
     return jax.make_mesh(tuple(sizes.values()), tuple(sizes), types, devices=devices)
 
 
-def mesh_of(config: Any) -> Mesh:
-    """The mesh of all devices that `config.mesh` says.
+def mesh_of(config: Any, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh of all (or the given) devices that `config.mesh` says.
 
     Raises:
       InputError: its axes do not multiply to the number of devices.
     """
     axes = config.mesh
-    return make_mesh(axes.data, axes.fsdp, axes.model, axes.window)
+    return make_mesh(axes.data, axes.fsdp, axes.model, axes.window, devices)
 
 
 def default_rules(mesh: Mesh, params: Any) -> Rules:
-    """The rules that use the mesh's axes: replicated, or sharded over fsdp where that is above 1.
+    """What `LAYOUT` says for this mesh and these parameters (arrays or shapes), path by path.
 
-    `params` are arrays or shapes.
-
-    Raises:
-      InputError: the model axis is above 1, which these layouts would leave idle.
+    Of a spec, the mesh axes that do not divide the parameter are dropped. Where `model` does not
+    divide the heads of a block, its attention is the same on all devices of that axis.
     """
-    if mesh.shape["model"] > 1:
-        raise InputError(
-            f"No layout splits the model over the 'model' axis yet, got "
-            f"model={mesh.shape['model']}: use mesh.model=1."
-        )
-    return fsdp_rules(mesh, params) if mesh.shape["fsdp"] > 1 else REPLICATED
-
-
-def fsdp_rules(mesh: Mesh, params: Any) -> Rules:
-    """Each parameter split over fsdp along its largest axis that divides, else replicated."""
     flat = flax.traverse_util.flatten_dict(params, sep="/")
-    size = mesh.shape["fsdp"]
-    return [
-        (f"^{re.escape(path)}$", _split_largest(leaf.shape, size)) for path, leaf in flat.items()
-    ]
+    whole = dict(mesh.shape) | {"model": 1}
+    rules = []
+    for path, spec in match_rules(LAYOUT, flat).items():
+        sizes = whole if _has_odd_heads(path, flat, mesh.shape["model"]) else mesh.shape
+        rules.append((f"^{re.escape(path)}$", fitted(spec, flat[path].shape, sizes)))
+    return rules
 
 
-def _split_largest(shape: Sequence[int], size: int) -> PartitionSpec:
-    axes = [axis for axis, length in enumerate(shape) if length and length % size == 0]
-    if not axes:
-        return PartitionSpec()
-    largest = max(axes, key=lambda axis: shape[axis])
-    return PartitionSpec(*[None] * largest, "fsdp")
+def _has_odd_heads(path: str, flat: Mapping[str, Any], model: int) -> bool:
+    block, attn, _ = path.partition("/attn/")
+    table = flat.get(f"{block}{attn}{_BIAS_TABLE}") if attn else None
+    return table is not None and table.shape[-1] % model != 0
 
 
 def match_rules(rules: Rules, paths: Iterable[str]) -> dict[str, PartitionSpec]:
@@ -144,33 +150,80 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+def batch_parts(mesh: Mesh) -> int:
+    """Into how many parts the rows of a batch are split; a row is on all devices of its part."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def batch_share(mesh: Mesh) -> tuple[int, int]:
+    """Which share of every batch this host feeds, and how many shares there are: (index, count).
+
+    Hosts whose devices hold the same rows, because they do not differ along data and fsdp, have the
+    same share and must feed the same rows. Shares are numbered in the order of their first rows.
+
+    Raises:
+      InputError: the devices of some hosts share a part of their rows, or hold more than others.
+    """
+    owners = np.array([device.process_index for device in mesh.devices.flat])
+    owners = owners.reshape(mesh.devices.shape)
+    rows = [mesh.axis_names.index(axis) for axis in BATCH_AXES]
+    owners = np.moveaxis(owners, rows, range(len(rows))).reshape(batch_parts(mesh), -1)
+    return share_of(owners, jax.process_index())
+
+
+def share_of(owners: np.ndarray, process: int) -> tuple[int, int]:
+    """`batch_share` of a process, from the process [parts of a batch, devices] of each device."""
+    held = {owner: np.flatnonzero((owners == owner).any(axis=1)) for owner in np.unique(owners)}
+    shares = sorted({tuple(parts.tolist()) for parts in held.values()})
+    if len({len(share) for share in shares}) > 1 or sum(map(len, shares)) != len(owners):
+        raise InputError(
+            "The mesh gives hosts unequal or overlapping shares of a batch: make mesh.model times "
+            "mesh.window a divisor or a multiple of the number of devices of a host."
+        )
+    return shares.index(tuple(held[process].tolist())), len(shares)
+
+
+def batch_shardings(
+    shapes: Mapping[str, Sequence[int]], mesh: Mesh, window_over: str = "time"
+) -> dict[str, NamedSharding]:
+    """How `place_batch` lays out arrays of a batch, by their shapes, whose rows do not matter.
+
+    Raises:
+      InputError: the clips do not divide over the window axis.
+    """
+    shardings = dict.fromkeys(shapes, batch_sharding(mesh))
+    if mesh.shape[WINDOW_AXIS] > 1 and "video" in shapes:
+        shardings["video"] = _clip_sharding(shapes["video"], mesh, window_over)
+    return shardings
+
+
 def place_batch(
     batch: Mapping[str, np.ndarray], mesh: Mesh, window_over: str = "time"
 ) -> dict[str, jax.Array]:
-    """Each host's rows as one global array per key, split over the batch axes of the mesh.
+    """This host's rows, those of its `batch_share`, as a part of one global array per key.
 
     Where the mesh has a window axis above 1, `video` [B, V, T, H, W, 3] is split over it too, along
     `window_over`, "time" or "height".
 
     Raises:
-      InputError: the global number of rows does not divide over those axes, the clips do not
-        divide over the window axis, or devices of several hosts would share a clip.
+      InputError: the global number of rows does not divide over the batch axes of the mesh, or the
+        clips do not divide over the window axis.
     """
-    shardings = dict.fromkeys(batch, batch_sharding(mesh))
-    if mesh.shape[WINDOW_AXIS] > 1 and "video" in batch:
-        shardings["video"] = _clip_sharding(batch["video"].shape, mesh, window_over)
-    parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    shardings = batch_shardings(
+        {name: rows.shape for name, rows in batch.items()}, mesh, window_over
+    )
+    parts, shares = batch_parts(mesh), batch_share(mesh)[1]
+    placed = {}
     for name, rows in batch.items():
-        total = len(rows) * jax.process_count()
+        total = len(rows) * shares
         if total % parts:
             raise InputError(
                 f"A batch of {total} rows ({name}) does not divide over {parts} devices: make "
                 f"the batch size a multiple of {parts}."
             )
-    return {
-        name: jax.make_array_from_process_local_data(shardings[name], rows)
-        for name, rows in batch.items()
-    }
+        shape = (total, *rows.shape[1:])
+        placed[name] = jax.make_array_from_process_local_data(shardings[name], rows, shape)
+    return placed
 
 
 def _clip_sharding(shape: Sequence[int], mesh: Mesh, window_over: str) -> NamedSharding:
@@ -179,12 +232,5 @@ def _clip_sharding(shape: Sequence[int], mesh: Mesh, window_over: str) -> NamedS
         raise InputError(
             f"Clips of {shape[axis]} along {window_over} do not divide over mesh.window={devices} "
             f"devices: change the size of the clips or mesh.window."
-        )
-    groups = np.moveaxis(mesh.devices, mesh.axis_names.index(WINDOW_AXIS), -1).reshape(-1, devices)
-    if any(len({device.process_index for device in group}) > 1 for group in groups):
-        raise InputError(
-            f"With mesh.window={devices} devices of several processes share a clip, but each "
-            f"process reads its own videos: make mesh.window a divisor of the "
-            f"{jax.local_device_count()} devices of a process."
         )
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES, *[None] * (axis - 1), WINDOW_AXIS))

@@ -1,6 +1,7 @@
 """The training state: everything that a step reads and writes, created already sharded."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -41,11 +42,19 @@ def create_state(
     Parameters are drawn from `key`, or are the given `params` (of a pretrained model). With `ema`
     the average starts as a copy of them.
     """
-    build = functools.partial(_build, model, optimizer, ema)
-    shardings = tree_shardings(jax.eval_shape(build, key, params), mesh, rules)
+    shardings = jax.tree.map(
+        lambda leaf: leaf.sharding, abstract_state(model, optimizer, mesh, rules, ema=ema)
+    )
     if params is not None:
         params = jax.device_put(params, shardings.params)
-    return jax.jit(build, out_shardings=shardings)(key, params)
+    return initializer(model, optimizer, shardings, ema=ema)(key, params)
+
+
+def initializer(
+    model: nn.Module, optimizer: optax.GradientTransformation, shardings: TrainState, *, ema: bool
+) -> Callable[[jax.Array, Any], TrainState]:
+    """The compiled (key, params or None) -> state that `create_state` calls."""
+    return jax.jit(functools.partial(_build, model, optimizer, ema), out_shardings=shardings)
 
 
 def abstract_state(

@@ -12,9 +12,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
+from jax.sharding import Mesh
 
 from vswin_jax.errors import InputError
+from vswin_jax.layout import activations_on
 from vswin_jax.losses import mix, random_erasing
+from vswin_jax.mesh import batch_parts
 from vswin_jax.optim import keep_if
 from vswin_jax.state import TrainState
 from vswin_jax.task import SINGLE_LABEL, Task
@@ -73,6 +76,7 @@ def make_train_step(
     ema_decay: float = 0.0,
     accumulate: int = 1,
     state_shardings: TrainState | None = None,
+    mesh: Mesh | None = None,
     task: Task = SINGLE_LABEL,
 ) -> TrainStep:
     """The compiled (state, batch) -> (state, metrics); it consumes (donates) the state.
@@ -82,11 +86,12 @@ def make_train_step(
     into `accumulate` micro-batches whose gradients add up to those of the whole batch. The metrics
     are scalars on the device: the task's sums over the batch, and learning_rate, grad_norm,
     skipped_total and skipped_in_a_row of the optimizer. `state_shardings` pins the layout of the
-    new state to that of the old one.
+    new state to that of the old one, and `mesh` that of the activations, see `layout`.
 
     Raises:
-      InputError: when first called with a batch that does not divide by `accumulate`, or whose
-        labels are not those of the task.
+      InputError: when first called with a batch that does not divide by `accumulate`, whose
+        micro-batches do not divide over the devices of `mesh`, or whose labels are not those of the
+        task.
     """
     prepare_batch = functools.partial(
         prepare,
@@ -100,8 +105,10 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         augment_key, dropout_key = step_keys(seed, state.step)
-        inputs = prepare_batch(augment_key, batch)
-        grads, sums = _gradients(model, task, state.params, inputs, dropout_key, accumulate)
+        _check_rows(len(batch["label"]), accumulate, mesh)
+        with activations_on(mesh):
+            inputs = prepare_batch(augment_key, batch)
+            grads, sums = _gradients(model, task, state.params, inputs, dropout_key, accumulate)
         state = _apply(optimizer, state, grads, ema_decay)
         return state, sums | _optimizer_metrics(state.opt_state)
 
@@ -168,14 +175,23 @@ def _gradients(
     return jax.lax.scan(add, zeros, pieces)[0]
 
 
-def _split(inputs: Inputs, parts: int) -> Inputs:
-    """[B, ...] -> [parts, B / parts, ...], strided: each device splits the rows that it holds."""
-    rows = inputs.label.shape[0]
+def _check_rows(rows: int, parts: int, mesh: Mesh | None) -> None:
     if rows % parts:
         raise InputError(
             f"A batch of {rows} does not split into {parts} equal micro-batches: make the batch "
             f"size a multiple of train.accumulate."
         )
+    devices = 1 if mesh is None else batch_parts(mesh)
+    if rows // parts % devices:
+        raise InputError(
+            f"A micro-batch of {rows // parts} clips does not divide over {devices} devices: make "
+            f"the batch size a multiple of train.accumulate times {devices}."
+        )
+
+
+def _split(inputs: Inputs, parts: int) -> Inputs:
+    """[B, ...] -> [parts, B / parts, ...], strided: each device splits the rows that it holds."""
+    rows = inputs.label.shape[0]
     return jax.tree.map(
         lambda leaf: leaf.reshape(rows // parts, parts, *leaf.shape[1:]).swapaxes(0, 1), inputs
     )
@@ -202,7 +218,10 @@ def _optimizer_metrics(opt_state: Any) -> Metrics:
 
 
 def make_eval_step(
-    model: nn.Module, views_per_pass: int = 1, task: Task = SINGLE_LABEL
+    model: nn.Module,
+    views_per_pass: int = 1,
+    task: Task = SINGLE_LABEL,
+    mesh: Mesh | None = None,
 ) -> EvalStep:
     """The compiled (params, batch) -> {"probabilities": float32 [B, K], "loss": float32 [B]}.
 
@@ -218,7 +237,8 @@ def make_eval_step(
     def eval_step(params: Any, batch: Batch) -> dict[str, jax.Array]:
         views = batch["video"].shape[1]
         classify = functools.partial(_view_scores, model, task, params, batch["flip"])
-        grouped = jax.lax.map(classify, _group_views(batch["video"], views_per_pass))
+        with activations_on(mesh):
+            grouped = jax.lax.map(classify, _group_views(batch["video"], views_per_pass))
         groups, rows, size, classes = grouped.shape
         by_row = grouped.swapaxes(0, 1).reshape(rows, groups * size, classes)[:, :views]
         return task.average_views(by_row, batch["label"])

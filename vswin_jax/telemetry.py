@@ -38,9 +38,12 @@ class MetricsFile:
     reads), because JSON has no number for it.
     """
 
-    def __init__(self, path: Path, start_step: int = 0) -> None:
-        """Opens `path` and drops what a run that is resumed at `start_step` will write again."""
-        _truncate(path, start_step)
+    def __init__(self, path: Path, start_step: int = 0, *, evaluates_first: bool = False) -> None:
+        """Opens `path` and drops what a run that is resumed at `start_step` will write again.
+
+        With `evaluates_first` it begins with the evaluation of that step.
+        """
+        _truncate(path, start_step, evaluates_first)
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, kind: str, step: int, metrics: Mapping[str, float]) -> None:
@@ -69,8 +72,13 @@ def read_metrics(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
     return [entry for entry in entries if kind in (None, entry["kind"])]
 
 
-def _truncate(path: Path, step: int) -> None:
-    kept = [entry for entry in read_metrics(path) if entry["step"] <= step]
+def _truncate(path: Path, step: int, evaluates_first: bool) -> None:
+    last_eval = step - 1 if evaluates_first else step
+    kept = [
+        entry
+        for entry in read_metrics(path)
+        if entry["step"] <= (last_eval if entry["kind"] == "eval" else step)
+    ]
     with whole_file(path) as partial:
         partial.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
 
@@ -85,12 +93,13 @@ class Telemetry:
         batch_size: int,
         total_steps: int,
         start_step: int = 0,
+        evaluates_first: bool = False,
         tensorboard: bool = True,
         ledger: Ledger | None = None,
         dog: Watchdog | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`start_step` is the step that the run continues from; `batch_size` is the global one.
+        """`start_step` and `evaluates_first` are as for `MetricsFile`; `batch_size` is global.
 
         `ledger` has the time since this start began, and gets that of the starts before; `dog` is
         told what goes on.
@@ -109,7 +118,9 @@ class Telemetry:
         self._tensorboard: Any = None
         if jax.process_index() == 0:
             Path(workdir).mkdir(parents=True, exist_ok=True)
-            self._file = MetricsFile(Path(workdir) / "metrics.jsonl", start_step)
+            self._file = MetricsFile(
+                Path(workdir) / "metrics.jsonl", start_step, evaluates_first=evaluates_first
+            )
             self._tensorboard = _open_tensorboard(str(workdir)) if tensorboard else None
 
     def __enter__(self) -> "Telemetry":
@@ -259,7 +270,7 @@ def _open_tensorboard(workdir: str) -> Any:
 
 
 def log_parameters(params: Any) -> None:
-    """Logs every parameter with its shape, and the total; without CLU only the total."""
+    """Logs each parameter's shape and sharding, and the total; without CLU only the total."""
     if jax.process_index() != 0:
         return
     leaves = jax.tree.leaves(params)
@@ -267,6 +278,7 @@ def log_parameters(params: Any) -> None:
     with contextlib.suppress(ImportError):
         from clu import parameter_overview
 
-        log.info("\n%s", parameter_overview.get_parameter_overview(params, include_stats=False))
+        overview = parameter_overview.get_parameter_overview(params, include_stats="sharding")
+        log.info("\n%s", overview)
     total = sum(leaf.size for leaf in leaves)
     log.info("%s parameters in %d tensors, %.1f MB", f"{total:,}", len(leaves), megabytes)

@@ -65,7 +65,8 @@ def test_bfloat16_stays_near_and_keeps_its_dtype(name: str) -> None:
     assert np.linalg.norm(out.astype(jnp.float32) - wanted) < 1e-2 * np.linalg.norm(wanted)
 
 
-@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+# The kernels refuse to drop weights, see test_pallas_tpu.
+@pytest.mark.parametrize("name", ["xla", "chunked"])
 def test_dropout_keeps_the_mean_and_depends_on_its_key(name: str) -> None:
     qkv, bias = inputs()
 

@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vswin_jax.attention.geometry import Attend, Size, WindowGeometry
 from vswin_jax.errors import InputError
+from vswin_jax.layout import BATCH_AXES
 
 WINDOW_AXIS = "window"
 # The axes that can be split, at their place in a grid of tokens.
@@ -31,12 +32,10 @@ class ClipSharding:
     Attributes:
       mesh: with a `window` axis, whose devices share one clip.
       over: "time" or "height", the axis of tokens that is split.
-      batch_axes: the axes of `mesh` over which the rows of a batch lie.
     """
 
     mesh: Mesh
     over: str = "time"
-    batch_axes: tuple[str, ...] = ("data", "fsdp")
 
     @property
     def devices(self) -> int:
@@ -91,9 +90,11 @@ class ClipSharding:
         which stay on the devices of their batch if they divide over them. The gradient of a whole
         array is summed over the devices once, as it is, not as what `function` makes of it.
         """
-        parts = math.prod(self.mesh.shape[axis] for axis in self.batch_axes)
-        batch = self.batch_axes if rows % parts == 0 else ()
+        sizes = self.mesh.shape
+        batch = BATCH_AXES if rows % math.prod(sizes[axis] for axis in BATCH_AXES) == 0 else ()
         names = (*batch, WINDOW_AXIS)
+        # Axes of one device are made manual too, so that a kernel finds as few to split as it can.
+        trivial = {axis for axis, size in sizes.items() if size == 1}
 
         def spec(axis: int | None) -> PartitionSpec:
             if axis is None:
@@ -111,7 +112,7 @@ class ClipSharding:
             mesh=self.mesh,
             in_specs=tuple(map(spec, axes)),
             out_specs=spec(out),
-            axis_names=set(names),
+            axis_names=trivial.union(names),
         )
 
 
@@ -149,10 +150,15 @@ class SplitGeometry(WindowGeometry):
         ids = WindowGeometry(self.grid, self.full_window, self.window, self.shift).region_ids
         if ids is None:
             return None
+        ids = np.moveaxis(ids.reshape(*self._split_counts, -1), self.sharding.grid_axis, 0)
+        return ids.reshape(self.num_windows, self.tokens)
+
+    @property
+    def _split_counts(self) -> tuple[int, ...]:
+        """The counts of windows, that of the split axis as (devices, windows of each)."""
         axis, devices = self.sharding.grid_axis, self.sharding.devices
-        counts = self.counts
-        ids = ids.reshape(*counts[:axis], devices, counts[axis] // devices, *counts[axis + 1 :], -1)
-        return np.moveaxis(ids, axis, 0).reshape(self.num_windows, self.tokens)
+        before, count, after = self.counts[:axis], self.counts[axis], self.counts[axis + 1 :]
+        return (*before, devices, count // devices, *after)
 
     def partition(self, x: jax.Array) -> jax.Array:
         """As that of `WindowGeometry`; only the shift's slab moves between devices."""
@@ -173,6 +179,16 @@ class SplitGeometry(WindowGeometry):
             return each(qkv, table)
         each = self.sharding.on_each(attend, len(qkv), [1, None, 0], 1)
         return each(qkv, table, jnp.asarray(self.region_ids))
+
+    def map_in_order(
+        self, function: Callable[[jax.Array], jax.Array], windows: jax.Array
+    ) -> jax.Array:
+        """As that of `WindowGeometry`; the windows are put into its order and back."""
+        devices, axis = self.sharding.devices, 1 + self.sharding.grid_axis
+        rest = np.delete(self._split_counts, axis - 1)
+        by_device = windows.reshape(len(windows), devices, *rest, *windows.shape[2:])
+        ordered = function(jnp.moveaxis(by_device, 1, axis))
+        return jnp.moveaxis(ordered, axis, 1).reshape(windows.shape)
 
     def _roll(self, x: jax.Array, shift: Size, axis: tuple[int, ...]) -> jax.Array:
         """`jnp.roll` of the whole clip, seen from one device's part of it."""

@@ -124,3 +124,12 @@ class WindowGeometry:
     def attend(self, attend: Attend, qkv: jax.Array, table: jax.Array) -> jax.Array:
         """`attend` on all windows, with their region ids."""
         return attend(qkv, table, self.region_ids)
+
+    def map_in_order(
+        self, function: Callable[[jax.Array], jax.Array], windows: jax.Array
+    ) -> jax.Array:
+        """`function`, element by element, of `[B, windows, ...]` with the windows in their order.
+
+        For random draws, which go by the place of an element.
+        """
+        return function(windows)

@@ -4,6 +4,8 @@ Every implementation takes the packed projection of all windows, the bias and th
 agrees with `xla` in values and in every gradient, that of the bias too.
 """
 
+import functools
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Literal
@@ -11,12 +13,14 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from vswin_jax.errors import unknown_name
+from vswin_jax.attention import pallas_choice
+from vswin_jax.attention.pallas_kernels import OTHER_REGION
+from vswin_jax.errors import InputError, unknown_name
+from vswin_jax.layout import splits
 
-Implementation = Literal["auto", "xla", "chunked"]
+log = logging.getLogger(__name__)
 
-# The reference adds -100, not -inf, to the logits between regions (video_swin_facts, 1.1).
-_OTHER_REGION = -100.0
+Implementation = Literal["auto", "xla", "chunked", "pallas_tpu"]
 
 # Window-heads whose float32 logits (392 x 392) stay in the cache of a CPU core together.
 _CHUNK_HEADS = 4
@@ -41,7 +45,7 @@ def _attend(
     logits = logits + bias
     if regions is not None:
         same = regions[:, None, :, None] == regions[:, None, None, :]
-        logits = logits + jnp.where(same, 0.0, _OTHER_REGION)
+        logits = logits + jnp.where(same, 0.0, OTHER_REGION)
     weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
     total = weights.sum(-1, keepdims=True)
     if key is not None:
@@ -106,18 +110,102 @@ def _chunked(
     return jnp.moveaxis(out, 0, 2).reshape(windows, tokens, heads, dim)
 
 
-IMPLEMENTATIONS: dict[str, Callable[..., jax.Array]] = {"xla": _xla, "chunked": _chunked}
+def _of_flat_windows(attend: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """`attend`, which knows windows but not clips, for `[B, windows, ...]`."""
+
+    def attend_in_clips(
+        qkv: jax.Array,
+        bias: jax.Array,
+        regions: jax.Array | None,
+        key: jax.Array | None,
+        drop_rate: float,
+        scale: float,
+    ) -> jax.Array:
+        batch, windows = qkv.shape[:2]
+        if regions is not None:
+            regions = jnp.tile(regions, (batch, 1))
+        flat = qkv.reshape(batch * windows, *qkv.shape[2:])
+        out = attend(flat, bias, regions, key, drop_rate, scale)
+        return out.reshape(batch, windows, *out.shape[1:])
+
+    return attend_in_clips
 
 
-def choose(implementation: str) -> str:
-    """The name of the implementation for this platform, where `"auto"` asks for one."""
-    if implementation == "auto":
-        # Over several devices a loop over windows would gather all of them on each.
-        one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
-        return "chunked" if one_cpu else "xla"
-    if implementation not in IMPLEMENTATIONS:
-        raise unknown_name("attention implementation", implementation, ["auto", *IMPLEMENTATIONS])
-    return implementation
+def _chunked_over_devices(
+    qkv: jax.Array,
+    bias: jax.Array,
+    regions: jax.Array | None,
+    key: jax.Array | None,
+    drop_rate: float,
+    scale: float,
+) -> jax.Array:
+    """One window of all clips at a time, recomputed in the backward pass.
+
+    The clips and heads are split over devices, the windows of a clip are not: a loop over windows
+    leaves every clip where it is, one over clips would gather them all on each device.
+    """
+    clips, windows, tokens = qkv.shape[:3]
+    if not splits("batch", clips):
+        return _of_flat_windows(_chunked)(qkv, bias, regions, key, drop_rate, scale)
+    attend = jax.checkpoint(partial(_attend, drop_rate=drop_rate, scale=scale))
+
+    def one_window(window: tuple[jax.Array, jax.Array | None, jax.Array | None]) -> jax.Array:
+        window_qkv, ids, window_key = window
+        ids = None if ids is None else jnp.broadcast_to(ids, (clips, tokens))
+        return attend(window_qkv, bias, ids, window_key)
+
+    keys = None if key is None else jax.random.split(key, windows)
+    out = jax.lax.map(one_window, (jnp.moveaxis(qkv, 1, 0), regions, keys))
+    return jnp.moveaxis(out, 0, 1)
+
+
+def _pallas_tpu(
+    qkv: jax.Array,
+    bias: jax.Array,
+    regions: jax.Array | None,
+    key: jax.Array | None,
+    drop_rate: float,
+    scale: float,
+) -> jax.Array:
+    """Kernels whose logits stay on the chip."""
+    reason = pallas_choice.refusal(qkv, regions, scale, drops=key is not None)
+    if reason is not None:
+        raise InputError(
+            f"The attention implementation 'pallas_tpu' cannot be used: {reason}. Use 'auto', "
+            f"which takes another one then."
+        )
+    return pallas_choice.attend(qkv, bias, regions, scale)
+
+
+IMPLEMENTATIONS: dict[str, Callable[..., jax.Array]] = {
+    "xla": _of_flat_windows(_xla),
+    "chunked": _chunked_over_devices,
+    "pallas_tpu": _pallas_tpu,
+}
+
+
+def choose(
+    implementation: str, qkv: jax.Array, regions: jax.Array | None, scale: float, drops: bool
+) -> str:
+    """The name of the implementation for `qkv` here, where `"auto"` asks for one."""
+    if implementation != "auto":
+        if implementation in IMPLEMENTATIONS:
+            return implementation
+        names = ["auto", *IMPLEMENTATIONS]
+        raise unknown_name("attention implementation", implementation, names)
+    if pallas_choice.target() == "tpu":
+        reason = pallas_choice.refusal(qkv, regions, scale, drops)
+        _log_refusal(reason)
+        return "pallas_tpu" if reason is None else "xla"
+    # Over several devices a loop over windows would gather all of them on each.
+    one_cpu = pallas_choice.target() == "cpu" and jax.device_count() == 1
+    return "chunked" if one_cpu else "xla"
+
+
+@functools.cache
+def _log_refusal(reason: str | None) -> None:
+    if reason is not None:
+        log.info("attention 'pallas_tpu' is not used: %s", reason)
 
 
 def window_attention(
@@ -144,16 +232,8 @@ def window_attention(
     Returns:
       `[B, windows, N, heads, dim]` in the dtype of `qkv`.
     """
-    batch, windows = qkv.shape[:2]
-    if region_ids is not None:
-        region_ids = jnp.tile(region_ids, (batch, 1))
-    attend = IMPLEMENTATIONS[choose(implementation)]
-    out = attend(
-        qkv.reshape(batch * windows, *qkv.shape[2:]),
-        bias,
-        region_ids,
-        dropout_key,
-        dropout_rate,
-        qkv.shape[-1] ** -0.5 if scale is None else scale,
-    )
-    return out.reshape(batch, windows, *out.shape[1:])
+    scale = qkv.shape[-1] ** -0.5 if scale is None else scale
+    regions = None if region_ids is None else jnp.asarray(region_ids)
+    drops = dropout_key is not None
+    attend = IMPLEMENTATIONS[choose(implementation, qkv, regions, scale, drops)]
+    return attend(qkv, bias, regions, dropout_key, dropout_rate, scale)

@@ -23,6 +23,7 @@ from vswin_jax.attention import (
     table_rows,
     window_attention,
 )
+from vswin_jax.layout import pin, splits
 
 # The reference truncates at +-2, a hundred deviations away: a plain normal. It suits widths of 96
 # and more; in a narrow model every branch starts so near to linear that training from scratch
@@ -70,6 +71,11 @@ class BlockSettings:
 def layer_norm(dtype: jnp.dtype, name: str | None = None) -> nn.LayerNorm:
     """LayerNorm with PyTorch's epsilon (Flax's default differs) and a two-pass variance."""
     return nn.LayerNorm(epsilon=1e-5, dtype=dtype, use_fast_variance=False, name=name)
+
+
+def _pin_tokens(x: jax.Array, last: str) -> jax.Array:
+    """`[B, ..., last]`, pinned: clips stay where they are, whatever the layout of parameters."""
+    return pin(x, "batch", *["any"] * (x.ndim - 2), last)
 
 
 def _torch_conv_init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
@@ -147,6 +153,37 @@ class PatchEmbed(nn.Module):
         return layer_norm(self.dtype, "norm")(x) if self.normalize else x
 
 
+class Qkv(nn.Module):
+    """The linear layer that makes queries, keys and values, its columns `[3, heads, dim]`."""
+
+    num_heads: int
+    settings: BlockSettings
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, windows, N, C]` to `[B, windows, N, 3, heads, C / heads]`."""
+        channels, kernel_init = x.shape[-1], KERNEL_INITS[self.settings.kernel_init]
+        split = (3, self.num_heads, channels // self.num_heads)
+        kernel = self.param("kernel", kernel_init, (channels, 3 * channels), jnp.float32)
+        bias = None
+        if self.settings.qkv_bias:
+            bias = self.param("bias", nn.initializers.zeros, (3 * channels,), jnp.float32)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.settings.dtype)
+        kernel = self._by_head(kernel.reshape(channels, *split))
+        out = jnp.einsum("bwnc,cshd->bwnshd", x, kernel)
+        if bias is not None:
+            out = out + pin(bias.reshape(split), "kinds", "heads", "dim")
+        return pin(out, "batch", "any", "any", "kinds", "heads", "dim")
+
+    def _by_head(self, kernel: jax.Array) -> jax.Array:
+        """`[C, 3, heads, dim]`, stored by rows since no run of flat columns holds whole heads."""
+        if not splits("heads", self.num_heads):
+            return kernel
+        # Both pins are needed: from the one to the other leads an all-to-all, and back as well.
+        kernel = pin(kernel, "rows", "kinds", "all heads", "dim")
+        return pin(kernel, "channels", "kinds", "heads", "dim")
+
+
 class WindowAttention(nn.Module):
     """Multi-head self-attention in windows, with a learned relative position bias."""
 
@@ -163,7 +200,7 @@ class WindowAttention(nn.Module):
             (table_rows(settings.window_size), self.num_heads),
             jnp.float32,
         )
-        qkv = checkpoint_name(settings.dense(3 * channels, "qkv", settings.qkv_bias)(windows), QKV)
+        qkv = checkpoint_name(Qkv(self.num_heads, settings, name="qkv")(windows), QKV)
         drops = train and settings.attn_drop_rate > 0
         dropout_key = self.make_rng("dropout") if drops else None
 
@@ -180,12 +217,13 @@ class WindowAttention(nn.Module):
                 dropout_rate=settings.attn_drop_rate,
             )
 
-        heads = qkv.reshape(*windows.shape[:3], 3, self.num_heads, channels // self.num_heads)
         recomputed = jax.checkpoint(attend) if settings.recompute_attention else attend
-        out = geometry.attend(recomputed, heads, table)
+        out = geometry.attend(recomputed, qkv, table)
         out = checkpoint_name(out.reshape(windows.shape), ATTENDED)
         out = settings.dense(channels, "proj")(out)
-        return nn.Dropout(settings.drop_rate)(out, deterministic=not train)
+        out = _pin_tokens(out, "channels")
+        dropout = nn.Dropout(settings.drop_rate, deterministic=not train)
+        return geometry.map_in_order(dropout, out)
 
 
 def _exact_gelu(x: jax.Array) -> jax.Array:
@@ -204,8 +242,9 @@ class Mlp(nn.Module):
         settings, channels = self.settings, x.shape[-1]
         dropout = nn.Dropout(settings.drop_rate, deterministic=not train)
         x = settings.dense(int(channels * settings.mlp_ratio), "fc1")(x)
-        x = dropout(_exact_gelu(x))
-        return dropout(settings.dense(channels, "fc2")(x))
+        x = dropout(_exact_gelu(_pin_tokens(x, "hidden")))
+        x = settings.dense(channels, "fc2")(x)
+        return dropout(_pin_tokens(x, "channels"))
 
 
 class SwinBlock(nn.Module):
@@ -242,6 +281,7 @@ class SwinBlock(nn.Module):
         Padding to whole windows comes after the norm, as in the reference: padded tokens have
         the query, key and value of the projection's bias, and are attended to.
         """
+        x = _pin_tokens(x, "channels")
         first, second = (None, None) if factors is None else factors
         x = x + self.drop_path1(self._attention(self.norm1(x), train), train, first)
         return x + self.drop_path2(self.mlp(self.norm2(x), train), train, second)
@@ -263,8 +303,9 @@ class PatchMerging(nn.Module):
         """`[B, D, H, W, 4, C]`, the four with height varying fastest, to `[B, D, H, W, 2C]`."""
         channels = quads.shape[-1]
         x = quads.reshape(*quads.shape[:-2], 4 * channels)
-        x = layer_norm(self.settings.dtype, "norm")(x)
-        return self.settings.dense(2 * channels, "reduction", use_bias=False)(x)
+        x = _pin_tokens(layer_norm(self.settings.dtype, "norm")(x), "channels")
+        x = self.settings.dense(2 * channels, "reduction", use_bias=False)(x)
+        return _pin_tokens(x, "channels")
 
 
 def map_to_quads(x: jax.Array) -> jax.Array:

@@ -32,7 +32,7 @@ REMAT = {
 }
 
 # Where tokens lie between the blocks of a stage. "map" is the reference's way, which "windows"
-# takes too where a grid needs padding or several devices share a clip.
+# takes too where a grid needs padding, several devices share a clip, or tokens are dropped.
 TOKEN_ORDERS = ("windows", "map")
 
 
@@ -45,12 +45,14 @@ class _Walk:
     orders: tuple[TokenOrder, TokenOrder]
 
     @classmethod
-    def over(cls, grid: Size, settings: BlockSettings) -> "_Walk":
+    def over(cls, grid: Size, settings: BlockSettings, train: bool) -> "_Walk":
         half = tuple(extent // 2 for extent in settings.window_size)
         geometries = tuple(settings.geometry(grid, shift) for shift in ((0, 0, 0), half))
         as_map = TokenOrder.of_map(grid)
         padded = geometries[0].padded != grid
-        if padded or settings.clip_sharding or settings.token_order == "map":
+        # Dropout draws for each token where the map has it.
+        drops = train and settings.drop_rate > 0
+        if padded or drops or settings.clip_sharding or settings.token_order == "map":
             return cls(geometries, as_map, (as_map, as_map))
         return cls(geometries, as_map, tuple(map(TokenOrder.of_windows, geometries)))
 
@@ -88,7 +90,7 @@ class Stage(nn.Module):
 
         The last stage has no merge: then both are the same.
         """
-        walk = _Walk.over(x.shape[1:4], self.settings)
+        walk = _Walk.over(x.shape[1:4], self.settings, train)
         blocks = [self._block(walk, index) for index in range(len(self.drop_path_rates))]
         scanned = len(blocks) // 2 * 2 if self._scans(train) else 0
         here = walk.map

@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from vswin_jax.attention import ClipSharding, Size
 from vswin_jax.errors import unknown_name
+from vswin_jax.layout import pin
 from vswin_jax.models.blocks import (
     KERNEL_INITS,
     BlockSettings,
@@ -154,10 +155,11 @@ class SwinTransformer3D(nn.Module):
         Without a head (`num_classes=0`) the pooled features `[B, C]`, float32. Any T, H and W
         will do. In training pass `rngs={"dropout": key}`.
         """
-        pooled = pool(self.features(clips, train)["final"])
+        pooled = pin(pool(self.features(clips, train)["final"]), "batch", "channels")
         if not self.num_classes:
             return pooled
-        return self.head(self.head_drop(pooled, deterministic=not train))
+        logits = self.head(self.head_drop(pooled, deterministic=not train))
+        return pin(logits, "batch", "classes")
 
 
 def is_frozen(path: str, frozen_stages: int) -> bool:

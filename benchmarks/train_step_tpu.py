@@ -1,0 +1,160 @@
+"""The training step of one chip by the TPU compiler, and where its bytes go.
+
+    pip install -e ".[tpu]"
+    python benchmarks/train_step_tpu.py [--variant base] [--attention xla pallas_tpu]
+
+No TPU is needed and nothing runs; a program takes the compiler minutes. The recipe is that of
+experiments/k400.py with every block rematerialised, in bfloat16. The total is the compiler's own
+count of bytes accessed; how it divides comes from the program's text, operands and results of each
+instruction, and is brought to the same sum.
+"""
+
+import argparse
+import json
+import re
+import runpy
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from vswin_jax.chips import tpu
+from vswin_jax.compiled_program import read_program
+from vswin_jax.dry_run import Subject
+from vswin_jax.hlo_cost import traffic
+from vswin_jax.hlo_text import Execution, Instruction, Module, parse_module
+from vswin_jax.progress import Progress
+from vswin_jax.topologies import topology_devices
+from vswin_jax.whole_file import whole_file
+
+RECIPES = Path(__file__).parents[1] / "experiments" / "k400.py"
+
+# A fusion of these alone changes where values lie, or how they are written, but computes nothing.
+MOVES = {
+    *("copy", "copy-start", "transpose", "reshape", "bitcast", "slice", "pad", "concatenate"),
+    *("dynamic-slice", "dynamic-update-slice", "broadcast", "convert", "select", "compare"),
+    *("parameter", "constant", "tuple", "get-tuple-element", "iota"),
+}
+PRODUCTS = {"convolution", "dot"}
+
+# What an instruction belongs to, by the first of these in its name; the rest is around the blocks.
+PLACES = {
+    "window_attention": "attention itself",
+    "attn/qkv": "qkv product",
+    "attn/proj": "output product",
+    "attn": "attention's bias and reshapes",
+    "mlp": "MLP",
+    "norm": "LayerNorm",
+    "blocks_": "windows, shifts, residuals",
+    "downsample": "patch merging",
+    "patch_embed": "patch embedding",
+}
+
+
+def kind(module: Module, instruction: Instruction) -> str:
+    """What an instruction does: a kernel of ours, a matrix product, moving, or anything else."""
+    if instruction.opcode == "custom-call":
+        return "kernel" if "tpu_custom_call" in instruction.attributes else "other"
+    opcodes = set(_opcodes(module, instruction))
+    if opcodes & PRODUCTS:
+        return "product"
+    return "move" if opcodes <= MOVES | {"fusion"} else "other"
+
+
+def _opcodes(module: Module, instruction: Instruction) -> Iterator[str]:
+    yield instruction.opcode
+    inside = module.computations.get(instruction.called("calls") or "")
+    for inner in inside.instructions.values() if inside else ():
+        yield from _opcodes(module, inner)
+
+
+def place(execution: Execution) -> str:
+    """Where in the model an instruction comes from."""
+    name = re.search(r'op_name="([^"]*)"', execution.instruction.attributes)
+    found = (label for part, label in PLACES.items() if name and part in name[1])
+    return next(found, "the rest")
+
+
+def shares(text: str) -> dict[tuple[str, str], float]:
+    """The share of all bytes of each (place, kind) in a program's text."""
+    module = parse_module(text)
+    counts: Counter[tuple[str, str]] = Counter()
+    for execution in module.executions:
+        moved = traffic(module, execution) * execution.times
+        if moved:
+            counts[place(execution), kind(module, execution.instruction)] += moved
+    return {key: count / counts.total() for key, count in counts.most_common()}
+
+
+def measure(variant: str, attention: str, clips: int, topology: str) -> dict[str, Any]:
+    """Compiles the step for one chip."""
+    config = runpy.run_path(str(RECIPES))["get_config"](f"variant={variant}")
+    config.model.update(attention=attention, remat="block", dtype="bfloat16")
+    config.train.update(batch_size=clips, accumulate=1)
+    subject = Subject.of(config, topology_devices(topology)[:1])
+    begin = time.perf_counter()
+    with jax.sharding.use_abstract_mesh(subject.mesh.abstract_mesh):
+        lowered = subject.train_step.lower(subject.state, subject.batch(clips, views=1))
+        compiled = lowered.compile()
+    seconds, program = time.perf_counter() - begin, read_program(compiled)
+    chip = tpu(topology.split(":")[0])
+    times = program.bytes_accessed / chip.memory_bandwidth, program.flops / chip.flops
+    return {
+        "attention": attention,
+        "bytes": program.bytes_accessed,
+        "flops": program.flops,
+        "temporaries": program.memory.temporaries,
+        "peak": program.memory.peak,
+        "roofline_seconds": max(times),
+        "compile_seconds": seconds,
+        "shares": [[*key, share] for key, share in shares(compiled.as_text()).items()],
+    }
+
+
+def table(row: dict[str, Any]) -> str:
+    """One program, and its bytes by place and kind, the largest first."""
+    lines = [
+        f"{row['attention']}: {row['bytes'] / 1e9:.1f} GB accessed, "
+        f"{row['temporaries'] / 1e9:.2f} GB of temporaries, {row['flops'] / 1e12:.2f} TFLOP, "
+        f"{row['roofline_seconds'] * 1e3:.0f} ms by the roofline, compiled in "
+        f"{row['compile_seconds']:.0f} s"
+    ]
+    lines += [
+        f"  {share * row['bytes'] / 1e9:7.2f} GB  {where:30} {what}"
+        for where, what, share in row["shares"]
+    ]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compiles with each attention; prints the tables and writes them as JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--variant", default="base")
+    parser.add_argument("--attention", nargs="+", default=["xla", "pallas_tpu"])
+    parser.add_argument("--topology", default="v5e:1x1")
+    parser.add_argument("--clips", type=int, default=8)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args(arguments)
+    progress = Progress(
+        len(options.attention), lambda line: print(line, file=sys.stderr), things="programs"
+    )
+    rows = []
+    for attention in options.attention:
+        rows.append(measure(options.variant, attention, options.clips, options.topology))
+        print(table(rows[-1]), flush=True)
+        progress.add()
+    if options.json:
+        report = {"variant": options.variant, "topology": options.topology, "clips": options.clips}
+        report |= {name: version(name) for name in ("jax", "jaxlib", "libtpu")} | {"rows": rows}
+        with whole_file(options.json) as path:
+            path.write_text(json.dumps(report, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

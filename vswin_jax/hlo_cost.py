@@ -1,0 +1,164 @@
+"""Arithmetic and memory traffic of a compiled program, with loops counted as often as they run.
+
+XLA's own count (`cost_analysis`, HloCostAnalysis in xla/service) takes the body of a loop once,
+however often it runs. This one is coarser, matrix products and convolutions alone, and operands and
+results as they are written, but knows the trips: `loop_factors` says by how much they matter.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from vswin_jax.hlo_text import Array, Computation, Execution, Instruction, Module
+
+# What moves no data by itself; the time of a `-start` is counted, that of its `-done` is not.
+_FREE = (
+    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional"),
+    *("call", "after-all", "partition-id", "replica-id", "opt-barrier"),
+)
+_SLICES = ("dynamic-slice", "slice", "gather")
+
+
+def loop_factors(module: Module) -> tuple[float, float]:
+    """How many times more FLOPs and bytes there are with the loops than with their bodies once."""
+    totals = np.zeros((2, 2))
+    for execution in module.executions:
+        costs = np.array([flops(execution), traffic(module, execution)])
+        totals += np.outer(costs, (execution.times, 1))
+    looped, once = totals.T
+    return tuple(
+        float(more / less) if less else 1.0 for more, less in zip(looped, once, strict=True)
+    )
+
+
+def flops(execution: Execution) -> float:
+    """2 for each multiply and add of a matrix product or convolution that runs once."""
+    instruction = execution.instruction
+    if instruction.opcode not in ("dot", "convolution"):
+        return 0.0
+    operands = execution.computation.operands(instruction)
+    if len(operands) != 2:
+        return 0.0
+    if instruction.opcode == "dot":
+        axes = _numbers(instruction.attributes, r"lhs_contracting_dims=\{([\d,]*)\}")
+        return 2.0 * instruction.results[0].size * math.prod(operands[0].shape[a] for a in axes)
+    return _convolution_flops(instruction, *operands)
+
+
+def _convolution_flops(instruction: Instruction, data: Array, kernel: Array) -> float:
+    """As HloCostAnalysis: only places of the window that lie on data count.
+
+    TPU programs write batches of matrix products as convolutions full of padding and holes.
+    """
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
+    result = instruction.results[0]
+    if labels is None:
+        return 0.0
+    of_data, of_kernel, of_result = labels.groups()
+    spatial = sorted(set(of_result) - set("bf"))
+    places = math.prod(
+        _window_places(
+            instruction.attributes,
+            axis,
+            data.shape[of_data.index(digit)],
+            kernel.shape[of_kernel.index(digit)],
+            result.shape[of_result.index(digit)],
+        )
+        for axis, digit in enumerate(spatial)
+    )
+    outer = result.shape[of_result.index("b")] * result.shape[of_result.index("f")]
+    groups = _numbers(instruction.attributes, r"batch_group_count=(\d+)") or [1]
+    return 2.0 * outer * kernel.shape[of_kernel.index("i")] * places / groups[0]
+
+
+def _window_places(attributes: str, axis: int, data: int, kernel: int, result: int) -> int:
+    """Pairs of (place of the result, place of the kernel) that meet data, along one axis."""
+    window = re.search(r"window=\{([^}]*)\}", attributes)
+    stride, low, holes, spread = 1, 0, 1, 1
+    if window:
+        fields = dict(re.findall(r"(\w+)=(\S+)", window[1]))
+
+        def of_axis(name: str, default: str) -> str:
+            return fields[name].split("x")[axis] if name in fields else default
+
+        stride, holes = int(of_axis("stride", "1")), int(of_axis("lhs_dilate", "1"))
+        spread, low = int(of_axis("rhs_dilate", "1")), int(of_axis("pad", "0_0").split("_")[0])
+    place = np.arange(result)[:, None] * stride + np.arange(kernel)[None] * spread - low
+    return int(((place >= 0) & (place % holes == 0) & (place // holes < data)).sum())
+
+
+def traffic(module: Module, execution: Execution) -> float:
+    """Bytes that an instruction reads and writes when it runs once, as it is written.
+
+    Of an array that is sliced only the slice counts, and of one that is updated in place only the
+    update, as in HloCostAnalysis.
+    """
+    instruction, computation = execution.instruction, execution.computation
+    if execution.fused or instruction.opcode in _FREE or instruction.opcode.endswith("-done"):
+        return 0.0
+    if instruction.opcode == "fusion":
+        inside = module.computations.get(instruction.called("calls") or "")
+        if inside is not None:
+            return _fusion_traffic(inside)
+    operands = [computation.types_of(name) for name in instruction.operands]
+    return float(_written(computation, instruction) + _read(instruction, operands))
+
+
+def _read(instruction: Instruction, operands: Sequence[Sequence[Array]]) -> int:
+    if instruction.opcode in _SLICES:
+        return _bytes(instruction.results)
+    if instruction.opcode == "dynamic-update-slice":
+        operands = operands[1:]
+    return sum(map(_bytes, operands))
+
+
+def _written(computation: Computation, instruction: Instruction) -> int:
+    if instruction.opcode == "dynamic-update-slice":
+        return _bytes(computation.types_of(instruction.operands[1]))
+    return _bytes(instruction.results)
+
+
+def _fusion_traffic(inside: Computation) -> float:
+    users: dict[str, list[Instruction]] = {}
+    for instruction in inside.instructions.values():
+        for name in instruction.operands:
+            users.setdefault(name, []).append(instruction)
+    parameters = (i for i in inside.instructions.values() if i.opcode == "parameter")
+    read = sum(_parameter_bytes(users, parameter) for parameter in parameters)
+    root = inside.root
+    parts = (
+        [inside.instructions[name] for name in root.operands] if root.opcode == "tuple" else [root]
+    )
+    return float(read + sum(_result_bytes(inside, part) for part in parts))
+
+
+def _parameter_bytes(users: dict[str, list[Instruction]], parameter: Instruction) -> int:
+    total = 0
+    for user in users.get(parameter.name, ()):
+        if user.opcode == "bitcast":
+            total += _parameter_bytes(users, user)
+        elif user.opcode in _SLICES and user.operands[0] == parameter.name:
+            total += _bytes(user.results)
+        elif user.opcode == "dynamic-update-slice" and user.operands[0] == parameter.name:
+            continue
+        else:
+            return _bytes(parameter.results)
+    return min(total, _bytes(parameter.results))
+
+
+def _result_bytes(inside: Computation, part: Instruction) -> int:
+    while part.opcode == "bitcast":
+        part = inside.instructions[part.operands[0]]
+    # A parameter that is only handed on was never copied.
+    return 0 if part.opcode == "parameter" else _written(inside, part)
+
+
+def _bytes(arrays: Sequence[Array]) -> int:
+    return sum(array.bytes for array in arrays)
+
+
+def _numbers(attributes: str, pattern: str) -> list[int]:
+    found = re.search(pattern, attributes)
+    return [int(n) for n in found[1].split(",") if n] if found else []
