@@ -1,0 +1,81 @@
+"""The loop over blocks on eight devices: parameters are gathered pair by pair, tokens never."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from vswin_jax.compiled_program import read_program
+from vswin_jax.config import base_config
+from vswin_jax.mesh import batch_sharding, default_rules, make_mesh
+from vswin_jax.models import create_model, init_params
+from vswin_jax.optim import make_optimizer
+from vswin_jax.state import abstract_state
+from vswin_jax.steps import make_train_step
+
+DEPTH, DIM, ROWS = 8, 32, 16
+
+
+def main() -> None:
+    """Prints the collectives of a training step as JSON: kind, times, elements of its results."""
+    model = create_model(
+        "swin_tiny", 5, embed_dim=DIM, depths=(DEPTH,), num_heads=(2,), window_size=(2, 3, 3)
+    )
+    mesh = make_mesh(1, 8)
+    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    optimizer = make_optimizer(base_config().optim, lambda step: 1.0, shapes, -1)
+    state = abstract_state(model, optimizer, mesh, default_rules(mesh, shapes))
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    step = make_train_step(
+        model, optimizer, seed=0, num_classes=5, state_shardings=shardings, mesh=mesh
+    )
+    batch = {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh))
+        for name, shape, dtype in (
+            ("video", (ROWS, 1, 4, 24, 24, 3), jnp.uint8),
+            ("label", (ROWS,), jnp.int32),
+            ("mask", (ROWS,), jnp.float32),
+            ("flip", (ROWS,), bool),
+        )
+    }
+    found = read_program(step.lower(state, batch).compile()).collectives
+    print(json.dumps([[c.kind, c.times, [a.size for a in c.results]] for c in found]))
+
+
+@pytest.fixture(scope="module")
+def collectives() -> list[tuple[str, int, list[int]]]:
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    environment = dict(os.environ, JAX_PLATFORMS="cpu", XLA_FLAGS=flags)
+    program = "import test_sharded_loop as room; room.main()"
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=os.path.dirname(__file__),
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_parameters_are_gathered_in_the_loop_block_by_block(
+    collectives: list[tuple[str, int, list[int]]],
+) -> None:
+    kernels = [DIM * 3 * DIM, DIM * DIM, DIM * 4 * DIM, DIM * 4 * DIM]
+    gathers = [(times, sizes) for kind, times, sizes in collectives if kind == "all-gather"]
+    in_loop = sum(len(sizes) for times, sizes in gathers if times == DEPTH // 2)
+    # The four kernels of two blocks, on the way there and on the way back.
+    assert in_loop == 2 * 2 * len(kernels)
+    # A stack of all blocks would be eight times a kernel, the tokens of all clips eleven times.
+    assert max(size for _, sizes in gathers for size in sizes) <= max(kernels)
+
+
+def test_tokens_do_not_travel(collectives: list[tuple[str, int, list[int]]]) -> None:
+    assert {kind for kind, _, _ in collectives} <= {"all-gather", "all-reduce", "reduce-scatter"}
+    tokens = ROWS // 8 * 2 * 6 * 6 * DIM
+    reduced = [sizes for kind, _, sizes in collectives if kind != "all-gather"]
+    assert max(size for sizes in reduced for size in sizes) < tokens
