@@ -141,11 +141,11 @@ def disturb(
 
 
 def curves(workdir: Path) -> dict[str, list[Any]]:
-    """All that is reported but the speed."""
-    speed = ("steps_per_second", "clips_per_second", "data_wait")
+    """What is reported of the learning; the rest is of the time that it took."""
+    names = ("step", "loss", "top1", "top5", "grad_norm", "learning_rate", "skipped_total")
     return {
         kind: [
-            {name: value for name, value in entry.items() if name not in speed}
+            [entry.get(name) for name in names]
             for entry in read_metrics(workdir / "metrics.jsonl", kind)
         ]
         for kind in ("train", "eval")
