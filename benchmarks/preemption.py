@@ -95,7 +95,7 @@ def last_saved(workdir: Path) -> int:
 
 
 def moments(count: int, rng: random.Random) -> Iterator[tuple[str, int]]:
-    """(kind, the step at which it is due), spread over the run."""
+    """(kind, the step that it is due from), spread over the run."""
     kinds = [kind for kind, share in KINDS.items() for _ in range(round(share * count / 20))]
     kinds += ["step"] * (count - len(kinds))
     rng.shuffle(kinds)
@@ -104,15 +104,17 @@ def moments(count: int, rng: random.Random) -> Iterator[tuple[str, int]]:
     kinds.insert(0, "compile")
     span = STEPS / (count + 1)
     for number, kind in enumerate(kinds, 1):
-        step = round((number - rng.random()) * span)
-        every = {"evaluation": EVAL_EVERY, "save": SAVE_EVERY}.get(kind, 1)
-        yield kind, min(-(-step // every) * every, STEPS)
+        yield kind, round((number - rng.random()) * span)
 
 
 def disturb(
     workdir: Path, count: int, kind: str, step: int, rng: random.Random, cache: Path
 ) -> dict[str, Any] | None:
     """One start and one signal; None if the run was finished before."""
+    every = {"evaluation": EVAL_EVERY, "save": SAVE_EVERY}.get(kind, 1)
+    # What the run before has done does not come again.
+    step = max(step, last_saved(workdir) + 1)
+    step = min(-(-step // every) * every, STEPS)
     run = Run(workdir, count, cache, compiles=kind == "compile")
     if kind == "compile":
         run.wait_for_start()
@@ -141,11 +143,11 @@ def disturb(
 
 
 def curves(workdir: Path) -> dict[str, list[Any]]:
-    """All that is reported but the speed."""
-    speed = ("steps_per_second", "clips_per_second", "data_wait")
+    """What is reported of the learning; the rest is of the time that it took."""
+    names = ("step", "loss", "top1", "top5", "grad_norm", "learning_rate", "skipped_total")
     return {
         kind: [
-            {name: value for name, value in entry.items() if name not in speed}
+            [entry.get(name) for name in names]
             for entry in read_metrics(workdir / "metrics.jsonl", kind)
         ]
         for kind in ("train", "eval")

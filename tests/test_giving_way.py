@@ -1,3 +1,4 @@
+import contextlib
 import os
 import sys
 import threading
@@ -16,8 +17,10 @@ def priorities() -> dict[str, set[int]]:
     """Those of all threads of this process, by the thread's name."""
     found: dict[str, set[int]] = {}
     for task in Path("/proc/self/task").iterdir():
-        name = (task / "comm").read_text().strip()
-        found.setdefault(name, set()).add(os.getpriority(os.PRIO_PROCESS, int(task.name)))
+        # A thread may end meanwhile.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            name = (task / "comm").read_text().strip()
+            found.setdefault(name, set()).add(os.getpriority(os.PRIO_PROCESS, int(task.name)))
     return found
 
 

@@ -151,6 +151,7 @@ def test_the_ledger_goes_on_with_the_run(tmp_path: Path, caplog: pytest.LogCaptu
     clock.now += 20.0
     killed.train(6, {"loss": 1.0})
     caplog.set_level(logging.INFO, logger="vswin_jax")
+    caplog.clear()
     with Telemetry(tmp_path, start_step=4, ledger=Ledger(clock=clock), **more):
         clock.now += 20.0
     assert caplog.messages == ["goodput of 1m20s at step 4: steps 75.0%, lost steps 25.0%"]

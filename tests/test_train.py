@@ -337,6 +337,7 @@ def test_nothing_but_batches_goes_to_the_device(
         def stray(state: Any, batch: Any) -> Any:
             return step(state, batch | {"mask": np.ones(2, np.float32)})
 
+        stray.lower = step.lower
         return stray
 
     monkeypatch.setattr(train_module, "make_train_step", with_a_stray_array)

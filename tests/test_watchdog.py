@@ -5,6 +5,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -147,8 +149,9 @@ def test_each_batch_of_an_evaluation_is_a_sign_of_life(monkeypatch: pytest.Monke
         for index in range(3)
     ]
 
-    def step(params: Any, batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        return {"probabilities": np.ones((1, 2), np.float32), "loss": np.zeros(1, np.float32)}
+    @jax.jit
+    def step(params: Any, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+        return {"probabilities": jnp.ones((1, 2)), "loss": jnp.zeros(1)}
 
     evaluate(step, None, batches, num_examples=3, place=dict)
     assert len(signs) == 3

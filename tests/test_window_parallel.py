@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from jax.sharding import AbstractMesh
 
 from vswin_jax.compiled_program import Collective, read_program
 from vswin_jax.errors import InputError
+from vswin_jax.layout import activations_on
 from vswin_jax.mesh import default_rules, make_mesh, place_batch
 from vswin_jax.models import SwinTransformer3D, create_model, init_params, split_clips
 from vswin_jax.optim import make_optimizer
@@ -135,6 +137,24 @@ def dropped_of(mesh: jax.sharding.Mesh, over: str) -> list[float]:
     return drop(params, clips).ravel().tolist()
 
 
+def gradients_of(attention: str, sharding: Mapping[str, int]) -> list[float]:
+    """Those of the shifted block's attention, on a mesh of so many devices on each axis."""
+    mesh = make_mesh(1, **sharding, devices=jax.devices()[: math.prod(sharding.values())])
+    settings = {"depths": (2,), "num_heads": (2,), "window_size": (2, 2, 2), "num_classes": 0}
+    model = swin(**settings, attention=attention, drop_path_rate=0.0)
+    params = init_params(model, jax.random.key(0))
+    split = split_clips(model, mesh, "time")
+    clips = place_batch({"video": batch_of(0)["video"][:1] / 255}, mesh)["video"][:, 0]
+
+    @jax.jit
+    def gradients(params: Any, clips: jax.Array) -> Any:
+        with activations_on(mesh):
+            return jax.grad(lambda p: split.apply({"params": p}, clips)[0, 0])(params)
+
+    block = gradients(params, clips)["layers_0"]["blocks_1"]["attn"]
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(block)]).tolist()
+
+
 def _described(collective: Collective) -> dict[str, Any]:
     return {
         "kind": collective.kind,
@@ -146,6 +166,10 @@ def _described(collective: Collective) -> dict[str, Any]:
 def main() -> None:
     params = jax.tree.map(np.asarray, init_params(swin(), jax.random.key(0)))
     reports: dict[str, Any] = {name: report_of(name, params) for name in LAYOUTS}
+    reports["gradients"] = {
+        "one": gradients_of("xla", {"window": 1}),
+        "kernels": gradients_of("pallas_tpu", {"model": 2, "window": 2}),
+    }
     reports["params"] = [leaf.shape for leaf in jax.tree.leaves(params)]
     print(json.dumps(reports))
 
@@ -232,6 +256,13 @@ def test_nothing_else_is_communicated_but_sums(reports: dict[str, Any], name: st
     assert {math.prod(shape) for shape in shapes} <= params | {pooled, 1}
     # Each of the sums comes once, that of the pooled features apart.
     assert len(others) <= 5
+
+
+def test_kernels_work_on_what_a_device_has_of_a_clip(reports: dict[str, Any]) -> None:
+    gradients = reports["gradients"]
+    scale = np.abs(gradients["one"]).max()
+    assert scale > 0
+    np.testing.assert_allclose(gradients["kernels"], gradients["one"], atol=1e-5 * scale)
 
 
 def test_temporaries_shrink_with_the_part_of_a_device(reports: dict[str, Any]) -> None:

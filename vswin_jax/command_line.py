@@ -1,5 +1,6 @@
 """The command line of `vswin_jax.main`: a config file, its overrides, a workdir and a mode."""
 
+import itertools
 import os
 import runpy
 from collections.abc import Iterable, Mapping, Sequence
@@ -112,12 +113,11 @@ def _own_flags(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
 
 def _with_window(arguments: Sequence[str]) -> list[str]:
     """The arguments, where a --profile that is followed by no steps has the usual ones."""
-    following = [*arguments[1:], "--"]
     return [
         f"--profile={DEFAULT}"
         if argument.lstrip("-") == "profile" and after.startswith("-")
         else argument
-        for argument, after in zip(arguments, following, strict=True)
+        for argument, after in itertools.pairwise([*arguments, "--"])
     ]
 
 
