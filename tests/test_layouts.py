@@ -123,6 +123,13 @@ def test_mixing_moves_one_clip_between_neighbours(facts: dict[str, Any], strateg
     assert not others
 
 
+def by_size(shapes: Counter[Shape]) -> Counter[int]:
+    sizes: Counter[int] = Counter()
+    for shape, count in shapes.items():
+        sizes[math.prod(shape)] += count
+    return sizes
+
+
 @pytest.mark.parametrize("strategy", SPLIT)
 def test_fsdp_gathers_each_kernel_and_nothing_else(facts: dict[str, Any], strategy: str) -> None:
     sizes = sizes_of(strategy)
@@ -141,13 +148,6 @@ def test_fsdp_gathers_each_kernel_and_nothing_else(facts: dict[str, Any], strate
     assert set(found) == set(expected)
     # The backward pass may gather a kernel again.
     assert all(expected[size] <= count <= 2 * expected[size] for size, count in found.items())
-
-
-def by_size(shapes: Counter[Shape]) -> Counter[int]:
-    sizes: Counter[int] = Counter()
-    for shape, count in shapes.items():
-        sizes[math.prod(shape)] += count
-    return sizes
     assert "all-gather" not in kinds(facts, "data 8")
     assert sum(expected.values()) == 10
 
