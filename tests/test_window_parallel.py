@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -175,7 +175,11 @@ def main() -> None:
 
 
 @pytest.fixture(scope="module")
-def reports() -> dict[str, Any]:
+def reports(once: Callable[..., Any]) -> dict[str, Any]:
+    return once("window_parallel", compute)
+
+
+def compute() -> dict[str, Any]:
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
