@@ -177,8 +177,12 @@ def test_accumulation_refuses_a_batch_that_does_not_split() -> None:
 
 def test_micro_batches_that_leave_devices_idle_are_refused() -> None:
     mesh = jax.sharding.AbstractMesh((2, 2, 2), ("data", "fsdp", "model"))
-    with pytest.raises(InputError, match="A micro-batch of 2 clips does not divide over 4 devi"):
+    words = "micro-batch of 2 clips does not divide over 4 devices: lower train.accumulate to 2, or"
+    with pytest.raises(InputError, match=words):
         run_steps([batch_of(8)], accumulate=4, mesh=mesh)
+    # Six clips do not divide over four devices in any number of passes.
+    with pytest.raises(InputError, match="over 4 devices: make the batch size a multiple of"):
+        run_steps([batch_of(6)], accumulate=3, mesh=mesh)
 
 
 def test_padded_rows_change_nothing() -> None:

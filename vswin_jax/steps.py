@@ -183,9 +183,11 @@ def _check_rows(rows: int, parts: int, mesh: Mesh | None) -> None:
         )
     devices = 1 if mesh is None else batch_parts(mesh)
     if rows // parts % devices:
+        fewer = [n for n in range(1, parts) if rows % (n * devices) == 0]
+        lower = f"lower train.accumulate to {fewer[-1]}, or " if fewer else ""
         raise InputError(
-            f"A micro-batch of {rows // parts} clips does not divide over {devices} devices: make "
-            f"the batch size a multiple of train.accumulate times {devices}."
+            f"A micro-batch of {rows // parts} clips does not divide over {devices} devices: "
+            f"{lower}make the batch size a multiple of train.accumulate times {devices}."
         )
 
 
