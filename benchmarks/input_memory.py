@@ -21,6 +21,7 @@ from pathlib import Path
 
 from vswin_jax.data import ClipSpec, open_source
 from vswin_jax.data.bad_videos import BadVideos
+from vswin_jax.data.clip_processes import shared_processes
 from vswin_jax.data.moving_shapes import write_moving_shapes
 from vswin_jax.data.sources import VideoSource
 from vswin_jax.main import load_pipeline
@@ -31,18 +32,20 @@ CLASSES = 8
 
 @dataclass(frozen=True)
 class Look:
-    """What the process holds after some batches."""
+    """What the process, and those that decode for it, hold after some batches."""
 
     batch: int
     resident_mb: float
+    decoders_mb: float
     open_files: int
     bad_reads: int
     clips_per_second: float
 
     def __str__(self) -> str:
         return (
-            f"batch {self.batch:>6}: {self.resident_mb:7.1f} MB resident, {self.open_files} open "
-            f"files, {self.bad_reads} bad reads, {self.clips_per_second:.0f} clips/s"
+            f"batch {self.batch:>6}: {self.resident_mb:7.1f} MB resident and "
+            f"{self.decoders_mb:.1f} MB in decoding processes, {self.open_files} open files, "
+            f"{self.bad_reads} bad reads, {self.clips_per_second:.0f} clips/s"
         )
 
 
@@ -72,10 +75,16 @@ def spoil(path: Path, kind: int) -> None:
     path.write_bytes((whole[: len(whole) // 2], whole.replace(b"avc1", b"zzzz"), b"")[kind])
 
 
-def resident_mb() -> float:
-    """The memory of this process that is in RAM."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+def resident_mb(pid: int | str = "self") -> float:
+    """The memory of a process that is in RAM."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def decoders_mb(processes: int) -> float:
+    """The memory of all decoding processes together; batches count in each that has mapped them."""
+    pids = shared_processes(processes).pids if processes else ()
+    return sum(map(resident_mb, pids))
 
 
 def measure(options: argparse.Namespace, directory: Path) -> Iterator[Look]:
@@ -91,28 +100,24 @@ def measure(options: argparse.Namespace, directory: Path) -> Iterator[Look]:
         crops=1,
         rand_augment_n=options.rand_augment,
     )
-    threads = options.threads or pipeline.AUTOTUNE
+    reading = {
+        "batch_size": options.batch_size,
+        "threads": options.threads or pipeline.AUTOTUNE,
+        "processes": options.processes,
+    }
     bad_videos = BadVideos(directory / "bad_videos.csv", 1.0)
-    batches = pipeline.train_batches(
-        training,
-        spec,
-        batch_size=options.batch_size,
-        seed=0,
-        threads=threads,
-        bad_videos=bad_videos,
-    )
+    batches = pipeline.train_batches(training, spec, seed=0, bad_videos=bad_videos, **reading)
     every = max(1, options.batches // LOOKS)
     for done in range(every, options.batches + 1, every):
         start = time.perf_counter()
         for _ in itertools.islice(batches, every):
             pass
         rate = every * options.batch_size / (time.perf_counter() - start)
-        for _ in pipeline.eval_batches(
-            held_out, spec, batch_size=options.batch_size, threads=threads
-        ):
+        for _ in pipeline.eval_batches(held_out, spec, **reading):
             pass
         open_files = len(os.listdir("/proc/self/fd"))
-        yield Look(done, round(resident_mb(), 1), open_files, bad_videos.bad, round(rate, 1))
+        memory = (round(resident_mb(), 1), round(decoders_mb(options.processes), 1))
+        yield Look(done, *memory, open_files, bad_videos.bad, round(rate, 1))
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -129,7 +134,8 @@ def main(arguments: Sequence[str]) -> None:
     first, last = looks[0], looks[-1]
     print(
         f"from batch {first.batch} to {last.batch}: "
-        f"{last.resident_mb - first.resident_mb:+.1f} MB, "
+        f"{last.resident_mb - first.resident_mb:+.1f} MB, in the decoding processes "
+        f"{last.decoders_mb - first.decoders_mb:+.1f} MB, "
         f"{last.open_files - first.open_files:+d} open files"
     )
     if options.json:
@@ -150,7 +156,8 @@ def _parser() -> argparse.ArgumentParser:
         "side": (64, "pixels of a video's side"),
         "video-frames": (24, "of a video"),
         "rand-augment": (2, "operations on a clip"),
-        "threads": (0, "that decode; 0: chosen by tf.data"),
+        "processes": (os.cpu_count() or 1, "that decode; 0: the threads do"),
+        "threads": (0, "that decode or keep the processes busy; 0: chosen"),
     }
     for name, (value, text) in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=value, metavar="N", help=text)

@@ -57,9 +57,13 @@ def our_batches(store: str, views: str, folder: Path) -> Clips:
 
     source, spec = _our_source(store, folder), _our_spec()
     if views == "train":
-        batches = pipeline.train_batches(source, spec, batch_size=BATCH[views], seed=0)
+        batches = pipeline.train_batches(
+            source, spec, batch_size=BATCH[views], seed=0, processes=CORES
+        )
     else:
-        batches = pipeline.eval_batches(Repeated(source), spec, batch_size=BATCH[views])
+        batches = pipeline.eval_batches(
+            Repeated(source), spec, batch_size=BATCH[views], processes=CORES
+        )
     yield from (len(batch["id"]) for batch in batches)
 
 

@@ -32,6 +32,7 @@ def get_config(argument: str = "") -> ConfigDict:
     config.model.kernel_init = "lecun"  # so narrow a model does not start with 0.02
 
     config.data.kind = "moving_shapes"
+    config.data.processes = 0  # its videos are so small that threads keep up
     config.data.num_frames = 8
     config.data.frame_interval = 2
     config.data.resize = config.data.size = 32

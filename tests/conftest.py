@@ -1,5 +1,7 @@
 """A run of the real command line, small enough to be made once for all who look at it."""
 
+import json
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -13,7 +15,7 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from vswin_jax import main, worker_pool
+from vswin_jax import file_lock, main, worker_pool
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 TINY = (
@@ -81,6 +83,23 @@ def compile_once(compiled_programs: Path) -> Iterator[None]:
     """For modules whose runs repeat the same programs: compiling is nearly all they would do."""
     with keep_compiled(compiled_programs):
         yield
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[], Any]], Any]:
+    """`once(name, make)`: what `make()` gives, as JSON; one process makes it for all of them."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def made(name: str, make: Callable[[], Any]) -> Any:
+        path = shared / f"{name}.json"
+        with path.with_suffix(".lock").open("wb") as lock:
+            file_lock.lock(lock)
+            if not path.exists():
+                path.write_text(json.dumps(make()))
+        return json.loads(path.read_text())
+
+    return made
 
 
 @contextmanager

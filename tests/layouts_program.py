@@ -29,14 +29,13 @@ STRATEGIES = {
     "data 4 x model 2": {"model": 2},
     "data 2 x fsdp 2 x model 2": {"fsdp": 2, "model": 2},
 }
-MIXING = {"mixup_alpha": 0.8, "cutmix_alpha": 1.0}
 # The head of the first stage cannot be split; both heads of the second one can. Everything that
 # draws random numbers is on.
 MODEL = create_model(
     "swin_tiny",
     CLASSES,
     embed_dim=8,
-    depths=(1, 2),
+    depths=(1, 1),
     num_heads=(1, 2),
     window_size=(2, 2, 2),
     drop_rate=0.1,
@@ -79,7 +78,7 @@ def layout_of(state: TrainState) -> TrainState:
     return jax.tree.map(lambda leaf: leaf.sharding, state)
 
 
-def step_on(mesh: Mesh, mixing: dict[str, float] = MIXING) -> Any:
+def step_on(mesh: Mesh) -> Any:
     """The compiled training step."""
     target = target_on(mesh)
     step = make_train_step(
@@ -88,11 +87,11 @@ def step_on(mesh: Mesh, mixing: dict[str, float] = MIXING) -> Any:
         seed=0,
         num_classes=CLASSES,
         label_smoothing=0.1,
+        mixup_alpha=0.8,
         erasing=0.5,
         ema_decay=0.9,
         state_shardings=layout_of(target),
         mesh=mesh,
-        **mixing,
     )
     return step.lower(target, place_batch(batch_of(0), mesh)).compile()
 
@@ -105,10 +104,12 @@ def collectives(compiled: Any) -> list[dict[str, Any]]:
     ]
 
 
-def trained(mesh: Mesh, compiled: Any) -> tuple[TrainState, list[float]]:
-    state = create_state(
-        MODEL, OPTIMIZER, jax.random.key(0), mesh, default_rules(mesh, SHAPES), ema=True
-    )
+def fresh_on(mesh: Mesh, params: Any = None) -> TrainState:
+    rules = default_rules(mesh, SHAPES)
+    return create_state(MODEL, OPTIMIZER, jax.random.key(0), mesh, rules, params, ema=True)
+
+
+def trained(mesh: Mesh, compiled: Any, state: TrainState) -> tuple[TrainState, list[float]]:
     losses = []
     for seed in range(STEPS):
         state, metrics = compiled(state, place_batch(batch_of(seed), mesh))
@@ -140,30 +141,34 @@ def all_equal(ours: TrainState, theirs: TrainState) -> bool:
 def report(directory: str) -> dict[str, Any]:
     one = make_mesh(devices=jax.devices()[:1])
     meshes = {name: make_mesh(**axes) for name, axes in STRATEGIES.items()}
-    state, losses = trained(one, step_on(one))
-    facts: dict[str, Any] = {"one device": {"losses": losses, "bytes": bytes_on_a_device(state)}}
-    for name, mesh in meshes.items():
+    facts = {}
+    drawn = fresh_on(meshes["fsdp 8"])
+    params = jax.tree.map(np.asarray, drawn.params)
+    for name, mesh in {"one device": one, **meshes}.items():
         compiled = step_on(mesh)
-        state, losses = trained(mesh, compiled)
+        state = drawn if name == "fsdp 8" else fresh_on(mesh, params)
+        fresh_bytes = bytes_on_a_device(state)
+        state, losses = trained(mesh, compiled, state)
         facts[name] = {
             "losses": losses,
-            "bytes": bytes_on_a_device(state),
+            "bytes": fresh_bytes,
             "keeps_layout": layout_of(state) == layout_of(target_on(mesh)),
             "collectives": collectives(compiled),
         }
         if name == "fsdp 8":
             saved = state
-    facts["data 8"]["unmixed"] = collectives(step_on(meshes["data 8"], {}))
     facts["fsdp 8"]["largest_of_init"] = largest_array_of_init(meshes["fsdp 8"])
     with Checkpoints(directory) as checkpoints:
         checkpoints.save(STEPS, saved, {"config": {}, "label_names": []})
-        checkpoints.wait()
-        for name, mesh in {"one device": one, **meshes}.items():
+        for name in ("one device", "fsdp 8", "data 4 x model 2"):
+            mesh = {"one device": one, **meshes}[name]
+            checkpoints.wait()
             restored, _ = checkpoints.restore_latest(target_on(mesh))
-            facts[name]["restored"] = all_equal(restored, saved)
-            facts[name]["restored_layout"] = layout_of(restored) == layout_of(target_on(mesh))
-            if name in ("one device", "fsdp 8", "data 4 x model 2"):
-                facts[name]["scores"] = scores(mesh, restored)
+            facts[name] |= {
+                "restored": all_equal(restored, saved),
+                "restored_layout": layout_of(restored) == layout_of(target_on(mesh)),
+                "scores": scores(mesh, restored),
+            }
     return facts
 
 

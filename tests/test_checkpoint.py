@@ -45,7 +45,9 @@ class Toy(nn.Module):
 class Run:
     """A model with its step and its state, as the training loop has them."""
 
-    def __init__(self, classes: int = 5, *, ema: bool = True) -> None:
+    def __init__(
+        self, classes: int = 5, *, ema: bool = True, moment_dtype: str = "float32"
+    ) -> None:
         self.model = Toy(classes)
         shapes = jax.eval_shape(lambda key: init_params(self.model, key), jax.random.key(0))
         settings = SimpleNamespace(
@@ -58,7 +60,9 @@ class Run:
             backbone_multiplier=0.1,
             clip_norm=1.0,
         )
-        self.optimizer = make_optimizer(settings, lambda step: 1.0 / (1.0 + step), shapes)
+        self.optimizer = make_optimizer(
+            settings, lambda step: 1.0 / (1.0 + step), shapes, moment_dtype=moment_dtype
+        )
         self.layout = (self.model, self.optimizer)
         self.mesh = make_mesh(devices=jax.devices()[:1])
         self.ema = ema
@@ -118,6 +122,20 @@ def test_a_restored_run_goes_on_bit_for_bit(run: Run, tmp_path: Path) -> None:
     resumed, losses = run.train(restored, range(3, 7))
     assert losses == expected
     assert_equal(resumed, unbroken)
+
+
+@pytest.mark.parametrize(("saved", "wanted"), [("float32", "bfloat16"), ("bfloat16", "float32")])
+def test_the_first_moment_may_change_its_dtype(saved: str, wanted: str, tmp_path: Path) -> None:
+    """It is rounded, or widened, and all the rest is what was saved."""
+    state, _ = Run(moment_dtype=saved).train(Run(moment_dtype=saved).fresh(), range(1))
+    save_all(tmp_path, state, {1: None})
+    with Checkpoints(tmp_path) as checkpoints:
+        restored, _ = checkpoints.restore_latest(Run(moment_dtype=wanted).abstract())
+    adam = state.opt_state.inner[1]
+    expected = jax.tree.map(lambda leaf: np.asarray(leaf.astype(wanted)), adam.mu)
+    inner = (state.opt_state.inner[0], adam._replace(mu=expected), *state.opt_state.inner[2:])
+    assert_equal(restored, state.replace(opt_state=state.opt_state._replace(inner=inner)))
+    assert restored.opt_state.inner[1].mu["head"]["kernel"].dtype == wanted
 
 
 def test_a_concrete_state_is_a_target_too(run: Run, tmp_path: Path) -> None:

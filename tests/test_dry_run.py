@@ -45,6 +45,10 @@ SMALL = (
 )
 
 
+# One block of a published recipe: quickly traced, and with its real clips.
+LIGHT = ("model.depths=(1,)", "model.num_heads=(4,)")
+
+
 @pytest.fixture(scope="module")
 def small() -> Subject:
     return subject_of("runlocal", *SMALL, "train.accumulate=1")
@@ -95,16 +99,17 @@ def test_what_the_config_leaves_open_is_said(small: Subject) -> None:
 
 
 def test_sizes_by_hand() -> None:
-    base = subject_of("variant=base")
-    # 16 x 56 x 56 tokens of 128 channels; stages of 2, 2, 18 and 2 blocks; bfloat16. Each stage
-    # has a quarter of the tokens and twice the channels: half the bytes.
+    base = subject_of("variant=base", "model.depths=(2,1,1)", "model.num_heads=(4,8,16)")
+    # 16 x 56 x 56 tokens of 128 channels in bfloat16; each stage has a quarter of the tokens and
+    # twice the channels: half the bytes.
     first = 16 * 56 * 56 * 128 * 2
-    assert block_inputs_bytes(base, 1) == first * (2 + 2 / 2 + 18 / 4 + 2 / 8)
+    assert block_inputs_bytes(base, 1) == first * (2 + 1 / 2 + 1 / 4)
     # 128 windows of 392 tokens and 4 heads, float32.
     assert logits_bytes(base, 2) == 2 * 128 * 4 * 392 * 392 * 4
-    assert bytes_a_chip(base.state.params) == sum(
-        layout.in_all for layout in layouts(base.state.params)
-    )
+    (whole,) = layouts(base.state.params)
+    assert whole.in_all == whole.a_chip == bytes_a_chip(base.state.params)
+    assert str(whole) == "whole on every device"
+    assert whole.example == "layers_2/blocks_0/mlp/fc1/kernel [512x2048]"
 
 
 def test_numbers_for_people() -> None:
@@ -142,7 +147,7 @@ def advised(subject: Subject, training: Attempt, evaluation: Attempt = FITS) -> 
 
 
 def test_what_does_not_fit_is_told_what_to_change() -> None:
-    text = advised(subject_of("variant=base", "train.accumulate=1"), attempt(300.0))
+    text = advised(subject_of("variant=base", *LIGHT, "train.accumulate=1"), attempt(300.0))
     assert "needs 300 GiB a device and there are 15.8 GiB" in text
     assert "--config.model.remat=block" in text
     # 64 clips in 32 passes of 2 take 1/32 of 300 GiB; in 16 it would be too much.
@@ -150,37 +155,43 @@ def test_what_does_not_fit_is_told_what_to_change() -> None:
     assert text.index("remat") < text.index("accumulate")
 
 
-def test_a_single_clip_that_does_not_fit_needs_another_chip() -> None:
-    subject = subject_of(
-        "variant=base", "train.batch_size=1", "train.accumulate=1", "model.remat=block"
-    )
-    text = advised(subject, attempt(20.0))
+def test_a_single_clip_that_does_not_fit_is_cut() -> None:
+    settings = ("train.batch_size=1", "train.accumulate=1", "model.remat=block")
+    text = advised(subject_of("variant=base", *LIGHT, *settings), attempt(20.0))
     assert "single clip at a time already: --config.mesh.window=2 cuts" in text
     assert "accumulate" not in text
     assert "remat" not in text
 
 
+def test_stored_logits_are_named() -> None:
+    settings = ("train.accumulate=1", "model.attention=xla", "train.batch_size=8")
+    text = advised(subject_of("variant=base", *LIGHT, *settings), attempt(20.0))
+    # 8 clips of 128 windows, 4 heads and 392 x 392 float32 logits.
+    assert "logits of one block of the first stage are 2.34 GiB" in text
+
+
 def test_a_large_state_is_told_to_spread() -> None:
-    subject = subject_of("variant=large,pretrain=22k", "train.ema_decay=0.999")
-    wide = replace(
-        subject, mesh=jax.sharding.AbstractMesh((8, 1, 1, 1), ("data", "fsdp", "model", "window"))
-    )
-    text = advised(wide, attempt(20.0))
+    subject = subject_of("variant=large,pretrain=22k", *LIGHT, "train.ema_decay=0.999")
+    sizes = {"data": 8, "fsdp": 1, "model": 1, "window": 1}
+    wide = replace(subject, mesh=jax.sharding.AbstractMesh(tuple(sizes.values()), tuple(sizes)))
+    text = advised(wide, attempt(0.02, available=0.01))
     assert "--config.mesh.fsdp=8 --config.mesh.data=1 spreads" in text
     assert "--config.train.ema_decay=0 does without" in text
 
 
 def test_room_is_used() -> None:
-    text = advised(subject_of("variant=tiny"), attempt(5.0))
-    # Four passes; two of them take twice the memory, one would take 18 GiB.
-    assert "There is room: --config.train.accumulate=2" in text
-    assert advised(subject_of("variant=tiny"), attempt(12.0)) == ""
+    subject = subject_of("variant=tiny", "model.depths=(1,)", "model.num_heads=(3,)")
+    # Four passes; two of them take twice the memory, one would take 20 GiB.
+    assert "There is room: --config.train.accumulate=2" in advised(subject, attempt(5.0))
+    assert advised(subject, attempt(12.0)) == ""
+    assert advised(subject, attempt(5.0, available=None)) == ""
 
 
 def test_an_evaluation_that_does_not_fit_is_told_too() -> None:
-    subject = subject_of("variant=tiny", "train.accumulate=1")
+    subject = subject_of("variant=base", *LIGHT, "train.accumulate=1")
     assert "--config.eval.views_per_pass=1" in advised(subject, FITS, attempt(20.0))
-    one_view = subject_of("variant=tiny", "train.accumulate=1", "eval.views_per_pass=1")
+    settings = ("train.accumulate=1", "eval.views_per_pass=1")
+    one_view = subject_of("variant=base", *LIGHT, *settings)
     assert "--config.eval.batch_size=1" in advised(one_view, FITS, attempt(20.0))
 
 

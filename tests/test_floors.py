@@ -13,13 +13,16 @@ PACKAGE = Path(__file__).parents[1] / "vswin_jax"
 # From the ground up. Rooms of one floor do not import each other.
 FLOORS = (
     ("errors", "file_lock", "hlo_text", "progress", "script_parser", "whole_file"),
-    ("full_disk", "layout", "worker_pool"),
-    ("attention", "chips", "config", "config_rules", "data", "hlo_cost", "signals"),
+    ("distributed", "full_disk", "layout", "worker_pool"),
+    (
+        *("attention", "chips", "compilation", "config", "config_rules", "data", "goodput"),
+        *("hlo_cost", "offload", "profiling", "watch", "watchdog"),
+    ),
     (
         *("clip_sheet", "command_line", "compiled_program", "losses", "mesh", "metrics"),
-        *("models", "plots", "prepare", "schedules", "topologies"),
+        *("models", "plots", "prepare", "schedules", "signals", "topologies"),
     ),
-    ("optim", "plan", "state", "task", "telemetry", "checkpoint", "evaluation"),
+    ("flops", "optim", "plan", "state", "task", "telemetry", "checkpoint", "evaluation"),
     ("steps", "weights"),
     ("train", "evaluate"),
     ("parts", "report", "shown_augmentations", "shown_clips"),

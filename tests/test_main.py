@@ -1,16 +1,18 @@
 """The command line, run in this process: what a run leaves, and what a wrong input says."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from vswin_jax import main
+from vswin_jax import command_line, main
 from vswin_jax.checkpoint import load_for_inference
 from vswin_jax.data.sources import open_source
 from vswin_jax.errors import InputError
@@ -222,6 +224,24 @@ def test_published_recipe_runs_locally(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "profile"),
+    [
+        ((), None),
+        (("--profile",), (10, 14)),
+        (("--profile", "--mode=train"), (10, 14)),
+        (("--profile", "2:3"), (2, 3)),
+        (("--profile=4:4", "--mode", "train"), (4, 4)),
+    ],
+)
+def test_profile_with_and_without_its_steps(
+    arguments: tuple[str, ...], profile: tuple[int, int] | None
+) -> None:
+    asked = command_line.parse([QUICKSTART, *arguments, "--workdir=w"])
+    assert asked is not None
+    assert (asked.profile, asked.mode, asked.workdir) == (profile, "train", "w")
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ((), ("--config FILE", "--help")),
@@ -242,6 +262,11 @@ def test_published_recipe_runs_locally(
         ((K400, "--workdir=w", "--config.init_from=no.npz"), ("'no.npz'", "init=scratch")),
         ((K400, "--workdir=w", "--config.init=scratch"), ("data.train", "unset")),
         ((K400, "--workdir=w", "--mode=evaluate"), ("checkpoint", "'w'", "init_from")),
+        ((QUICKSTART, "--workdir=w", "--profile=5:2"), ("FIRST:LAST", "'5:2'", "10:14")),
+        ((QUICKSTART, "--workdir=w", "--mode=evaluate", "--profile"), ("--mode=train",)),
+        ((QUICKSTART, "--workdir=w", "--config.optim.moment_dtype=half"), ("'half'", "bfloat16")),
+        ((QUICKSTART, "--workdir=w", "--config.train.hang_after=-1"), ("hang_after", "0 or more")),
+        ((QUICKSTART, "--workdir=w", "--config.train.compilation_cache="), ("workdir", "off")),
     ],
 )
 def test_wrong_command_line(
@@ -328,3 +353,41 @@ def test_help_and_errors_as_a_process() -> None:
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.startswith("error: Unknown config key 'sed': did you mean 'seed'?")
     assert refused.stderr.count("\n") == 1
+
+
+def test_a_run_goes_on_and_evaluates_split_over_four_devices(
+    tiny_run: "Run", tmp_path: Path
+) -> None:
+    """The run of one device goes on with sharded parameters, and is scored on one device again."""
+    workdir = tmp_path / "run"
+    shutil.copytree(tiny_run.workdir, workdir)
+    arguments = (
+        *tiny_run.arguments[:-1],
+        f"--workdir={workdir}",
+        "--config.train.duration=41 steps",
+    )
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+    }
+    command = [sys.executable, "-m", "vswin_jax.main", *arguments]
+    command += ["--config.mesh.fsdp=2", "--config.mesh.model=2"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "('fsdp', 'model')" in done.stderr, "the overview does not show how kernels are split"
+    split, whole = _summary(workdir), _evaluated_again(arguments, workdir)
+    assert split["step"] == whole["step"] == 41
+    assert split == pytest.approx(whole, rel=1e-4)
+
+
+def _summary(workdir: Path) -> dict[str, Any]:
+    summary = json.loads((workdir / "evaluation" / "summary.json").read_text())
+    return {name: value for name, value in summary.items() if not isinstance(value, str)}
+
+
+def _evaluated_again(arguments: Sequence[str], workdir: Path) -> dict[str, Any]:
+    (workdir / "evaluation" / "summary.json").unlink()
+    assert main.run([*arguments, "--mode=evaluate"]) == 0
+    return _summary(workdir)

@@ -9,7 +9,15 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from vswin_jax.errors import InputError
-from vswin_jax.mesh import REPLICATED, default_rules, make_mesh, match_rules, place_batch
+from vswin_jax.mesh import (
+    batch_share,
+    default_rules,
+    make_mesh,
+    match_rules,
+    place_batch,
+    share_of,
+)
+from vswin_jax.models import create_model, init_params
 
 # What is asked of the layouts needs several devices, and JAX counts devices once a process.
 LAYOUTS = """
@@ -18,22 +26,18 @@ from jax.sharding import PartitionSpec as P
 from vswin_jax import mesh
 from vswin_jax.errors import InputError
 
-shapes = {"layers_0": {"kernel": jax.ShapeDtypeStruct((12, 16), "float32"),
-                       "bias": jax.ShapeDtypeStruct((3,), "float32")}}
+shapes = {"head": {"kernel": jax.ShapeDtypeStruct((16, 12), "float32"),
+                   "bias": jax.ShapeDtypeStruct((12,), "float32")}}
 whole = mesh.make_mesh(fsdp=4)
 assert dict(whole.shape) == {"data": 2, "fsdp": 4, "model": 1, "window": 1}, whole
-assert dict(mesh.fsdp_rules(whole, shapes)) == {
-    "^layers_0/kernel$": P(None, "fsdp"), "^layers_0/bias$": P()}
-assert mesh.default_rules(whole, shapes) == mesh.fsdp_rules(whole, shapes)
-
-state = {"params": shapes}
-class Moments(tuple): pass
 tree = (jax.ShapeDtypeStruct((), "int32"), [shapes, None])
 laid = mesh.tree_shardings(tree, whole, mesh.default_rules(whole, shapes))
-assert laid[0].spec == P() and laid[1][0]["layers_0"]["kernel"].spec == P(None, "fsdp")
+assert laid[0].spec == P() and laid[1][0]["head"]["kernel"].spec == P("fsdp")
 
 batch = mesh.place_batch({"label": np.arange(16)}, whole)["label"]
 assert [shard.data.tolist() for shard in batch.addressable_shards][:2] == [[0, 1], [2, 3]]
+twice = mesh.place_batch({"label": np.arange(4)}, mesh.make_mesh(model=2))["label"]
+assert [shard.data.tolist() for shard in twice.addressable_shards][:4] == [[0], [0], [1], [1]]
 
 clips = {"video": np.arange(2 * 8 * 6).reshape(2, 1, 8, 6, 1, 1), "label": np.arange(2)}
 for over, spec in [("time", P(("data", "fsdp"), None, "window")),
@@ -48,7 +52,6 @@ for call, words in [
     (lambda: mesh.make_mesh(fsdp=3), "there are 8"),
     (lambda: mesh.make_mesh(window=3), "data=2 x fsdp=1 x model=1 x window=3 needs 6 devices"),
     (lambda: mesh.place_batch(clips, mesh.make_mesh(window=4), "height"), "6 along height"),
-    (lambda: mesh.default_rules(mesh.make_mesh(model=2), shapes), "mesh.model=1"),
 ]:
     try:
         call()
@@ -107,7 +110,80 @@ def test_parameters_without_a_rule_are_listed() -> None:
 def test_one_device_replicates_everything() -> None:
     mesh = make_mesh(devices=jax.devices()[:1])
     params: dict[str, Any] = {"head": {"kernel": np.zeros((2, 3))}}
-    assert default_rules(mesh, params) == REPLICATED
+    assert default_rules(mesh, params) == [("^head/kernel$", PartitionSpec())]
+
+
+def specs(variant: str, **sizes: int) -> dict[str, PartitionSpec]:
+    model = create_model(variant)
+    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    sizes = {"data": 1, "fsdp": 1, "model": 1} | sizes
+    mesh = jax.sharding.AbstractMesh(tuple(sizes.values()), tuple(sizes))
+    return {path.strip("^$"): spec for path, spec in default_rules(mesh, shapes)}
+
+
+def test_a_block_of_swin_large_over_both_axes() -> None:
+    block = "layers_2/blocks_5"
+    expected = {
+        "attn/qkv/kernel": PartitionSpec("model", "fsdp"),
+        "attn/qkv/bias": PartitionSpec(),
+        "attn/relative_position_bias_table": PartitionSpec(None, "model"),
+        "attn/proj/kernel": PartitionSpec("model", "fsdp"),
+        "attn/proj/bias": PartitionSpec(),
+        "mlp/fc1/kernel": PartitionSpec("fsdp", "model"),
+        "mlp/fc1/bias": PartitionSpec("model"),
+        "mlp/fc2/kernel": PartitionSpec("model", "fsdp"),
+        "mlp/fc2/bias": PartitionSpec(),
+        "norm1/scale": PartitionSpec(),
+    }
+    found = specs("swin_large", fsdp=8, model=4)
+    assert {name: found[f"{block}/{name}"] for name in expected} == expected
+    assert found["layers_2/downsample/reduction/kernel"] == PartitionSpec("fsdp")
+    assert found["patch_embed/proj/kernel"] == PartitionSpec()
+
+
+def test_heads_that_do_not_divide_keep_their_attention_whole() -> None:
+    """Swin-T has 3 heads in the first stage and 6 in the second."""
+    found = specs("swin_tiny", model=2)
+    for name in ("qkv/kernel", "proj/kernel", "relative_position_bias_table"):
+        assert found[f"layers_0/blocks_0/attn/{name}"] == PartitionSpec()
+        assert found[f"layers_1/blocks_0/attn/{name}"] != PartitionSpec()
+    assert found["layers_0/blocks_0/mlp/fc1/kernel"] == PartitionSpec(None, "model")
+
+
+def test_axes_that_do_not_divide_a_parameter_are_dropped() -> None:
+    """96 rows do not divide by 256, but 768 do."""
+    found = specs("swin_tiny", fsdp=256)
+    assert found["layers_0/blocks_0/attn/qkv/kernel"] == PartitionSpec()
+    assert found["layers_3/blocks_0/attn/qkv/kernel"] == PartitionSpec("fsdp")
+
+
+@pytest.mark.parametrize(
+    ("owners", "shares"),
+    [
+        # Four hosts, two parts of a batch each, or one part each: every host has its own rows.
+        ([[0], [0], [1], [1], [2], [2], [3], [3]], [(0, 4), (1, 4), (2, 4), (3, 4)]),
+        ([[0, 0], [1, 1], [2, 2], [3, 3]], [(0, 4), (1, 4), (2, 4), (3, 4)]),
+        # `model` reaches over two hosts, or over all of them.
+        ([[0, 1], [0, 1], [2, 3], [2, 3]], [(0, 2), (0, 2), (1, 2), (1, 2)]),
+        ([[0, 1, 2, 3]], [(0, 1)] * 4),
+        # The order of devices along a torus need not be that of hosts.
+        ([[2], [2], [0], [0], [3], [3], [1], [1]], [(1, 4), (3, 4), (0, 4), (2, 4)]),
+    ],
+)
+def test_hosts_of_the_same_rows_have_the_same_share(
+    owners: list[list[int]], shares: list[tuple[int, int]]
+) -> None:
+    assert [share_of(np.array(owners), process) for process in range(len(shares))] == shares
+
+
+@pytest.mark.parametrize("owners", [[[0, 0], [0, 1], [1, 1]], [[0], [0], [1]]])
+def test_unequal_or_overlapping_shares_are_refused(owners: list[list[int]]) -> None:
+    with pytest.raises(InputError, match=r"unequal or overlapping.*mesh\.model"):
+        share_of(np.array(owners), 0)
+
+
+def test_one_host_feeds_all_rows() -> None:
+    assert batch_share(make_mesh()) == (0, 1)
 
 
 def test_a_placed_batch_has_the_same_rows() -> None:

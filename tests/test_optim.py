@@ -100,6 +100,35 @@ def test_five_steps_equal_those_of_torch_adamw(groups: str) -> None:
         np.testing.assert_allclose(value, expected.params[path], rtol=1e-5, atol=1e-6, err_msg=path)
 
 
+def test_a_bfloat16_first_moment_is_half_as_large_and_nearly_as_good() -> None:
+    """Adam's step has a relative error of one bfloat16 rounding a step, 2 ** -9 each."""
+    params = {}
+    for dtype in ("float32", "bfloat16"):
+        optimizer = make_optimizer(config(), half, some_params(), moment_dtype=dtype)
+        params[dtype] = some_params()
+        state = optimizer.init(params[dtype])
+        for step in range(5):
+            updates, state = optimizer.update(
+                some_params(seed=step + 1), state, params[dtype], step=step
+            )
+            params[dtype] = optax.apply_updates(params[dtype], updates)
+        adam = state.inner[1]
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(adam.mu)} == {dtype}
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(adam.nu)} == {"float32"}
+    moved = {
+        dtype: flatten(jax.tree.map(np.subtract, after, some_params()))
+        for dtype, after in params.items()
+    }
+    for path, exact in moved["float32"].items():
+        difference = np.abs(moved["bfloat16"][path] - exact)
+        assert 0 < difference.max() < 0.02 * np.abs(exact).max()
+
+
+def test_an_unknown_moment_dtype_lists_those_there_are() -> None:
+    with pytest.raises(InputError, match="bfloat16, float32"):
+        make_optimizer(config(), half, some_params(), moment_dtype="float16")
+
+
 # Two values per channel of each LayerNorm: embedding, two per block, merges (4C), final.
 NORM_VALUES = 2 * (96 + 2 * (2 * 96 + 2 * 192 + 6 * 384 + 2 * 768) + 4 * (96 + 192 + 384) + 768)
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vswin_jax.goodput import CATEGORIES, Ledger
 from vswin_jax.telemetry import (
     MetricsFile,
     Telemetry,
@@ -84,24 +85,76 @@ def test_a_report_tells_speed_waiting_and_time_left(
     with Telemetry(
         tmp_path, batch_size=8, total_steps=100, start_step=20, tensorboard=False, clock=clock
     ) as telemetry:
+        with telemetry.during("compile"):
+            clock.now += 30.0
         clock.now += 7.5
-        with telemetry.waiting():
+        with telemetry.during("data"):
             clock.now += 2.5
-        with telemetry.paused():
-            clock.now += 1000.0
+        with telemetry.during("evaluation"):
+            clock.now += 40.0
         telemetry.train(40, {"loss": 1.25, "top1": 0.5, "learning_rate": 1e-3, "skipped_total": 0})
         clock.now += 10.0
+        telemetry.ideal_step_seconds = 0.35
         telemetry.train(50, {"loss": 1.0, "skipped_total": 2})
         telemetry.evaluation(50, {"top1": 0.75, "top5": 1.0})
+        telemetry.step = 52
+        with telemetry.during("save"):
+            clock.now += 10.0
     assert caplog.messages == [
         "step 40/100  loss 1.2500  top-1 50.0%  lr 0.001  16 clips/s  waiting for data 25%  "
         "time left 30s",
-        "step 50/100  loss 1.0000  skipped 2  8 clips/s  waiting for data 0%  time left 50s",
+        "step 50/100  loss 1.0000  skipped 2  8 clips/s  MFU 35.0%  waiting for data 0%  "
+        "time left 50s",
         "evaluation at step 50  top-1 75.0%  top-5 100.0%",
+        "goodput of 1m40s at step 52: steps 17.5%, compiling 30.0%, waiting for data 2.5%, "
+        "evaluating 40.0%, saving 10.0%",
     ]
-    first = read_metrics(tmp_path / "metrics.jsonl", "train")[0]
-    assert first["steps_per_second"] == 2.0
-    assert first["data_wait"] == 0.25
+    first, second = read_metrics(tmp_path / "metrics.jsonl", "train")
+    assert (first["steps_per_second"], first["data_wait"], "mfu" in first) == (2.0, 0.25, False)
+    assert second["mfu"] == pytest.approx(0.35)
+    (shares,) = read_metrics(tmp_path / "metrics.jsonl", "goodput")
+    assert [shares[name] for name in ("step", "steps", "data", "compile")] == [
+        52,
+        0.175,
+        0.025,
+        0.3,
+    ]
+    assert sum(shares[name] for name in CATEGORIES) == pytest.approx(1.0)
+
+
+def test_the_log_has_the_ledger_every_ten_minutes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    caplog.set_level(logging.INFO, logger="vswin_jax")
+    more = {"batch_size": 1, "total_steps": 9, "tensorboard": False, "clock": clock}
+    with Telemetry(tmp_path, **more) as telemetry:
+        for step in range(1, 8):
+            clock.now += 250.0
+            telemetry.step = step
+            telemetry.train(step, {"loss": 1.0})
+    said = [line.split(":")[0] for line in caplog.messages if line.startswith("goodput")]
+    assert said == [
+        "goodput of 12m30s at step 3",
+        "goodput of 25m00s at step 6",
+        "goodput of 29m10s at step 7",
+    ]
+
+
+def test_the_ledger_goes_on_with_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A kill after 60 s, 20 of which came after the last save."""
+    clock = Clock()
+    more = {"batch_size": 1, "total_steps": 9, "tensorboard": False, "clock": clock}
+    killed = Telemetry(tmp_path, **more)
+    clock.now += 40.0
+    killed.saved(4)
+    clock.now += 20.0
+    killed.train(6, {"loss": 1.0})
+    caplog.set_level(logging.INFO, logger="vswin_jax")
+    caplog.clear()
+    with Telemetry(tmp_path, start_step=4, ledger=Ledger(clock=clock), **more):
+        clock.now += 20.0
+    assert caplog.messages == ["goodput of 1m20s at step 4: steps 75.0%, lost steps 25.0%"]
 
 
 def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
@@ -113,11 +166,15 @@ def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
         telemetry.train(1, {"loss": 0.5})
         telemetry.evaluation(2, {"top1": 0.25})
         telemetry.picture("clips", 0, np.zeros((3, 5, 3), np.uint8))
+    (last,) = read_metrics(tmp_path / "metrics.jsonl", "goodput")
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     for tag, step, value in (("train/loss", 1, 0.5), ("eval/top1", 2, 0.25)):
         (event,) = events.Tensors(tag)
         assert (event.step, make_ndarray(event.tensor_proto)) == (step, value)
+    (event,) = events.Tensors("goodput/steps")
+    assert 0.0 <= make_ndarray(event.tensor_proto) <= 1.0
+    assert last["steps"] == pytest.approx(1.0, abs=0.1)
     (event,) = events.Tensors("clips")
     width, height, _ = make_ndarray(event.tensor_proto)
     assert (event.step, width, height) == (0, b"5", b"3")
@@ -133,6 +190,7 @@ sys.meta_path.insert(0, Absent())
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 import numpy as np
 from vswin_jax import checkpoint, losses, mesh, metrics, optim, schedules, state, steps
+from vswin_jax.goodput import CATEGORIES, Ledger
 from vswin_jax.telemetry import Telemetry, log_parameters
 log_parameters({"head": {"kernel": np.zeros((3, 5), np.float32)}})
 with Telemetry(sys.argv[1], batch_size=1, total_steps=1) as telemetry:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -93,3 +94,101 @@ def test_a_step_that_no_chip_can_hold_says_what_to_change(tiny_arguments: tuple[
     advice = lines[lines.index("what to change") :]
     assert any("--config.model.remat=block" in line for line in advice)
     assert any("--config.train.accumulate=" in line for line in advice)
+
+
+SHARED_CLIPS = """
+import json, jax, jax.numpy as jnp, optax
+from jax.sharding import NamedSharding, PartitionSpec as P
+from vswin_jax.compiled_program import read_program
+from vswin_jax.layout import activations_on
+from vswin_jax.mesh import make_mesh
+from vswin_jax.models import create_model, init_params, split_clips
+from vswin_jax.topologies import topology_devices
+mesh = make_mesh(data=2, window=2, devices=topology_devices("v5e:2x2"))
+model = create_model(
+    "swin_tiny", 10, "bfloat16", depths=(2,), num_heads=(3,), attention="xla", remat="block"
+)
+model = split_clips(model, mesh, "time", (32, 28, 28))
+def step(params, clips, labels):
+    def loss(params):
+        rngs = {"dropout": jax.random.key(0)}
+        logits = model.apply({"params": params}, clips, True, rngs=rngs)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    with activations_on(mesh):
+        return jax.tree.map(lambda p, g: p - g, params, jax.grad(loss)(params))
+def placed(shape, dtype, *spec):
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, P(*spec)))
+params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+params = jax.tree.map(lambda leaf: placed(leaf.shape, leaf.dtype), params)
+clips = placed((4, 32, 28, 28, 3), jnp.bfloat16, "data", "window")
+compiled = jax.jit(step).lower(params, clips, placed((4,), jnp.int32, "data")).compile()
+print(json.dumps([
+    [collective.kind, [array.shape for array in collective.operands], collective.times]
+    for collective in read_program(compiled).collectives
+]))
+"""
+
+
+def test_chips_that_share_a_clip_send_each_other_slabs_alone() -> None:
+    result = subprocess.run([sys.executable, "-c", SHARED_CLIPS], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    collectives = json.loads(result.stdout.splitlines()[-1])
+    assert {kind for kind, *_ in collectives} == {"collective-permute", "all-reduce"}
+    moved = [shapes for kind, shapes, _ in collectives if kind == "collective-permute"]
+    # 2 clips a chip, 4 of its 8 x 7 x 7 tokens of 96 channels, which may be laid out as the
+    # compiler likes: there and back, forwards (twice, as nothing is stored) and backwards.
+    assert len(moved) == 6
+    assert {math.prod(shape) for shapes in moved for shape in shapes} == {2 * 4 * 7 * 7 * 96}
+
+
+OFFLOADED = """
+import json, jax, jax.numpy as jnp
+from types import SimpleNamespace
+from vswin_jax import offload
+from vswin_jax.mesh import REPLICATED, batch_sharding, make_mesh
+from vswin_jax.models import create_model, init_params
+from vswin_jax.optim import make_optimizer
+from vswin_jax.state import abstract_state
+from vswin_jax.steps import make_train_step
+from vswin_jax.topologies import topology_devices
+mesh = make_mesh(devices=topology_devices("v5e:2x2"))
+offload.check_supported(mesh.devices.flat)
+model = create_model("swin_tiny", 10, "bfloat16", depths=(1,), num_heads=(3,), attention="xla")
+shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+settings = SimpleNamespace(
+    learning_rate=1e-3, weight_decay=0.05, b1=0.9, b2=0.999, eps=1e-8, groups="literal",
+    backbone_multiplier=0.1, clip_norm=0.0,
+)
+optimizer = make_optimizer(settings, lambda step: 1.0, shapes, offloaded=True)
+state = offload.moments_to_host(abstract_state(model, optimizer, mesh, REPLICATED))
+def rows(dtype, *shape):
+    return jax.ShapeDtypeStruct((4, *shape), dtype, sharding=batch_sharding(mesh))
+batch = {
+    "video": rows(jnp.uint8, 1, 4, 56, 56, 3), "label": rows(jnp.int32),
+    "mask": rows(jnp.float32), "flip": rows(jnp.bool),
+}
+shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+step = make_train_step(model, optimizer, seed=0, num_classes=10, state_shardings=shardings)
+memory = step.lower(state, batch).compile().memory_analysis()
+def size(tree):
+    return sum(leaf.dtype.itemsize * leaf.size for leaf in jax.tree.leaves(tree))
+print(json.dumps({
+    "moments": size(state.opt_state.inner),
+    "params": size(state.params),
+    "on_host": memory.host_argument_size_in_bytes,
+    "left_on_host": memory.host_alias_size_in_bytes,
+    "on_device": memory.argument_size_in_bytes,
+}))
+"""
+
+
+def test_offloaded_moments_are_in_the_hosts_memory() -> None:
+    """They come from there and go back to the same place; small arrays are padded to tiles."""
+    result = subprocess.run(
+        [sys.executable, "-c", OFFLOADED], capture_output=True, text=True, env=dict(os.environ)
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    report = json.loads(result.stdout.splitlines()[-1])
+    assert report["moments"] <= report["on_host"] < 1.25 * report["moments"]
+    assert report["left_on_host"] == report["on_host"]
+    assert report["params"] < report["on_device"] < 1.5 * report["params"]

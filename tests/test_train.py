@@ -1,10 +1,12 @@
 """The loop with a small real model, real Orbax directories, and batches made of numbers."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +20,7 @@ from jax.sharding import Mesh
 from vswin_jax import train as train_module
 from vswin_jax.checkpoint import Checkpoints, load_for_inference
 from vswin_jax.errors import InputError
+from vswin_jax.goodput import CATEGORIES
 from vswin_jax.models import SwinTransformer3D, create_model, init_params
 from vswin_jax.task import MULTI_LABEL
 from vswin_jax.telemetry import read_metrics
@@ -49,6 +52,7 @@ def settings(**changes: Any) -> SimpleNamespace:
         "keep": 2,
         "ema_decay": 0.5,
         "max_bad_steps": 1,
+        "hang_after": 10.0,
         **changes,
     }
     return SimpleNamespace(
@@ -63,6 +67,8 @@ def settings(**changes: Any) -> SimpleNamespace:
             groups="intended",
             backbone_multiplier=1.0,
             clip_norm=0.0,
+            moment_dtype="float32",
+            offload=False,
             schedule="cosine",
             warmup="0 steps",
             warmup_ratio=0.1,
@@ -290,6 +296,81 @@ def test_sigterm_saves_and_leaves(tmp_path: Path, model: SwinTransformer3D) -> N
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert checkpoints.latest_step() == 3
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 3
+
+
+def test_the_ledger_covers_all_starts_of_a_run(tmp_path: Path, model: SwinTransformer3D) -> None:
+    """Killed in step 4, two steps after the last save; nothing but the start comes before."""
+
+    def until_step_three(start_step: int) -> Iterator[dict[str, np.ndarray]]:
+        for step, batch in enumerate(make_batches(start_step), start_step):
+            if step == 3:
+                raise OSError("the disk went away")
+            yield batch
+
+    before = time.monotonic()
+    with pytest.raises(OSError, match="disk"):
+        run(settings(), tmp_path, model, make_batches=until_step_three)
+    first = json.loads((tmp_path / "goodput.json").read_text())
+    run(settings(), tmp_path, model, begun=time.monotonic() - 1000.0)
+    wall = time.monotonic() - before + 1000.0
+    both = json.loads((tmp_path / "goodput.json").read_text())
+    assert list(first["step_seconds_when_saved"]) == ["0", "2"]
+    assert list(both["step_seconds_when_saved"]) == ["0", "2", "4", "5"]
+    assert first["seconds"]["lost"] == 0.0 < first["seconds"]["compile"]
+    useful = first["step_seconds_when_saved"]["2"]
+    assert both["seconds"]["lost"] == pytest.approx(first["seconds"]["steps"] - useful)
+    assert both["seconds"]["restart"] > 1000.0
+    # Only what comes before the ledger's begin and after its end is left out.
+    assert wall - 60.0 < sum(both["seconds"].values()) <= wall
+    for entry in read_metrics(tmp_path / "metrics.jsonl", "goodput"):
+        assert sum(entry[name] for name in CATEGORIES) == pytest.approx(1.0)
+
+
+def test_nothing_but_batches_goes_to_the_device(
+    tmp_path: Path, model: SwinTransformer3D, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = train_module.make_train_step
+
+    def with_a_stray_array(*arguments: Any, **more: Any) -> Any:
+        step = make(*arguments, **more)
+
+        def stray(state: Any, batch: Any) -> Any:
+            return step(state, batch | {"mask": np.ones(2, np.float32)})
+
+        stray.lower = step.lower
+        return stray
+
+    monkeypatch.setattr(train_module, "make_train_step", with_a_stray_array)
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        run(settings(), tmp_path, model)
+
+
+def test_a_hang_is_noticed(
+    tmp_path: Path, model: SwinTransformer3D, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The third batch comes when the log has said that it does not."""
+
+    def that_hang(start_step: int) -> Iterator[dict[str, np.ndarray]]:
+        for step, batch in enumerate(make_batches(start_step), start_step):
+            give_up = time.monotonic() + 120
+            while step == 2 and "waiting for data, step 2" not in caplog.text:
+                assert time.monotonic() < give_up
+                time.sleep(0.05)
+            yield batch
+
+    assert run(settings(hang_after=0.2 / 60), tmp_path, model, make_batches=that_hang).step == STEPS
+    (report,) = [line for line in caplog.messages if "waiting for data, step 2" in line][:1]
+    assert "nothing has happened for" in report
+    assert "in that_hang" in report
+
+
+def test_steps_are_traced(
+    tmp_path: Path, model: SwinTransformer3D, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="vswin_jax")
+    run(settings(), tmp_path, model, profile=(3, 4))
+    assert "traced steps 3 to 4 of this start" in caplog.text
+    assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
 
 
 def test_runs_without_tensorflow_clu_and_ml_collections(

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,11 +18,12 @@ from jax.sharding import AbstractMesh
 
 from vswin_jax.compiled_program import Collective, read_program
 from vswin_jax.errors import InputError
+from vswin_jax.layout import activations_on
 from vswin_jax.mesh import default_rules, make_mesh, place_batch
 from vswin_jax.models import SwinTransformer3D, create_model, init_params, split_clips
 from vswin_jax.optim import make_optimizer
 from vswin_jax.state import TrainState, create_state
-from vswin_jax.steps import BATCH_KEYS, TrainStep, make_eval_step, make_train_step
+from vswin_jax.steps import TrainStep, make_eval_step, make_train_step
 
 CLASSES, STEPS, ROWS = 5, 20, 4
 CLIP = (32, 32, 12)  # frames, height, width: (16, 8, 3) tokens, of which the width is padded
@@ -35,18 +37,20 @@ LAYOUTS: dict[str, tuple[tuple[int, int, int], str, str, str]] = {
     "data 2 x time 4": ((2, 1, 4), "time", "chunked", "none"),
 }
 
+# Those whose evaluation and dropout are looked at too.
+THOROUGH = ("one", "fsdp 2 x height 2", "data 2 x time 4")
+
 
 def swin(**changes: Any) -> SwinTransformer3D:
     settings = {
         "embed_dim": 8,
-        "depths": (2, 2),
+        "depths": (2, 1),
         "num_heads": (1, 2),
         "window_size": WINDOW,
         "drop_path_rate": 0.3,
-        "drop_rate": 0.1,
         **changes,
     }
-    return create_model("swin_tiny", CLASSES, **settings)
+    return create_model("swin_tiny", **{"num_classes": CLASSES, **settings})
 
 
 def batch_of(seed: int, views: int = 1) -> dict[str, np.ndarray]:
@@ -78,7 +82,6 @@ def steps_of(
         optimizer,
         seed=0,
         num_classes=CLASSES,
-        mixup_alpha=0.8,
         cutmix_alpha=1.0,
         erasing=0.5,
         ema_decay=0.9,
@@ -99,15 +102,57 @@ def report_of(name: str, params: Any) -> dict[str, Any]:
     for batch in batches:
         state, metrics = compiled(state, batch)
         losses.append(float(metrics["loss_sum"] / metrics["count"]))
-    views = {key: rows for key, rows in batch_of(99, views=3).items() if key in BATCH_KEYS}
-    views = place_batch(views, mesh, over)
-    evaluated = make_eval_step(model, 2, mesh=mesh)(state.ema_params, views)
+    others = {}
+    if name in THOROUGH:
+        others["evaluation"] = evaluation_of(model, mesh, over, state.ema_params)
+        others["dropped"] = dropped_of(mesh, over)
     return {
+        **others,
         "losses": losses,
-        "evaluation": np.asarray(evaluated["loss"]).tolist(),
         "temporaries": program.memory.temporaries,
         "collectives": [_described(collective) for collective in program.collectives],
     }
+
+
+def evaluation_of(
+    model: SwinTransformer3D, mesh: jax.sharding.Mesh, over: str, params: Any
+) -> list[float]:
+    """The losses of videos with three views each, two of them at a time."""
+    views = place_batch(batch_of(99, views=3), mesh, over)
+    return make_eval_step(model, 2, mesh=mesh)(params, views)["loss"].tolist()
+
+
+def dropped_of(mesh: jax.sharding.Mesh, over: str) -> list[float]:
+    """What a block with dropout makes of a clip: as random as it can be."""
+    settings = {"depths": (1,), "num_heads": (1,), "drop_rate": 0.5, "num_classes": 0}
+    model = split_clips(swin(**settings), mesh, over)
+    params = init_params(model, jax.random.key(0))
+    clips = place_batch({"video": batch_of(0)["video"] / 255}, mesh, over)["video"][:, 0]
+
+    @jax.jit
+    def drop(params: Any, clips: jax.Array) -> jax.Array:
+        rngs = {"dropout": jax.random.key(1)}
+        return model.apply({"params": params}, clips, True, rngs=rngs)
+
+    return drop(params, clips).ravel().tolist()
+
+
+def gradients_of(attention: str, sharding: Mapping[str, int]) -> list[float]:
+    """Those of the shifted block's attention, on a mesh of so many devices on each axis."""
+    mesh = make_mesh(1, **sharding, devices=jax.devices()[: math.prod(sharding.values())])
+    settings = {"depths": (2,), "num_heads": (2,), "window_size": (2, 2, 2), "num_classes": 0}
+    model = swin(**settings, attention=attention, drop_path_rate=0.0)
+    params = init_params(model, jax.random.key(0))
+    split = split_clips(model, mesh, "time")
+    clips = place_batch({"video": batch_of(0)["video"][:1] / 255}, mesh)["video"][:, 0]
+
+    @jax.jit
+    def gradients(params: Any, clips: jax.Array) -> Any:
+        with activations_on(mesh):
+            return jax.grad(lambda p: split.apply({"params": p}, clips)[0, 0])(params)
+
+    block = gradients(params, clips)["layers_0"]["blocks_1"]["attn"]
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(block)]).tolist()
 
 
 def _described(collective: Collective) -> dict[str, Any]:
@@ -121,12 +166,20 @@ def _described(collective: Collective) -> dict[str, Any]:
 def main() -> None:
     params = jax.tree.map(np.asarray, init_params(swin(), jax.random.key(0)))
     reports: dict[str, Any] = {name: report_of(name, params) for name in LAYOUTS}
+    reports["gradients"] = {
+        "one": gradients_of("xla", {"window": 1}),
+        "kernels": gradients_of("pallas_tpu", {"model": 2, "window": 2}),
+    }
     reports["params"] = [leaf.shape for leaf in jax.tree.leaves(params)]
     print(json.dumps(reports))
 
 
 @pytest.fixture(scope="module")
-def reports() -> dict[str, Any]:
+def reports(once: Callable[..., Any]) -> dict[str, Any]:
+    return once("window_parallel", compute)
+
+
+def compute() -> dict[str, Any]:
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
@@ -144,28 +197,32 @@ def reports() -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", [name for name in LAYOUTS if name != "one"])
 def test_losses_are_those_of_one_device(reports: dict[str, Any], name: str) -> None:
-    for what in ("losses", "evaluation"):
-        np.testing.assert_allclose(reports[name][what], reports["one"][what], rtol=1e-5)
     losses = reports["one"]["losses"]
     assert len(losses) == STEPS
-    assert len(reports["one"]["evaluation"]) == ROWS
     assert np.std(losses) > 1e-3, "they would be equal whatever the draws"
+    np.testing.assert_allclose(reports[name]["losses"], losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", THOROUGH[1:])
+def test_evaluation_and_dropout_are_those_of_one_device(reports: dict[str, Any], name: str) -> None:
+    ours, one = reports[name], reports["one"]
+    assert len(one["evaluation"]) == ROWS
+    np.testing.assert_allclose(ours["evaluation"], one["evaluation"], rtol=1e-5)
+    assert np.std(one["dropped"]) > 1e-2
+    np.testing.assert_allclose(ours["dropped"], one["dropped"], atol=1e-5)
 
 
 def halos(name: str) -> Counter[tuple[int, ...]]:
-    """What moves, by hand: at each shifted block there and back, forwards and backwards.
+    """What moves, by hand: at the shifted block there and back, forwards and backwards.
 
-    16 x 8 x 3 tokens of 8 channels, then 16 x 4 x 2 of 16; the width is padded to 4 and 2.
+    It has 16 x 8 x 3 tokens of 8 channels, its width is padded to 4.
     """
-    (data, fsdp, window), over, _, remat = LAYOUTS[name]
+    (data, fsdp, _), over, _, remat = LAYOUTS[name]
     rows = ROWS // (data * fsdp)
-    # The block is computed twice where it is not stored, but only up to the merge of its windows.
+    # What is not stored is moved once more, there and back.
     times = 6 if remat == "block" else 4
-    if over == "time":
-        slabs = [(rows, 2, 8, 4, 8), (rows, 2, 4, 2, 16)]
-    else:
-        slabs = [(rows, 16, 1, 4, 8), (rows, 16, 1, 2, 16)]
-    return Counter(dict.fromkeys(slabs, times if window > 1 else 0))
+    slab = (rows, 2, 8, 4, 8) if over == "time" else (rows, 16, 1, 4, 8)
+    return Counter({slab: times})
 
 
 @pytest.mark.parametrize("name", [name for name in LAYOUTS if name != "one"])
@@ -194,15 +251,22 @@ def test_nothing_else_is_communicated_but_sums(reports: dict[str, Any], name: st
     kinds = {collective["kind"] for collective in reports[name]["collectives"]}
     others = [c for c in reports[name]["collectives"] if c["kind"] != "collective-permute"]
     shapes = [shape for collective in others for shape in collective["shapes"]]
+    params = {math.prod(shape) for shape in reports["params"]}
     if fsdp > 1:
-        assert max(map(len, shapes)) <= 2, "parameters and their gradients, no tokens"
+        assert max(map(math.prod, shapes)) <= max(params), "parameters, gradients, no tokens"
         return
     assert kinds == {"collective-permute", "all-reduce"}
-    params = {math.prod(shape) for shape in reports["params"]}
     pooled = ROWS // data * 16
     assert {math.prod(shape) for shape in shapes} <= params | {pooled, 1}
     # Each of the sums comes once, that of the pooled features apart.
     assert len(others) <= 5
+
+
+def test_kernels_work_on_what_a_device_has_of_a_clip(reports: dict[str, Any]) -> None:
+    gradients = reports["gradients"]
+    scale = np.abs(gradients["one"]).max()
+    assert scale > 0
+    np.testing.assert_allclose(gradients["kernels"], gradients["one"], atol=1e-5 * scale)
 
 
 def test_temporaries_shrink_with_the_part_of_a_device(reports: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """The command line of `vswin_jax.main`: a config file, its overrides, a workdir and a mode."""
 
+import itertools
 import os
 import runpy
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +10,9 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from vswin_jax.distributed import HEARTBEAT_SECONDS, Place
 from vswin_jax.errors import InputError, unknown_name
+from vswin_jax.profiling import DEFAULT, parse_window
 
 USAGE = """\
 Trains or evaluates a Video Swin Transformer.
@@ -24,21 +27,38 @@ Trains or evaluates a Video Swin Transformer.
   --mode MODE          train (default); evaluate: score the checkpoint in the workdir; dry_run:
                        compile only, and say what a step needs of each device (no data, no workdir)
   --topology SLICE     with dry_run: compile for TPUs that are not here, such as v5e:16x16
+  --profile [A:B]      traces steps A to B, counted from 1 where this start begins, into the
+                       workdir's profile directory (without A:B, 10:14)
+
+  Several processes train as one, each started with this command, on a TPU slice and under SLURM
+  as it is (scripts/launch); elsewhere it gets these three, and each process its own ID from 0 up:
+
+  --coordinator HOST:PORT --num_processes N --process_id I
+                       where process 0 runs, with a port that is free there
+  --heartbeat SECONDS  how long a process may be silent before all end (100)
 """
 MODES = ("train", "evaluate", "dry_run")
+_FLAGS = (
+    *("--config", "--workdir", "--mode", "--topology", "--profile", "--help"),
+    *("--coordinator", "--num_processes", "--process_id", "--heartbeat"),
+)
 
 
 @dataclass(frozen=True)
 class CommandLine:
     """What was asked for. `config` is locked and has its overrides.
 
-    workdir: "" in a dry run, which writes nothing; topology: of a dry run, "" for this machine.
+    workdir: "" in a dry run, which writes nothing; topology: of a dry run, "" for this machine;
+    profile: the first and the last step to trace, or None.
     """
 
     config: ConfigDict
     workdir: str
     mode: str
     topology: str
+    profile: tuple[int, int] | None = None
+    place: Place | None = None
+    heartbeat: int = HEARTBEAT_SECONDS
 
 
 def parse(arguments: Sequence[str]) -> CommandLine | None:
@@ -61,8 +81,15 @@ def parse(arguments: Sequence[str]) -> CommandLine | None:
             f"--topology {values.topology} is for compiling only: say --mode=dry_run too, or leave "
             f"it out to run on the devices of this machine."
         )
+    profile = parse_window(values.profile)
+    if profile and values.mode != "train":
+        raise InputError(f"Expected --profile with --mode=train alone but got {values.mode!r}.")
+    place = Place.of(values.coordinator, values.num_processes, values.process_id)
     config = override(load(values.config), overrides)
-    return CommandLine(config, values.workdir, values.mode, values.topology)
+    return CommandLine(
+        *(config, values.workdir, values.mode, values.topology, profile),
+        *(place, values.heartbeat),
+    )
 
 
 def _own_flags(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
@@ -71,12 +98,27 @@ def _own_flags(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
     flags.DEFINE_string("workdir", "", "", flag_values=values)
     flags.DEFINE_string("mode", "train", "", flag_values=values)
     flags.DEFINE_string("topology", "", "", flag_values=values)
+    flags.DEFINE_string("profile", "", "", flag_values=values)
+    flags.DEFINE_string("coordinator", "", "", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "", flag_values=values)
+    flags.DEFINE_integer("heartbeat", HEARTBEAT_SECONDS, "", 10, flag_values=values)
     flags.DEFINE_bool("help", False, "", short_name="h", flag_values=values)
     try:
-        rest = values(["main", *arguments], known_only=True)
+        rest = values(["main", *_with_window(arguments)], known_only=True)
     except flags.Error as error:
         raise InputError(f"The command line cannot be read: {error}; see --help.") from error
     return values, rest[1:]
+
+
+def _with_window(arguments: Sequence[str]) -> list[str]:
+    """The arguments, where a --profile that is followed by no steps has the usual ones."""
+    return [
+        f"--profile={DEFAULT}"
+        if argument.lstrip("-") == "profile" and after.startswith("-")
+        else argument
+        for argument, after in itertools.pairwise([*arguments, "--"])
+    ]
 
 
 def load(path: str) -> ConfigDict:
@@ -119,8 +161,7 @@ def _check_overrides(overrides: Sequence[str], keys: Sequence[str]) -> None:
     for argument in overrides:
         name, equals, _ = argument.lstrip("-").partition("=")
         if not argument.startswith("-") or not name.startswith("config."):
-            known = ["--config", "--workdir", "--mode", "--topology", "--help"]
-            raise unknown_name("argument", argument, known)
+            raise unknown_name("argument", argument, _FLAGS)
         key = name.removeprefix("config.")
         if key not in keys:
             raise unknown_name("config key", key, _neighbours(key, keys))

@@ -53,7 +53,7 @@ def _model() -> ConfigDict:
     model.head_dropout_rate = placeholder(float)
     model.frozen_stages = placeholder(int)  # -1 none, 0 the patch embedding, n also n stages
     model.kernel_init = placeholder(str)
-    model.remat = placeholder(str)
+    model.remat = placeholder(str)  # what is computed twice: none, attention, dots, mlp, block
     model.relative_position = placeholder(str)
     model.attention = placeholder(str)
     return model
@@ -87,7 +87,8 @@ def _data() -> ConfigDict:
     # often as n**(1 - class_balance) says; an epoch stays as long. 0.5 weighs by square roots.
     data.class_balance = 0.0
     data.repeats = 1  # clips of each video in the same batch; an epoch has as many times more clips
-    data.threads = 0  # decoding threads, 0: chosen by tf.data
+    data.processes = -1  # that decode, -1: one a core, 0: none, and the threads do
+    data.threads = 0  # that decode or keep the processes busy, 0: chosen
     data.prefetch = 2  # batches
     data.max_bad_fraction = 0.05  # of unreadable videos, replaced; clearly more end the run
     # Of moving_shapes alone: eight videos a scene, square pictures in pixels.
@@ -109,6 +110,10 @@ def _train() -> ConfigDict:
     train.keep = 2  # latest checkpoints, the best one aside
     train.ema_decay = 0.0  # 0: no moving average of the parameters
     train.max_bad_steps = 20  # steps in a row with a loss or gradient that is not finite
+    train.hang_after = 10.0  # minutes without progress until the log says where all are, 0: never
+    # Where compiled programs are kept for the next start: "workdir", "off" or a directory that
+    # runs may share. JAX_COMPILATION_CACHE_DIR comes before it.
+    train.compilation_cache = "workdir"
     return train
 
 
@@ -122,6 +127,8 @@ def _optim() -> ConfigDict:
     optim.groups = "literal"  # as the original code applied them, or "intended" as the paper says
     optim.backbone_multiplier = 0.1
     optim.clip_norm = 0.0  # of the whole gradient, 0: off
+    optim.moment_dtype = "float32"  # of the first moment, or "bfloat16"
+    optim.offload = False  # True: the moments live in the host's memory
     optim.schedule = "epoch_cosine"  # piecewise constant as the original, or "cosine" a step
     optim.warmup = "2.5 epochs"
     optim.warmup_ratio = 0.1
@@ -219,6 +226,7 @@ _RUNLOCAL_MODEL = {
 }
 _RUNLOCAL_DATA = {
     "kind": "moving_shapes",
+    "processes": 0,
     "num_frames": 8,
     "frame_interval": 1,
     "resize": 36,

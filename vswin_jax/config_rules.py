@@ -38,6 +38,11 @@ def check(config: ConfigDict) -> None:
             f"config.data.flip_labels is {config.data.flip_labels!r} but no clip is ever mirrored: "
             f"set config.data.flip or config.data.rand_augment.n, or leave it out."
         )
+    if not config.train.compilation_cache:
+        raise InputError(
+            "Expected config.train.compilation_cache to be 'workdir', 'off' or a directory but it "
+            "is empty: say one of them."
+        )
     if config.init == "scratch" and config.init_from:
         raise InputError(
             "config.init is 'scratch' but config.init_from names weights: leave one of them out."
@@ -65,6 +70,7 @@ _NAMES = {
     "data.sampling": ("dense", "uniform"),
     "optim.groups": ("literal", "intended"),
     "optim.schedule": ("epoch_cosine", "cosine"),
+    "optim.moment_dtype": ("float32", "bfloat16"),
     "eval.checkpoint": ("latest", "best"),
     "mesh.window_over": ("time", "height"),
 }
@@ -81,8 +87,10 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         "0 or more",
         lambda value: value >= 0,
         "data.threads data.fps optim.learning_rate optim.weight_decay optim.eps optim.clip_norm "
-        "optim.backbone_multiplier loss.mixup_alpha loss.cutmix_alpha train.max_bad_steps",
+        "optim.backbone_multiplier loss.mixup_alpha loss.cutmix_alpha train.max_bad_steps "
+        "train.hang_after",
     ),
+    ("a whole number, or -1 for one a core", lambda n: n >= -1, "data.processes"),
     ("from 0 to 18, the operations that there are", lambda n: 0 <= n <= 18, "data.rand_augment.n"),
     ("from 0 to 30, the full strength", lambda m: 0 <= m <= 30, "data.rand_augment.m"),
     (

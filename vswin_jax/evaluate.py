@@ -4,6 +4,7 @@ Each video's views are averaged by the step (`task`); here the rows of all hosts
 padding is dropped, and what remains is checked to be the whole set.
 """
 
+import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ import jax
 import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 
+from vswin_jax import signals, watchdog
+from vswin_jax.distributed import compile_together
 from vswin_jax.evaluation import AnyEvaluation, Evaluation, MultiLabelEvaluation
 from vswin_jax.progress import Progress
 
@@ -31,18 +34,28 @@ def evaluate(
 ) -> AnyEvaluation:
     """Runs every batch and returns the evaluation of all `num_examples` videos, on every host.
 
-    `batches` follow the batch contract (padded rows have mask 0), as many on every host; `place`
-    puts one on the devices. The results of a batch are read while the next one runs.
+    `eval_step` is made by `jax.jit`. `batches` follow the batch contract (padded rows have mask 0),
+    as many on every host; `place` puts one on the devices. The results of a batch are read while
+    the next one runs.
 
     Raises:
+        Stopped: where signals wait for safe points (`signals.Watch.hold`), and one has come.
         RuntimeError: if the batches do not hold each of the ids 0 to num_examples - 1 once.
     """
     parts: list[dict[str, np.ndarray]] = []
     progress = Progress(num_examples, lambda line: log.info("evaluated %s", line), every=15.0)
     pending = None
-    for batch in batches:
+    for number, batch in enumerate(batches):
+        signals.safe_point()
         placed = place(batch)
-        running = {**eval_step(params, placed), **{k: placed[k] for k in ("id", "label", "mask")}}
+        if number == 0:
+            signals.abandonable(functools.partial(compile_together, eval_step, params, placed))
+            signals.safe_point()
+        # Nothing comes back but what `_real_rows` asks for, a batch later.
+        with jax.transfer_guard_device_to_host("disallow"):
+            outputs = eval_step(params, placed)
+        watchdog.alive()
+        running = {**outputs, **{k: placed[k] for k in ("id", "label", "mask")}}
         if pending is not None:
             parts.append(_real_rows(pending))
             progress.add(len(parts[-1]["id"]))

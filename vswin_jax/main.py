@@ -8,6 +8,8 @@ import math
 import os
 import signal
 import sys
+import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +21,19 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from vswin_jax import command_line, config_rules, full_disk, models, parts, report
+from vswin_jax import (
+    command_line,
+    compilation,
+    config_rules,
+    distributed,
+    full_disk,
+    models,
+    parts,
+    report,
+    signals,
+)
 from vswin_jax.data.bad_videos import BadVideos
+from vswin_jax.data.clip_processes import choose_processes
 from vswin_jax.data.clips import ClipSpec
 from vswin_jax.data.labels import write_label_names
 from vswin_jax.data.mirrored_labels import describe_pairs
@@ -49,33 +62,68 @@ log = logging.getLogger("vswin_jax")
 def run(arguments: Sequence[str]) -> int:
     """The command line; the exit status is 0, 2 for a wrong input, 128 + n after signal n.
 
-    It is 1 for a dry run of what does not fit.
+    It is 1 for a dry run of what does not fit. Of several processes all end when one does, with
+    its reason.
     """
-    try:
-        asked = command_line.parse(arguments)
-        if asked is None:
-            print(command_line.USAGE, end="")
-            return 0
-        config_rules.check(asked.config)
-        if asked.mode == "dry_run":
-            with _log_to_stderr():
-                text, fits = dry_run(asked.config, asked.topology)
-            _say(text)
-            return 0 if fits else 1
-        with _log_to_stderr(), full_disk.explained(asked.workdir, _after_a_full_disk):
-            start = train_and_evaluate if asked.mode == "train" else evaluate_only
-            return start(asked.config, Path(asked.workdir))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    with signals.watching() as watch:
+        try:
+            status = _run(arguments)
+            if status == 0:
+                distributed.part_when_all_are_done()
+        except signals.Stopped as stopped:
+            _say(
+                f"{signal.Signals(stopped.number).name} stopped this run: nothing is lost, the "
+                f"same command goes on from what is saved."
+            )
+            status = 128 + stopped.number
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            status = 2
+            watch.fail(status, str(error))
+        except Exception as error:
+            if distributed.current() is None:
+                raise
+            # While it leaves the others it may be ended itself, with nothing said.
+            traceback.print_exc()
+            status = 1
+            watch.fail(status, f"{type(error).__name__}: {error}")
+        distributed.part()
+    return status
+
+
+def _run(arguments: Sequence[str]) -> int:
+    asked = command_line.parse(arguments)
+    if asked is None:
+        print(command_line.USAGE, end="")
+        return 0
+    config_rules.check(asked.config)
+    if asked.mode == "dry_run":
+        with _log_to_stderr():
+            text, fits = dry_run(asked.config, asked.topology)
+        _say(text)
+        return 0 if fits else 1
+    workdir = Path(asked.workdir)
+    distributed.join(asked.place, asked.heartbeat)
+    with (
+        _log_to_stderr(),
+        full_disk.explained(workdir, _after_a_full_disk),
+        compilation.kept(asked.config.train.compilation_cache, workdir),
+        compilation.Compilations(say=True),
+    ):
+        if asked.mode == "train":
+            return train_and_evaluate(asked.config, workdir, asked.profile)
+        return evaluate_only(asked.config, workdir)
 
 
 def _after_a_full_disk() -> str:
     return "the same command goes on from the latest checkpoint"
 
 
-def train_and_evaluate(config: ConfigDict, workdir: Path) -> int:
+def train_and_evaluate(
+    config: ConfigDict, workdir: Path, profile: tuple[int, int] | None = None
+) -> int:
     """Trains to the end, then scores the held-out videos and draws the results."""
+    begun = time.monotonic()
     load = None if parts.has_checkpoint(workdir) else parts.starting_weights(config)
     training = parts.open_split(config, workdir, "train")
     held_out = parts.open_split(config, workdir, "eval", training.label_names)
@@ -100,7 +148,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> int:
     result = train(
         config,
         workdir,
-        functools.partial(_train_batches, config, workdir, mesh, training, spec, order, bad_videos),
+        functools.partial(_train_batches, config, workdir, mesh, training, order, bad_videos),
         model=model,
         num_examples=len(training) * config.data.repeats,
         initial_params=(lambda: load(model)) if load else None,
@@ -111,6 +159,8 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> int:
         metadata={"config": config.to_dict(), "label_names": list(training.label_names)},
         mesh=mesh,
         task=task_of(config),
+        profile=profile,
+        begun=begun,
     )
     if bad_videos.bad:
         log.warning("%s", bad_videos.summary())
@@ -169,7 +219,6 @@ def _train_batches(
     workdir: Path,
     mesh: Mesh,
     source: Source,
-    spec: ClipSpec,
     order: Mapping[str, Any],
     bad_videos: BadVideos,
     start_step: int,
@@ -181,7 +230,7 @@ def _train_batches(
     pipeline = load_pipeline()
     return pipeline.train_batches(
         source,
-        spec,
+        parts.clip_spec(config),
         start_step=start_step,
         bad_videos=bad_videos,
         **order,
@@ -217,6 +266,7 @@ def _reading(config: ConfigDict, pipeline: ModuleType, mesh: Mesh) -> dict[str, 
         "process_index": index,
         "process_count": count,
         "threads": config.data.threads or pipeline.AUTOTUNE,
+        "processes": choose_processes(config.data.processes),
         "prefetch": config.data.prefetch,
     }
 
@@ -277,5 +327,22 @@ def _log_to_stderr() -> Iterator[None]:
         log.propagate = True
 
 
+def main() -> int:
+    """Runs the command line of this process; a status other than 0 ends the process at once.
+
+    Threads that still compile are not waited for then, nor is a device whose peers are gone.
+    """
+    try:
+        status = run(sys.argv[1:])
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    if status:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""One named mesh, the table that lays parameters out on it, and the placing of batches.
+"""One named mesh, the tables that lay parameters out on it, and the placing of batches.
 
 A layout is data: a list of (regular expression of a parameter path, PartitionSpec). The first
 match wins and every parameter must match one.
@@ -23,10 +23,17 @@ Rules = Sequence[tuple[str, PartitionSpec]]
 _BIAS_TABLE = "relative_position_bias_table"
 REPLICATED: Rules = ((".*", PartitionSpec()),)
 
-# One table serves every strategy, because a mesh axis of size 1 splits nothing: `fsdp` alone shards
-# the kernels, `model` alone splits heads and hidden channels (Megatron-LM, arXiv:1909.08053,
-# section 3), and both together do both. Kernels are [in, out].
-LAYOUT: Rules = (
+# Kernels are [in, out]. What no rule splits (norms, biases, patch embedding: 0.1 % of Swin-L;
+# bias tables: 0.7 %) would cost a collective each. A mesh axis of size 1 splits nothing, so the
+# first table is that of replicated training too, and the second one serves with and without fsdp.
+FSDP: Rules = (
+    # By rows: for these the TPU compiler makes reduce-scatters of the gradients, for columns
+    # all-reduces, which send twice as much.
+    (r"(attn/qkv|attn/proj|fc1|fc2|reduction|head)/kernel$", PartitionSpec("fsdp")),
+    (r".*", PartitionSpec()),
+)
+# Heads and hidden channels over `model` (Megatron-LM, arXiv:1909.08053, section 3).
+TENSOR_PARALLEL: Rules = (
     # The columns are [3, heads, dim], so no run of them holds whole heads: the rows are split, and
     # the step turns rows into heads by an all-to-all of this kernel alone.
     (r"attn/qkv/kernel$", PartitionSpec("model", "fsdp")),
@@ -36,7 +43,6 @@ LAYOUT: Rules = (
     (r"mlp/fc1/bias$", PartitionSpec("model")),
     (r"mlp/fc2/kernel$", PartitionSpec("model", "fsdp")),
     (r"(reduction|head)/kernel$", PartitionSpec("fsdp")),
-    # Norms, biases and the patch embedding: 0.4 % of Swin-L, and a collective each.
     (r".*", PartitionSpec()),
 )
 
@@ -87,15 +93,18 @@ def mesh_of(config: Any, devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 
 def default_rules(mesh: Mesh, params: Any) -> Rules:
-    """What `LAYOUT` says for this mesh and these parameters (arrays or shapes), path by path.
+    """What the mesh's strategy says of these parameters (arrays or shapes), path by path.
+
+    It is `TENSOR_PARALLEL` where the axis `model` is above 1, else `FSDP`.
 
     Of a spec, the mesh axes that do not divide the parameter are dropped. Where `model` does not
     divide the heads of a block, its attention is the same on all devices of that axis.
     """
     flat = flax.traverse_util.flatten_dict(params, sep="/")
+    table = TENSOR_PARALLEL if mesh.shape["model"] > 1 else FSDP
     whole = dict(mesh.shape) | {"model": 1}
     rules = []
-    for path, spec in match_rules(LAYOUT, flat).items():
+    for path, spec in match_rules(table, flat).items():
         sizes = whole if _has_odd_heads(path, flat, mesh.shape["model"]) else mesh.shape
         rules.append((f"^{re.escape(path)}$", fitted(spec, flat[path].shape, sizes)))
     return rules
@@ -160,9 +169,6 @@ def batch_share(mesh: Mesh) -> tuple[int, int]:
 
     Hosts whose devices hold the same rows, because they do not differ along data and fsdp, have the
     same share and must feed the same rows. Shares are numbered in the order of their first rows.
-
-    Where the mesh has a window axis above 1, `video` [B, V, T, H, W, 3] is split over it too, along
-    `window_over`, "time" or "height".
 
     Raises:
       InputError: the devices of some hosts share a part of their rows, or hold more than others.

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.experimental.multihost_utils import sync_global_devices
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -18,6 +17,7 @@ from vswin_jax.data.labels import check_same_names, read_label_names
 from vswin_jax.data.mirrored_labels import mirrored_labels
 from vswin_jax.data.moving_shapes import write_moving_shapes
 from vswin_jax.data.sources import Source, open_source
+from vswin_jax.distributed import wait_for_all
 from vswin_jax.errors import InputError
 from vswin_jax.task import task_of
 from vswin_jax.weights import is_there, load_weights
@@ -171,7 +171,7 @@ def _moving_shapes(config: ConfigDict, workdir: str | os.PathLike) -> Path:
     if jax.process_index() == 0:
         directory.parent.mkdir(parents=True, exist_ok=True)
         write_moving_shapes(directory, **config.data.shapes)
-    sync_global_devices("moving_shapes is written")
+    wait_for_all("moving_shapes is written")
     return directory
 
 

@@ -69,7 +69,9 @@ def _in_a_sum(example: Example, label_names: Sequence[str]) -> str:
 def _read(example: Example, spec: ClipSpec, rng: np.random.Generator) -> np.ndarray:
     with open_video(example.video, example.name) as video:
         indices = train_indices(video, spec, rng)
-        return video.decode(indices, lambda frame: transforms.resize_short_side(frame, spec.resize))
+        return video.decode(
+            indices, lambda frame, _: transforms.resize_short_side(frame, spec.resize)
+        )
 
 
 def _middle(frames: np.ndarray, size: int) -> np.ndarray:

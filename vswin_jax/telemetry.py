@@ -16,9 +16,19 @@ from typing import Any
 import jax
 import numpy as np
 
+from vswin_jax.goodput import CATEGORIES, Ledger
+from vswin_jax.watchdog import PATIENT, Watchdog
 from vswin_jax.whole_file import whole_file
 
 log = logging.getLogger("vswin_jax")
+
+GOODPUT = "goodput.json"
+# How often the log has the whole ledger.
+_LEDGER_SECONDS = 600.0
+# What says nothing for long, or may compile.
+_PATIENCE = {"compile": PATIENT, "evaluation": PATIENT}
+# What counts as training time in the speed of steps.
+_TRAINING = ("steps", "data")
 
 
 class MetricsFile:
@@ -28,9 +38,12 @@ class MetricsFile:
     reads), because JSON has no number for it.
     """
 
-    def __init__(self, path: Path, start_step: int = 0) -> None:
-        """Opens `path` and drops what a run that is resumed at `start_step` will write again."""
-        _truncate(path, start_step)
+    def __init__(self, path: Path, start_step: int = 0, *, evaluates_first: bool = False) -> None:
+        """Opens `path` and drops what a run that is resumed at `start_step` will write again.
+
+        With `evaluates_first` it begins with the evaluation of that step.
+        """
+        _truncate(path, start_step, evaluates_first)
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, kind: str, step: int, metrics: Mapping[str, float]) -> None:
@@ -59,8 +72,13 @@ def read_metrics(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
     return [entry for entry in entries if kind in (None, entry["kind"])]
 
 
-def _truncate(path: Path, step: int) -> None:
-    kept = [entry for entry in read_metrics(path) if entry["step"] <= step]
+def _truncate(path: Path, step: int, evaluates_first: bool) -> None:
+    last_eval = step - 1 if evaluates_first else step
+    kept = [
+        entry
+        for entry in read_metrics(path)
+        if entry["step"] <= (last_eval if entry["kind"] == "eval" else step)
+    ]
     with whole_file(path) as partial:
         partial.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
 
@@ -75,18 +93,34 @@ class Telemetry:
         batch_size: int,
         total_steps: int,
         start_step: int = 0,
+        evaluates_first: bool = False,
         tensorboard: bool = True,
+        ledger: Ledger | None = None,
+        dog: Watchdog | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`start_step` is the step that the run continues from; `batch_size` is the global one."""
+        """`start_step` and `evaluates_first` are as for `MetricsFile`; `batch_size` is global.
+
+        `ledger` has the time since this start began, and gets that of the starts before; `dog` is
+        told what goes on.
+        """
         self._batch_size, self._total_steps, self._clock = batch_size, total_steps, clock
-        self._last_step, self._last_time = start_step, clock()
-        self._waited = self._paused = 0.0
+        self._dog, self.step = dog or Watchdog(0.0), start_step
+        # Of a step whose MFU is 1; None where it is not known.
+        self.ideal_step_seconds: float | None = None
+        self._ledger = ledger or Ledger(clock=clock)
+        self._ledger_path = Path(workdir) / GOODPUT
+        self._ledger.resume(self._ledger_path, start_step)
+        self._ledger.enter("steps")
+        self._last_step, self._last_spent = start_step, dict(self._ledger.seconds)
+        self._ledger_said = clock()
         self._file: MetricsFile | None = None
         self._tensorboard: Any = None
         if jax.process_index() == 0:
             Path(workdir).mkdir(parents=True, exist_ok=True)
-            self._file = MetricsFile(Path(workdir) / "metrics.jsonl", start_step)
+            self._file = MetricsFile(
+                Path(workdir) / "metrics.jsonl", start_step, evaluates_first=evaluates_first
+            )
             self._tensorboard = _open_tensorboard(str(workdir)) if tensorboard else None
 
     def __enter__(self) -> "Telemetry":
@@ -96,22 +130,20 @@ class Telemetry:
         self.close()
 
     @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Around the fetching of a batch: the time in it is time waiting for data."""
-        start = self._clock()
+    def during(self, category: str) -> Iterator[None]:
+        """Around a phase of the run: the time in it is of `category`, see `goodput.CATEGORIES`."""
+        before = self._ledger.enter(category)
+        self._dog.enter(CATEGORIES[category], self.step, _PATIENCE.get(category, 1.0))
         try:
             yield
         finally:
-            self._waited += self._clock() - start
+            self._ledger.enter(before)
+            self._dog.enter(CATEGORIES[before], self.step)
 
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Around evaluation and the like: the time in it is no training time."""
-        start = self._clock()
-        try:
-            yield
-        finally:
-            self._paused += self._clock() - start
+    def saved(self, step: int) -> None:
+        """The state of `step` is safe: a run that goes on from there has lost nothing of it."""
+        self._ledger.mark(step)
+        self._save_ledger()
 
     def train(self, step: int, metrics: Mapping[str, float]) -> None:
         """Reports training metrics after `step` steps, with the speed since the last report.
@@ -122,11 +154,14 @@ class Telemetry:
         self._write("train", step, {**metrics, **speed})
         line = [f"step {step}/{self._total_steps}", *_describe(metrics)]
         line.append(f"{speed['clips_per_second']:.4g} clips/s")
+        if "mfu" in speed:
+            line.append(f"MFU {speed['mfu']:.1%}")
         line.append(f"waiting for data {speed['data_wait']:.0%}")
         steps_left = max(self._total_steps - step, 0)
         if speed["steps_per_second"]:
             line.append(f"time left {format_time(steps_left / speed['steps_per_second'])}")
         self._log(line)
+        self._report_ledger(step)
 
     def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         """Reports the metrics of an evaluation made after `step` steps."""
@@ -139,7 +174,9 @@ class Telemetry:
             self._tensorboard.write_images(step, {name: image[None]})
 
     def close(self) -> None:
-        """Flushes and closes everything that was opened."""
+        """The last of the ledger; flushes and closes everything that was opened."""
+        self._say_ledger(self.step)
+        self._save_ledger()
         if self._file is not None:
             self._file.close()
         if self._tensorboard is not None:
@@ -147,17 +184,38 @@ class Telemetry:
         self._file = self._tensorboard = None
 
     def _speed(self, step: int) -> dict[str, float]:
-        now = self._clock()
-        seconds = max(now - self._last_time - self._paused, 1e-9)
+        self._ledger.settle()
+        spent = {name: self._ledger.seconds[name] - self._last_spent[name] for name in _TRAINING}
+        seconds = max(sum(spent.values()), 1e-9)
         steps = step - self._last_step
         speed = {
             "steps_per_second": steps / seconds,
             "clips_per_second": steps * self._batch_size / seconds,
-            "data_wait": min(self._waited / seconds, 1.0),
+            "data_wait": min(spent["data"] / seconds, 1.0),
         }
-        self._last_step, self._last_time = step, now
-        self._waited = self._paused = 0.0
+        if self.ideal_step_seconds is not None:
+            speed["mfu"] = self.ideal_step_seconds * steps / seconds
+        self._last_step, self._last_spent = step, dict(self._ledger.seconds)
         return speed
+
+    def _report_ledger(self, step: int) -> None:
+        if self._tensorboard is not None:
+            shares = {f"goodput/{name}": share for name, share in self._ledger.fractions().items()}
+            self._tensorboard.write_scalars(step, shares)
+        self._save_ledger()
+        if self._clock() - self._ledger_said >= _LEDGER_SECONDS:
+            self._say_ledger(step)
+
+    def _say_ledger(self, step: int) -> None:
+        self._ledger_said = self._clock()
+        if self._file is not None:
+            self._file.write("goodput", step, self._ledger.fractions())
+        time_spent = format_time(self._ledger.total())
+        self._log([f"goodput of {time_spent} at step {step}: {self._ledger.describe()}"])
+
+    def _save_ledger(self) -> None:
+        if self._file is not None:
+            self._ledger.save(self._ledger_path)
 
     def _write(self, kind: str, step: int, metrics: Mapping[str, float]) -> None:
         if self._file is not None:

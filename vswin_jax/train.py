@@ -5,6 +5,7 @@ It needs a model and an iterator of batches; neither TensorFlow nor a particular
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +16,19 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from vswin_jax import full_disk, metrics
+from vswin_jax import full_disk, metrics, offload, signals, watchdog
 from vswin_jax.checkpoint import Checkpoints
+from vswin_jax.compilation import Compilations
+from vswin_jax.distributed import compile_together, wait_for_all
 from vswin_jax.errors import InputError
+from vswin_jax.flops import ideal_step_seconds
+from vswin_jax.goodput import Ledger
 from vswin_jax.mesh import Rules, default_rules, mesh_of, place_batch
-from vswin_jax.models import init_params, split_clips
+from vswin_jax.models import SwinTransformer3D, init_params, split_clips
 from vswin_jax.optim import make_optimizer
 from vswin_jax.plan import Plan
+from vswin_jax.profiling import Profiler
 from vswin_jax.schedules import make_schedule
-from vswin_jax.signals import stop_signals
 from vswin_jax.state import TrainState, abstract_state, create_state, inference_params
 from vswin_jax.steps import BATCH_KEYS, TrainStep, make_train_step
 from vswin_jax.task import SINGLE_LABEL, Task
@@ -35,13 +40,16 @@ Batches = Iterator[Mapping[str, np.ndarray]]
 Evaluate = Callable[[Any], Mapping[str, float]]
 Draw = Callable[[Mapping[str, jax.Array]], np.ndarray]
 
+# In the metadata of a step: it was saved before its evaluation was done.
+_OWES = "owes_evaluation"
+
 
 @dataclass(frozen=True)
 class Trained:
     """How a call of `train` ended.
 
     step: steps done in all; params: for inference, averaged where there is an average;
-    was_finished: there was nothing left to do; stopped_by: the signal that ended it early.
+    was_finished: there was nothing left to do; stopped_by: the signal that asked it to end.
     """
 
     step: int
@@ -64,6 +72,8 @@ def train(
     metadata: Mapping[str, Any] | None = None,
     mesh: Mesh | None = None,
     task: Task = SINGLE_LABEL,
+    profile: tuple[int, int] | None = None,
+    begun: float | None = None,
 ) -> Trained:
     """Trains `model` in `workdir`, going on from its latest checkpoint if it has one.
 
@@ -89,6 +99,10 @@ def train(
        Ctrl-C, this step's metrics are read and the state is saved, in the background; a save that
        fails ends the run after the step in flight.
 
+    A signal stops all processes after the same step; before the first one is done it raises
+    `signals.Stopped`. An evaluation that it interrupts is made up for when the run goes on, before
+    anything else.
+
     So a run that is killed at any moment and started again gives the same losses, bit for bit, as
     one that was not.
 
@@ -101,6 +115,8 @@ def train(
         metadata: JSON-like; kept in every checkpoint (config and label names, for `predict`).
         task: one class a video, or `MULTI_LABEL`, sets of classes, which batches and `evaluate`
             must be made for too.
+        profile: the first and the last step to trace, counted from 1 where this call begins.
+        begun: when this start began, by `time.monotonic`, for the ledger of its time.
 
     Raises:
         InputError: a wrong setting, a checkpoint of another model, only damaged checkpoints, a
@@ -110,26 +126,46 @@ def train(
     plan = Plan.of(config, num_examples)
     setup = _Setup.of(config, plan, model, mesh, task)
     directory = Path(workdir) / "checkpoints"
-    with (
-        Checkpoints(directory, keep=config.train.keep) as checkpoints,
-        stop_signals() as received,
-        full_disk.explained(workdir, checkpoints.after_this),
-    ):
-        state, start = _restore_or_create(setup, checkpoints, config.seed, initial_params)
-        if start >= plan.total_steps:
-            return Trained(start, plan.total_steps, inference_params(state), was_finished=True)
-        with Telemetry(
-            workdir,
-            batch_size=config.train.batch_size,
-            total_steps=plan.total_steps,
-            start_step=start,
-        ) as telemetry:
-            loop = _Loop(
-                plan, setup, checkpoints, telemetry, evaluate, draw_first, metadata or {}, received
-            )
-            state, step = loop.run(state, start, make_batches(start))
-    stopped_by = received[0] if received and step < plan.total_steps else None
-    return Trained(step, plan.total_steps, inference_params(state), stopped_by=stopped_by)
+    begun = time.monotonic() if begun is None else begun
+    with signals.watching() as watch:
+        with (
+            Compilations() as compilations,
+            watchdog.of_run(60 * config.train.hang_after) as dog,
+            Checkpoints(directory, keep=config.train.keep) as checkpoints,
+            full_disk.explained(workdir, checkpoints.after_this),
+        ):
+            ledger = Ledger(begun=begun, compiled=lambda: compilations.seconds)
+            state, start, owes = _restore_or_create(setup, checkpoints, config.seed, initial_params)
+            owes = owes and evaluate is not None
+            if start >= plan.total_steps and not owes:
+                return Trained(start, plan.total_steps, inference_params(state), was_finished=True)
+            with (
+                Telemetry(
+                    workdir,
+                    batch_size=config.train.batch_size,
+                    total_steps=plan.total_steps,
+                    start_step=start,
+                    evaluates_first=owes,
+                    ledger=ledger,
+                    dog=dog,
+                ) as telemetry,
+                Profiler(Path(workdir), profile) as profiler,
+                watch.hold(),
+            ):
+                loop = _Loop(
+                    *(plan, setup, checkpoints, telemetry, profiler),
+                    *(evaluate, draw_first, metadata or {}, watch),
+                )
+                if owes:
+                    loop.make_up_for_evaluation(state, start)
+                state, step = loop.run(state, start, make_batches)
+                with telemetry.during("save"):
+                    checkpoints.wait()
+        # Whoever ends now takes nothing along that another one still saves.
+        wait_for_all("all is saved")
+        stopped_by = watch.number
+    params, was_finished = inference_params(state), start >= plan.total_steps
+    return Trained(step, plan.total_steps, params, was_finished, stopped_by)
 
 
 @dataclass(frozen=True)
@@ -145,6 +181,7 @@ class _Setup:
     target: TrainState
     train_step: TrainStep
     score: str
+    offloads: bool
 
     @classmethod
     def of(cls, config: Any, plan: Plan, model: nn.Module, mesh: Mesh, task: Task) -> "_Setup":
@@ -160,9 +197,19 @@ class _Setup:
             warmup_steps=plan.warmup_steps,
             warmup_ratio=config.optim.warmup_ratio,
         )
-        optimizer = make_optimizer(config.optim, schedule, shapes, model.frozen_stages)
+        optimizer = make_optimizer(
+            config.optim,
+            schedule,
+            shapes,
+            model.frozen_stages,
+            moment_dtype=config.optim.moment_dtype,
+            offloaded=config.optim.offload,
+        )
         has_ema = config.train.ema_decay > 0
         target = abstract_state(model, optimizer, mesh, rules, ema=has_ema)
+        if config.optim.offload:
+            offload.check_supported(mesh.devices.flat)
+            target = offload.moments_to_host(target)
         train_step = make_train_step(
             model,
             optimizer,
@@ -178,7 +225,8 @@ class _Setup:
             mesh=mesh,
             task=task,
         )
-        return cls(model, optimizer, mesh, rules, over, has_ema, target, train_step, task.score)
+        fixed = (model, optimizer, mesh, rules, over, has_ema, target, train_step, task.score)
+        return cls(*fixed, config.optim.offload)
 
 
 def abstract_training(
@@ -197,19 +245,22 @@ def _restore_or_create(
     checkpoints: Checkpoints,
     seed: int,
     initial_params: Callable[[], Any] | None,
-) -> tuple[TrainState, int]:
+) -> tuple[TrainState, int, bool]:
+    """The state, its step, and whether the evaluation of that step is still to come."""
     restored = checkpoints.restore_latest(setup.target)
     if restored is not None:
-        state, _ = restored
-        log.info("going on after step %d", int(state.step))
-        return state, int(state.step)
+        state, metadata = restored
+        step = int(state.step)
+        log.info("going on after step %d", step)
+        log_parameters(state.params)
+        return state, step, metadata.get(_OWES, False) and not checkpoints.has_score(step)
     params = initial_params() if initial_params else None
     key = jax.random.key(seed)
     state = create_state(
         setup.model, setup.optimizer, key, setup.mesh, setup.rules, params, ema=setup.has_ema
     )
     log_parameters(state.params)
-    return state, 0
+    return (offload.moments_to_host(state) if setup.offloads else state), 0, False
 
 
 class _Loop:
@@ -221,35 +272,69 @@ class _Loop:
         setup: _Setup,
         checkpoints: Checkpoints,
         telemetry: Telemetry,
+        profiler: Profiler,
         evaluate: Evaluate | None,
         draw_first: Draw | None,
         metadata: Mapping[str, Any],
-        received: list[int],
+        watch: signals.Watch,
     ) -> None:
         self._plan, self._setup, self._checkpoints = plan, setup, checkpoints
         self._telemetry, self._evaluate, self._metadata = telemetry, evaluate, metadata
-        self._draw_first, self._received = draw_first, received
+        self._profiler = profiler
+        self._draw_first, self._watch = draw_first, watch
         self._unread: tuple[int, Mapping[str, jax.Array]] | None = None
 
-    def run(self, state: TrainState, start: int, batches: Batches) -> tuple[TrainState, int]:
+    def make_up_for_evaluation(self, state: TrainState, step: int) -> None:
+        """Evaluates the restored state of `step`, of which a signal has kept the run before."""
+        with self._telemetry.during("evaluation"):
+            scores = self._evaluation(state, step)
+            if scores is not None and self._setup.score in scores:
+                self._checkpoints.add_score(step, scores[self._setup.score])
+
+    def run(
+        self, state: TrainState, start: int, make_batches: Callable[[int], Batches]
+    ) -> tuple[TrainState, int]:
         """Steps from `start` to the end or a signal; the last state and its step."""
         step = start
-        while step < self._plan.total_steps and not self._received:
-            # Only what is asked for by name may come back from the device: a stray float(array)
-            # would make every step wait.
-            with jax.transfer_guard_device_to_host("disallow"):
-                batch = self._next_batch(batches, step)
-                state, step_metrics = self._setup.train_step(state, batch)
-                self._read_metrics()
+        batches = make_batches(start) if start < self._plan.total_steps else iter(())
+        while step < self._plan.total_steps:
+            if self._watch.reached():
+                if step > start:
+                    self._read_metrics()
+                    self._save(state, step, {})
+                break
+            with self._profiler.step(step + 1):
+                state, step_metrics = self._step(state, batches, step, is_first=step == start)
+            self._profiler.finish(step_metrics)
             step += 1
             self._unread = (step, step_metrics)
+            self._telemetry.step = step
             # A save that has failed ends the run now, not at the next one.
             self._checkpoints.check()
             self._evaluate_and_save(state, step)
         return state, step
 
+    def _step(
+        self, state: TrainState, batches: Batches, step: int, is_first: bool
+    ) -> tuple[TrainState, Mapping[str, jax.Array]]:
+        # Only what is asked for by name may come back from the device: a stray float(array)
+        # would make every step wait. Nor may anything go there but batches.
+        with jax.transfer_guard_device_to_host("disallow"):
+            batch = self._next_batch(batches, step)
+            if is_first:
+                self._telemetry.ideal_step_seconds = _ideal_step_seconds(self._setup, batch)
+            with (
+                self._telemetry.during("compile" if is_first else "steps"),
+                jax.transfer_guard_host_to_device("disallow"),
+            ):
+                if is_first:
+                    compile_together(self._setup.train_step, state, batch)
+                state, step_metrics = self._setup.train_step(state, batch)
+            self._read_metrics()
+        return state, step_metrics
+
     def _next_batch(self, batches: Batches, step: int) -> dict[str, jax.Array]:
-        with self._telemetry.waiting():
+        with self._telemetry.during("data"):
             batch = next(batches, None)
         if batch is None:
             raise InputError(
@@ -262,7 +347,7 @@ class _Loop:
         wanted = {name: batch[name] for name in names}
         placed = place_batch(wanted, self._setup.mesh, self._setup.window_over)
         if draws:
-            with self._telemetry.paused():
+            with self._telemetry.during("other"):
                 self._telemetry.picture("train/clips", step, self._draw_first(placed))
         return {name: placed[name] for name in BATCH_KEYS}
 
@@ -285,14 +370,43 @@ class _Loop:
     def _evaluate_and_save(self, state: TrainState, step: int) -> None:
         plan = self._plan
         evaluates = self._evaluate is not None and plan.is_due(step, plan.eval_every)
-        if not (evaluates or self._received or plan.is_due(step, plan.checkpoint_every)):
+        if not (evaluates or plan.is_due(step, plan.checkpoint_every)):
             return
         # A checkpoint must not be ahead of the metrics: they would be missing after a restart.
         self._read_metrics()
-        scores: Mapping[str, float] = {}
-        with self._telemetry.paused():
-            if evaluates and self._evaluate is not None:
-                scores = self._evaluate(inference_params(state))
-                self._telemetry.evaluation(step, scores)
-            metadata = {**self._metadata, "scores": dict(scores)}
-            self._checkpoints.save(step, state, metadata, scores.get(self._setup.score))
+        if evaluates:
+            with self._telemetry.during("evaluation"):
+                scores = self._evaluation(state, step)
+        else:
+            scores = {}
+        self._save(state, step, scores)
+
+    def _evaluation(self, state: TrainState, step: int) -> Mapping[str, float] | None:
+        """The reported scores; None if a signal has interrupted the evaluation."""
+        assert self._evaluate is not None
+        try:
+            scores = self._evaluate(inference_params(state))
+        except signals.Stopped as stopped:
+            if not self._watch.is_held:
+                raise
+            log.info("the evaluation at step %d is %s: it is made up for later", step, stopped)
+            return None
+        self._telemetry.evaluation(step, scores)
+        return scores
+
+    def _save(self, state: TrainState, step: int, scores: Mapping[str, float] | None) -> None:
+        metadata = {**self._metadata, "scores": dict(scores or {}), _OWES: scores is None}
+        with self._telemetry.during("save"):
+            self._checkpoints.save(step, state, metadata, (scores or {}).get(self._setup.score))
+        self._telemetry.saved(step)
+
+
+def _ideal_step_seconds(setup: _Setup, batch: Mapping[str, jax.Array]) -> float | None:
+    if not isinstance(setup.model, SwinTransformer3D):
+        return None
+    rows, _, *clip, _ = batch["video"].shape
+    devices = setup.mesh.devices.flatten().tolist()
+    ideal = ideal_step_seconds(setup.model, tuple(clip), rows, devices)
+    if ideal is None and jax.process_index() == 0:
+        log.info("MFU is not shown: the peak of a '%s' is not known", devices[0].device_kind)
+    return ideal

@@ -184,7 +184,7 @@ def test_rotated_files_give_upright_frames(
 def test_transform_is_applied_once_to_each_frame(write_video: WriteVideo) -> None:
     seen = []
 
-    def shrink(frame: np.ndarray) -> np.ndarray:
+    def shrink(frame: np.ndarray, _: np.ndarray | None) -> np.ndarray:
         seen.append(frame.shape)
         return frame[::2, ::2]
 
@@ -323,7 +323,7 @@ def test_frames_past_the_limits_are_refused(tmp_path: Path) -> None:
 def test_frames_up_to_the_limits_are_read(tmp_path: Path) -> None:
     for name, width, height in (("8K.webm", 8192, 4320), ("flat.webm", 2048, 64)):
         with open_video(_huge(tmp_path / name, width, height)) as video:
-            small = video.decode([1], lambda frame: frame[::40, ::40])
+            small = video.decode([1], lambda frame, _: frame[::40, ::40])
         assert small.shape[1:3] == (-(-height // 40), -(-width // 40))
 
 
@@ -370,7 +370,7 @@ def test_a_long_file_takes_the_memory_of_its_index(tmp_path: Path, write_video: 
     try:
         with open_video(tmp_path / "long.mp4") as video:
             assert video.num_frames == count
-            video.decode(range(0, count, count // 31), lambda frame: frame[:1, :1])
+            video.decode(range(0, count, count // 31), lambda frame, _: frame[:1, :1])
         assert tracemalloc.get_traced_memory()[1] < 400 * count
     finally:
         tracemalloc.stop()

@@ -56,7 +56,8 @@ def test_float32_agrees_to_1e_5(case: str, attention: str) -> None:
         np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=0, err_msg=name)
 
 
-@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+# The kernels for TPUs take long to interpret; their own tests compare them in bfloat16.
+@pytest.mark.parametrize("attention", ["xla", "chunked"])
 @pytest.mark.parametrize("case", CASES)
 def test_bfloat16_agrees_to_3e_2(case: str, attention: str) -> None:
     for name, (ours, theirs) in compare(case, attention=attention, dtype="bfloat16").items():

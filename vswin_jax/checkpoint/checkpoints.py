@@ -11,13 +11,21 @@ import orbax.checkpoint as ocp
 from jax.experimental.multihost_utils import broadcast_one_to_all
 from orbax.checkpoint import checkpoint_managers as policies
 
-from vswin_jax import full_disk
+from vswin_jax import distributed, full_disk
 from vswin_jax.checkpoint import manifest
 from vswin_jax.checkpoint.damaged import put_damaged_aside
+from vswin_jax.checkpoint.giving_way import this_thread_gives_way, writers_give_way
 from vswin_jax.checkpoint.matching import check_same_run
 from vswin_jax.checkpoint.quiet import quiet_failures, quiet_orbax
 from vswin_jax.checkpoint.reading import metadata_of, reading, saved_tree
-from vswin_jax.checkpoint.steps import absolute, comparable, described, steps_in
+from vswin_jax.checkpoint.steps import (
+    absolute,
+    add_score,
+    comparable,
+    described,
+    score_of,
+    steps_in,
+)
 from vswin_jax.errors import InputError
 
 
@@ -74,7 +82,26 @@ class Checkpoints:
         self._saving, self._bytes = step, sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         self._is_unheard = True
         with self._explained():
-            return self._manager.save(step, args=items, metrics=metrics, force=True)
+            is_new = self._manager.save(step, args=items, metrics=metrics, force=True)
+        writers_give_way()
+        return is_new
+
+    def has_score(self, step: int) -> bool:
+        """Whether the saved `step` has a score."""
+        return score_of(self._directory / str(step)) is not None
+
+    def add_score(self, step: int, score: float) -> None:
+        """Gives the saved `step`, which has none, its score; all processes call it.
+
+        Raises:
+          InputError: the disk is full.
+        """
+        self.wait()
+        with self._explained():
+            if jax.process_index() == 0:
+                add_score(self._directory / str(step), score)
+        distributed.wait_for_all("a score is added")
+        self._manager.reload()
 
     def latest_step(self) -> int | None:
         """The last complete step, or None."""
@@ -111,13 +138,22 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def check(self) -> None:
-        """Raises what a save in the background has ended with, if it has; it does not wait.
+        """Called after each step: raises what a save in the background has ended with, if it has.
+
+        It does not wait.
 
         Raises:
           InputError: the disk is full.
         """
-        if self._is_unheard and not self._manager.is_saving_in_progress():
+        if not self._is_unheard:
+            return
+        writers_give_way()
+        if not self.is_saving():
             self.wait()
+
+    def is_saving(self) -> bool:
+        """Whether a save is still going on in the background."""
+        return self._manager.is_saving_in_progress()
 
     def close(self) -> None:
         """Waits for all saves, and ends Orbax's threads; errors as for `save`."""
@@ -156,6 +192,8 @@ class Checkpoints:
     def _write_manifest(self) -> None:
         # Orbax calls it in the first process when the files of all are there, just before the
         # step gets its mark and its name. Not every version of it marks what is complete.
+        # The thread is of this save alone.
+        this_thread_gives_way()
         unfinished = self._temporary().get()
         manifest.write(unfinished, marked=(unfinished / "metadata" / manifest.MARKER).exists())
 

@@ -29,6 +29,21 @@ def write(directory: epath.Path, *, marked: bool = False) -> None:
     (directory / NAME).write_text(json.dumps({"marked": marked, "files": files}, indent=1))
 
 
+def add(directory: epath.Path, name: str) -> None:
+    """Adds to the manifest of a step a file that came after it.
+
+    Until that is done nobody misses the file, and a kill in between does no harm.
+
+    Raises:
+      OSError: the file cannot be read, or the manifest not written.
+    """
+    content = read_json(directory / NAME)
+    content["files"] |= {name: _describe(directory / name)}
+    partial = directory / f"{NAME}.partial"
+    partial.write_text(json.dumps(content, indent=1))
+    partial.replace(directory / NAME)
+
+
 def difference(directory: epath.Path, *, thorough: bool) -> str | None:
     """How `directory` differs from its manifest, as a phrase; None if it does not.
 

@@ -1,5 +1,6 @@
 """The steps saved in a directory: which there are, and whether one is as it was saved."""
 
+import json
 import math
 import os
 from collections.abc import Mapping
@@ -80,6 +81,16 @@ def score_of(directory: epath.Path) -> float | None:
     path = directory / "metrics" / "metrics"
     metrics = manifest.read_json(path) if path.exists() else {}
     return comparable(metrics) if "score" in metrics else None
+
+
+def add_score(directory: epath.Path, score: float) -> None:
+    """Gives a step that was saved without a score the score it turned out to have."""
+    partial = directory / "metrics.partial"
+    partial.mkdir(exist_ok=True)
+    (partial / "metrics").write_text(json.dumps({"score": float(score)}))
+    partial.rename(directory / "metrics")
+    if (directory / manifest.NAME).exists():
+        manifest.add(directory, "metrics/metrics")
 
 
 def comparable(metrics: Mapping[str, float]) -> float:

@@ -6,7 +6,9 @@ import numpy as np
 
 from vswin_jax.errors import InputError
 
-FrameTransform = Callable[[np.ndarray], np.ndarray]
+# From a frame [H, W, 3] to what the clip has of it. That may be written to the second argument and
+# be the second argument, where it is not None: it spares a copy.
+FrameTransform = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 
 
 def assemble(
@@ -28,7 +30,9 @@ def assemble(
     if min(rows_of) < 0 or max(rows_of) >= num_frames:
         raise IndexError(f"frames {min(rows_of)}..{max(rows_of)} of {num_frames} in {name!r}")
     for index, frame in frames:
-        frame = transform(frame) if transform else frame
+        first, *others = rows_of.pop(index)
+        target = None if out is None else out[first]
+        frame = transform(frame, target) if transform else frame
         if out is None:
             out = np.empty((len(indices), *frame.shape), np.uint8)
         if frame.shape != out.shape[1:]:
@@ -36,7 +40,7 @@ def assemble(
                 f"The frames of {name!r} are not of one size ({out.shape[2]}x{out.shape[1]} and "
                 f"{frame.shape[1]}x{frame.shape[0]}): extract them again at one size."
             )
-        for row in rows_of.pop(index):
+        for row in others if frame is target else (first, *others):
             out[row] = frame
     check_found(min(rows_of, default=num_frames), num_frames, name)
     return out

@@ -6,13 +6,13 @@ TensorFlow does nothing here but run the threads; it never sees an accelerator.
 import atexit
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import cv2
 import numpy as np
 import tensorflow as tf
 
-from vswin_jax.data.recycled_memory import RecycledMemory
+from vswin_jax.data.recycled_memory import NewMemory, RecycledMemory, new_memory
 
 AUTOTUNE: int = tf.data.AUTOTUNE
 Batch = dict[str, np.ndarray]
@@ -33,14 +33,15 @@ def make_batches(
     threads: int,
     prefetch: int,
     repeats: int = 1,
+    memory: Mapping[str, NewMemory] | None = None,
 ) -> "Batches":
     """Batches of `places` * `repeats` rows, which `load` fills place by place, from 0 to `length`.
 
     `load(place, rows)` gets for each of the `fields` the rows of its place, [repeats, ...], as
     views of the batch itself, so nothing is copied. A batch has the first rows of all its places,
-    then the second ones.
+    then the second ones. `memory` says for some fields where to get memory of so many bytes.
     """
-    filling = _Filling(load, fields, places, repeats)
+    filling = _Filling(load, fields, places, repeats, memory or {})
     # TensorFlow never forgets a function that it was given, nor what that function refers to.
     if_wanted = weakref.ref(filling)
 
@@ -54,21 +55,33 @@ def make_batches(
         num_parallel_calls=threads,
         deterministic=True,
     )
-    return Batches(dataset.batch(places).prefetch(prefetch), filling)
+    options = tf.data.Options()
+    if threads != AUTOTUNE:
+        # Otherwise there are never more than one for each core, and those that wait count too.
+        options.threading.private_threadpool_size = threads
+    return Batches(dataset.batch(places).prefetch(prefetch).with_options(options), filling)
 
 
 class _Filling:
     """The batches whose rows are being filled, by number, and what went wrong at which place."""
 
     def __init__(
-        self, load: Callable[[int, Batch], None], fields: Fields, places: int, repeats: int
+        self,
+        load: Callable[[int, Batch], None],
+        fields: Fields,
+        places: int,
+        repeats: int,
+        memory: Mapping[str, NewMemory],
     ) -> None:
         self.failures: dict[int, Exception] = {}
         self._load = load
         self._places = places
         self._batches: dict[int, Batch] = {}
         count = places * repeats
-        self._memory = {k: RecycledMemory((count, *s), dtype) for k, (dtype, s) in fields.items()}
+        self._memory = {
+            key: RecycledMemory((count, *shape), dtype, memory.get(key, new_memory))
+            for key, (dtype, shape) in fields.items()
+        }
         self._lock = threading.Lock()
 
     def fill(self, place: int) -> bool:

@@ -188,7 +188,7 @@ def test_views(
         indices = _sample(video, spec, lambda total: _test_indices(total, spec))
         wanted, inverse = np.unique(indices, return_inverse=True)
         frames = video.decode(
-            wanted, lambda frame: transforms.resize_short_side(frame, spec.eval_short_side)
+            wanted, lambda frame, _: transforms.resize_short_side(frame, spec.eval_short_side)
         )
     if out is None:
         out = np.empty((spec.views, spec.num_frames, spec.size, spec.size, 3), np.uint8)
@@ -255,7 +255,7 @@ def _train_transform(
     The boxes are drawn once, when the first frame tells the size, and left in `boxes`.
     """
 
-    def transform(frame: np.ndarray) -> np.ndarray:
+    def transform(frame: np.ndarray, out: np.ndarray | None) -> np.ndarray:
         frame = transforms.resize_short_side(frame, spec.resize)
         if not boxes:
             height, width = frame.shape[:2]
@@ -264,9 +264,10 @@ def _train_transform(
                 transforms.random_resized_crop_box(height, width, area, aspect, rng)
                 for rng in draws
             )
-        crops = [
-            transforms.resize(transforms.crop(frame, box), spec.size, spec.size) for box in boxes
-        ]
-        return np.stack(crops) if len(crops) > 1 else crops[0][None]
+        if out is None:
+            out = np.empty((len(boxes), spec.size, spec.size, 3), np.uint8)
+        for box, clip in zip(boxes, out, strict=True):
+            transforms.resize(transforms.crop(frame, box), spec.size, spec.size, clip)
+        return out
 
     return transform

@@ -84,14 +84,17 @@ def write_moving_shapes(
     if _is_written(directory, settings):
         return
     partial = directory.with_name(directory.name + ".partial")
-    if partial.exists():
-        shutil.rmtree(partial)
-    for split in SPLITS:
-        for name in CLASSES:
-            (partial / split / name).mkdir(parents=True)
-    _write_scenes(partial, settings, workers or os.cpu_count() or 1, progress)
-    (partial / SETTINGS_FILE).write_text(json.dumps(asdict(settings), indent=2) + "\n")
-    os.replace(partial, directory)
+    try:
+        if partial.exists():
+            shutil.rmtree(partial)
+        for split in SPLITS:
+            for name in CLASSES:
+                (partial / split / name).mkdir(parents=True)
+        _write_scenes(partial, settings, workers or os.cpu_count() or 1, progress)
+        (partial / SETTINGS_FILE).write_text(json.dumps(asdict(settings), indent=2) + "\n")
+        os.replace(partial, directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def scene_at(settings: Settings, split: str, index: int) -> Scene:
@@ -169,9 +172,13 @@ def _write_scenes(
         _write_scene(directory, settings, *scene)
 
     with ThreadPoolExecutor(workers) as pool:
-        for done, _ in enumerate(pool.map(write, scenes), 1):
-            if progress:
-                progress(done, len(scenes))
+        try:
+            for done, _ in enumerate(pool.map(write, scenes), 1):
+                if progress:
+                    progress(done, len(scenes))
+        finally:
+            # After a signal, or a scene that failed, nobody waits for the others.
+            pool.shutdown(cancel_futures=True)
 
 
 def _write_scene(directory: Path, settings: Settings, split: str, index: int) -> None:

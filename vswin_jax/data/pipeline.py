@@ -1,12 +1,15 @@
 """The batches of training and of evaluation: what a batch holds is a function of (seed, step)."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
+from vswin_jax.data import clips
 from vswin_jax.data.bad_videos import BadVideos, read_or_replace
 from vswin_jax.data.batches import AUTOTUNE, Batch, Fields, make_batches
-from vswin_jax.data.clips import ClipSpec, TrainClip, no_times, test_views, train_clips
+from vswin_jax.data.clip_processes import ClipMaker, ClipProcesses, shared_processes
+from vswin_jax.data.clips import ClipSpec, TrainClip, no_times
 from vswin_jax.data.frames import EncodedFrames, FrameFolder
 from vswin_jax.data.order import Order, host_position
 from vswin_jax.data.sources import Example, Source
@@ -32,6 +35,7 @@ def train_batches(
     repeats: int = 1,
     mirrored_labels: np.ndarray | None = None,
     threads: int = AUTOTUNE,
+    processes: int = 0,
     prefetch: int = 2,
     bad_videos: BadVideos | None = None,
 ) -> Iterator[Batch]:
@@ -53,6 +57,7 @@ def train_batches(
             so that mixing, which takes neighbours, does not mix a video with itself.
         mirrored_labels: int [K], the label of a clip that is mirrored (`mirrored_labels`); None
             keeps the labels as they are.
+        processes: that decode; 0: the `threads` do. Batches are the same to the byte.
 
     Raises:
         InputError: at once for settings that do not fit; while iterating, when too many videos
@@ -65,6 +70,7 @@ def train_batches(
     labels = _single_labels(source) if class_balance else None
     order = Order(seed, len(source), labels, class_balance)
     bad_videos = bad_videos or BadVideos()
+    maker: ClipMaker = shared_processes(processes) if processes else clips
 
     def load(place: int, rows: Batch) -> None:
         step = start_step + place // videos
@@ -76,8 +82,10 @@ def train_batches(
             process_count=process_count,
         )
         turn = order.at(position)
-        example, clips = read_or_replace(
-            lambda example, rng: train_clips(example, spec, rng, repeats, out=rows["video"][:, 0]),
+        example, made = read_or_replace(
+            lambda example, rng: maker.train_clips(
+                example, spec, rng, repeats, out=rows["video"][:, 0]
+            ),
             source,
             turn.example,
             bad_videos,
@@ -86,12 +94,12 @@ def train_batches(
             step=step,
             occurrence=turn.occurrence,
         )
-        for row, clip in enumerate(clips):
+        for row, clip in enumerate(made):
             _fill_train_row(rows, row, example, clip, turn.epoch, mirrored_labels)
 
     shape = (1, spec.num_frames, spec.size, spec.size, 3)
     fields = _fields(source, shape) | _draw_fields(spec.num_frames)
-    reading = {"threads": threads, "prefetch": prefetch, "repeats": repeats}
+    reading = _reading(maker, threads, prefetch) | {"repeats": repeats}
     return make_batches(load, _ENDLESS, videos, fields, **reading)
 
 
@@ -120,13 +128,14 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
     threads: int = AUTOTUNE,
+    processes: int = 0,
     prefetch: int = 2,
 ) -> Iterator[Batch]:
     """Every video once over all hosts, with all its views; every host yields as many batches.
 
     `batch_size` is the global number of videos. Keys as in training, without the draws; video is
     [B, V, T, H, W, 3]; padding rows have mask 0, id -1, label 0 (or all zeros) and black
-    frames.
+    frames. `threads` and `processes` are those of training.
 
     Raises:
         InputError: at once for sizes that do not fit; while iterating, for the first video that
@@ -136,6 +145,7 @@ def eval_batches(
     _check_times(source, spec)
     steps = -(-len(source) // batch_size)
     shape = (spec.views, spec.num_frames, spec.size, spec.size, 3)
+    maker: ClipMaker = shared_processes(processes) if processes else clips
 
     def load(place: int, row: Batch) -> None:
         index = host_position(
@@ -149,11 +159,19 @@ def eval_batches(
             row["video"][0] = 0
             return _fill_row(row, 0, () if source.multi_label else 0, -1, mask=0.0)
         example = source[index]
-        test_views(example, spec, out=row["video"][0])
+        maker.test_views(example, spec, out=row["video"][0])
         return _fill_row(row, 0, example.label, example.id)
 
-    reading = {"threads": threads, "prefetch": prefetch}
+    reading = _reading(maker, threads, prefetch)
     return make_batches(load, steps * rows, rows, _fields(source, shape), **reading)
+
+
+def _reading(maker: ClipMaker, threads: int, prefetch: int) -> dict[str, Any]:
+    """How `make_batches` reads; processes want a thread each, and one that has the next video."""
+    if not isinstance(maker, ClipProcesses):
+        return {"threads": threads, "prefetch": prefetch}
+    waiting = maker.count + 1 if threads == AUTOTUNE else threads
+    return {"threads": waiting, "prefetch": prefetch, "memory": {"video": maker.memory.empty}}
 
 
 def _rows_per_host(source: Source, batch_size: int, process_count: int, repeats: int = 1) -> int:

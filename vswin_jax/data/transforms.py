@@ -13,11 +13,14 @@ Box = tuple[int, int, int, int]
 _ATTEMPTS = 10
 
 
-def resize(frame: np.ndarray, height: int, width: int) -> np.ndarray:
-    """`frame` at [height, width, 3]; the very same array when it has that size already."""
-    if frame.shape[:2] == (height, width):
+def resize(frame: np.ndarray, height: int, width: int, out: np.ndarray | None = None) -> np.ndarray:
+    """`frame` at [height, width, 3]: in `out` if given, else the very same array if it fits."""
+    if frame.shape[:2] != (height, width):
+        return cv2.resize(frame, (width, height), out, interpolation=cv2.INTER_LINEAR)
+    if out is None:
         return frame
-    return cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)
+    out[:] = frame
+    return out
 
 
 def resize_short_side(frame: np.ndarray, short: int) -> np.ndarray:

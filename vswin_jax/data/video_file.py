@@ -247,6 +247,13 @@ class VideoFile:
     def _upright_rgb(self, frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
         width, height = self._size
         # One thread: FFmpeg starts a pool for every conversion otherwise, dearer than the work.
-        rgb = reformatter.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()
+        rgb = _pixels(reformatter.reformat(frame, width, height, "rgb24", threads=1))
         turns = round(frame.rotation / 90)
         return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+
+
+def _pixels(frame: av.VideoFrame) -> np.ndarray:
+    """An RGB frame's own memory, uint8 [H, W, 3]; a copy only where its lines are padded."""
+    (plane,) = frame.planes
+    lines = np.frombuffer(plane, np.uint8).reshape(frame.height, plane.line_size)
+    return lines[:, : 3 * frame.width].reshape(frame.height, frame.width, 3)

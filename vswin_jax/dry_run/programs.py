@@ -159,11 +159,13 @@ def _compile(subject: Subject, name: str, step: Any, *arguments: Any) -> Attempt
     on_devices = jax.sharding.use_abstract_mesh(subject.mesh.abstract_mesh)
     with _saying(f"compiling the {name} for {subject.mesh.size} devices"), on_devices:
         try:
-            program = read_program(step.lower(*arguments).compile())
+            compiled = step.lower(*arguments).compile()
         except jax.errors.JaxRuntimeError as error:
             needed, limit = _sizes_of_failure(error)
             return Attempt(name, time.monotonic() - start, None, needed, limit)
-    return Attempt(name, time.monotonic() - start, program, program.memory.peak, available)
+    seconds = time.monotonic() - start
+    program = read_program(compiled)
+    return Attempt(name, seconds, program, program.memory.peak, available)
 
 
 def _sizes_of_failure(error: jax.errors.JaxRuntimeError) -> tuple[int, int]:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
+from jax.ad_checkpoint import checkpoint_name
 
 from vswin_jax.attention import (
     ClipSharding,
@@ -32,6 +33,9 @@ KERNEL_INITS = {
     "lecun": nn.initializers.lecun_normal(),
 }
 
+# The names by which a remat policy may keep the arrays in and out of attention.
+QKV, ATTENDED = "qkv", "attended"
+
 
 @dataclass(frozen=True)
 class BlockSettings:
@@ -47,6 +51,7 @@ class BlockSettings:
     attention: str
     kernel_init: str
     dtype: jnp.dtype
+    recompute_attention: bool
     clip_sharding: ClipSharding | None
 
     def geometry(self, grid: Size, shift: Size) -> WindowGeometry:
@@ -185,7 +190,7 @@ class WindowAttention(nn.Module):
             (table_rows(settings.window_size), self.num_heads),
             jnp.float32,
         )
-        qkv = Qkv(self.num_heads, settings, name="qkv")(windows)
+        qkv = checkpoint_name(Qkv(self.num_heads, settings, name="qkv")(windows), QKV)
         drops = train and settings.attn_drop_rate > 0
         dropout_key = self.make_rng("dropout") if drops else None
 
@@ -202,8 +207,10 @@ class WindowAttention(nn.Module):
                 dropout_rate=settings.attn_drop_rate,
             )
 
-        out = geometry.attend(attend, qkv, table)
-        out = settings.dense(channels, "proj")(out.reshape(windows.shape))
+        recomputed = jax.checkpoint(attend) if settings.recompute_attention else attend
+        out = geometry.attend(recomputed, qkv, table)
+        out = checkpoint_name(out.reshape(windows.shape), ATTENDED)
+        out = settings.dense(channels, "proj")(out)
         out = _pin_tokens(out, "channels")
         dropout = nn.Dropout(settings.drop_rate, deterministic=not train)
         return geometry.map_in_order(dropout, out)

@@ -11,7 +11,9 @@ from vswin_jax.attention import ClipSharding, Size
 from vswin_jax.errors import unknown_name
 from vswin_jax.layout import pin
 from vswin_jax.models.blocks import (
+    ATTENDED,
     KERNEL_INITS,
+    QKV,
     BlockSettings,
     PatchEmbed,
     PatchMerging,
@@ -20,7 +22,15 @@ from vswin_jax.models.blocks import (
 )
 from vswin_jax.models.heads import head, pool
 
-REMAT = ("none", "block")
+# What the backward pass finds stored of each block, from most to least; the rest it computes again.
+# The block's input always is. `flops.RECOMPUTED` has what each costs.
+REMAT = {
+    "none": None,
+    "attention": None,  # all but the logits and softmax: `BlockSettings.recompute_attention`
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "mlp": jax.checkpoint_policies.save_only_these_names(QKV, ATTENDED),
+    "block": jax.checkpoint_policies.nothing_saveable,
+}
 
 
 class Stage(nn.Module):
@@ -38,8 +48,9 @@ class Stage(nn.Module):
 
         The last stage has no merge: then both are the same.
         """
+        policy = REMAT[self.remat]
         # `train` steers Python control flow: argument 2, counting self.
-        block = nn.remat(SwinBlock, static_argnums=(2,)) if self.remat == "block" else SwinBlock
+        block = nn.remat(SwinBlock, static_argnums=(2,), policy=policy) if policy else SwinBlock
         half = tuple(extent // 2 for extent in self.settings.window_size)
         for index, rate in enumerate(self.drop_path_rates):
             shift = half if index % 2 else (0, 0, 0)
@@ -66,7 +77,9 @@ class SwinTransformer3D(nn.Module):
       drop_path_rate: stochastic depth of the last block; it grows linearly from 0 at the first.
       head_dropout_rate: dropout before the classifier.
       frozen_stages: -1 trains everything, 0 freezes the patch embedding, n the first n stages too.
-      remat: "block" recomputes each block in the backward pass, "none" stores activations.
+      remat: what is computed again in the backward pass to save memory, from nothing to all:
+        "none"; "attention", logits and softmax; "dots", all but the linear layers' outputs; "mlp",
+        all but the queries, keys, values and what attention makes of them; "block", each block.
       relative_position: "reference" or "exact", see `attention.relative_position_bias`.
       attention: implementation of attention, see `attention.window_attention`.
       kernel_init: of linear layers: "reference" (normal, 0.02), or "lecun" for narrow models that
@@ -120,7 +133,8 @@ class SwinTransformer3D(nn.Module):
             self.head = head(self.num_classes, "head")
 
     def _stage(self, index: int, rates: np.ndarray) -> Stage:
-        shared = {field.name: getattr(self, field.name) for field in fields(BlockSettings)}
+        names = {field.name for field in fields(BlockSettings)} - {"recompute_attention"}
+        shared = {name: getattr(self, name) for name in names}
         # Parameters do not depend on the clip, so they are initialised with one of a single patch.
         shared["clip_sharding"] = None if self.is_initializing() else self.clip_sharding
         return Stage(
@@ -128,7 +142,7 @@ class SwinTransformer3D(nn.Module):
             drop_path_rates=tuple(map(float, rates)),
             merges=index + 1 < len(self.depths),
             remat=self.remat,
-            settings=BlockSettings(**shared),
+            settings=BlockSettings(**shared, recompute_attention=self.remat == "attention"),
             name=f"layers_{index}",
         )
 

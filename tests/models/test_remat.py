@@ -1,0 +1,81 @@
+"""Rematerialisation by name: the same gradients from less memory."""
+
+import itertools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vswin_jax.errors import InputError
+from vswin_jax.models import SwinTransformer3D, create_model, init_params
+from vswin_jax.models.swin3d import REMAT
+
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
+# One block: compiling its gradient takes seconds.
+TINY = {"embed_dim": 16, "depths": (1,), "num_heads": (2,), "window_size": (2, 4, 4)}
+CLIPS = (1, 8, 32, 32, 3)
+
+
+def model_with(remat: str) -> SwinTransformer3D:
+    # Every source of randomness is on: what is computed again must draw the same numbers.
+    rates = {"drop_rate": 0.1, "attn_drop_rate": 0.1}
+    return create_model("swin_tiny", 5, **TINY, **rates, remat=remat, attention="xla")
+
+
+def loss(params: Any, clips: jax.Array, remat: str) -> jax.Array:
+    rngs = {"dropout": jax.random.key(1)}
+    logits = model_with(remat).apply({"params": params}, clips, True, rngs=rngs)
+    return jnp.sum(logits**2)
+
+
+@pytest.fixture(scope="module")
+def params() -> Any:
+    return init_params(model_with("none"), jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def clips() -> jax.Array:
+    return jax.random.normal(jax.random.key(2), CLIPS)
+
+
+@pytest.fixture(scope="module")
+def expected(params: Any, clips: jax.Array) -> Any:
+    return jax.jit(jax.grad(loss), static_argnums=2)(params, clips, "none")
+
+
+@pytest.mark.parametrize("remat", [name for name in REMAT if name != "none"])
+def test_the_gradients_are_those_without(
+    remat: str, params: Any, clips: jax.Array, expected: Any
+) -> None:
+    ours = jax.jit(jax.grad(loss), static_argnums=2)(params, clips, remat)
+    for (path, leaf), theirs in zip(
+        jax.tree.leaves_with_path(ours), jax.tree.leaves(expected), strict=True
+    ):
+        scale = np.abs(theirs).max()
+        np.testing.assert_allclose(leaf, theirs, atol=2e-5 * scale, err_msg=str(path))
+
+
+def stored_megabytes(remat: str, params: Any) -> float:
+    """What the forward pass keeps for the backward pass, but for the parameters themselves."""
+    clips = jax.ShapeDtypeStruct(CLIPS, jnp.float32)
+
+    def backward(params: Any, clips: jax.Array) -> Any:
+        return jax.vjp(lambda p: loss(p, clips, remat), params)[1]
+
+    kept = jax.tree.leaves(jax.eval_shape(backward, params, clips))
+    own = sum(leaf.size for leaf in jax.tree.leaves(params))
+    return 4e-6 * (sum(math.prod(leaf.shape) for leaf in kept) - own)
+
+
+def test_each_policy_stores_less_than_the_one_before(params: Any) -> None:
+    stored = [stored_megabytes(remat, params) for remat in REMAT]
+    assert all(less < 0.9 * more for more, less in itertools.pairwise(stored)), stored
+
+
+def test_an_unknown_policy_lists_those_there_are() -> None:
+    with pytest.raises(InputError, match="attention, block, dots, mlp, none"):
+        init_params(create_model("swin_tiny", remat="everything"), jax.random.key(0))
