@@ -237,7 +237,7 @@ def _cost(plan: Plan, products: int, backward: bool) -> pl.CostEstimate:
     squares = sizes.heads * sizes.tokens**2 * 4
     bias_bytes = squares * (2 * plan.splits if backward else 1)
     if sizes.period:
-        bias_bytes += plan.groups * plan.tiles * sizes.windows * sizes.tokens * 4 * SUBLANES
+        bias_bytes += plan.groups * plan.tiles * sizes.windows * sizes.tokens * 4
     return pl.CostEstimate(
         flops=2 * products * pairs * sizes.dim,
         transcendentals=pairs,

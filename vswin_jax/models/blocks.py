@@ -169,6 +169,10 @@ class Qkv(nn.Module):
         if self.settings.qkv_bias:
             bias = self.param("bias", nn.initializers.zeros, (3 * channels,), jnp.float32)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.settings.dtype)
+        if not splits("heads", self.num_heads):
+            # Flat: a TPU would pad `dim` to 128 lanes, and copy all that to what the kernels read.
+            out = x @ kernel if bias is None else x @ kernel + bias
+            return pin(out, "batch", "any", "any", "channels").reshape(*x.shape[:-1], *split)
         kernel = self._by_head(kernel.reshape(channels, *split))
         out = jnp.einsum("bwnc,cshd->bwnshd", x, kernel)
         if bias is not None:
@@ -177,8 +181,6 @@ class Qkv(nn.Module):
 
     def _by_head(self, kernel: jax.Array) -> jax.Array:
         """`[C, 3, heads, dim]`, stored by rows since no run of flat columns holds whole heads."""
-        if not splits("heads", self.num_heads):
-            return kernel
         # Both pins are needed: from the one to the other leads an all-to-all, and back as well.
         kernel = pin(kernel, "rows", "kinds", "all heads", "dim")
         return pin(kernel, "channels", "kinds", "heads", "dim")
