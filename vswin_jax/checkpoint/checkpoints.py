@@ -50,7 +50,9 @@ class Checkpoints:
         self._saving, self._bytes, self._is_unheard = 0, 0, False
         quiet_orbax()
         self._put_damaged_aside()
-        self._manager = ocp.CheckpointManager(self._directory, options=self._options(keep))
+        self._manager = ocp.CheckpointManager(
+            self._directory, options=self._options(keep), item_handlers=_handlers()
+        )
         self._open = ExitStack()
         self._open.enter_context(quiet_failures())
         self._open.callback(self._manager.close)
@@ -75,7 +77,7 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return False
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
+            state=ocp.args.PyTreeSave(state),
             metadata=ocp.args.JsonSave(described(metadata, step)),
         )
         metrics = None if score is None else {"score": float(score)}
@@ -127,7 +129,8 @@ class Checkpoints:
         metadata = metadata_of(directory)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, target)
         check_same_run(saved_tree(directory), abstract, directory)
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        how = ocp.checkpoint_utils.construct_restore_args(abstract)
+        items = ocp.args.Composite(state=ocp.args.PyTreeRestore(abstract, how))
         with reading(directory):
             return self._manager.restore(step, args=items)["state"], metadata
 
@@ -147,8 +150,10 @@ class Checkpoints:
         """
         if not self._is_unheard:
             return
+        # Asked first: what has ended starts no more threads.
+        ended = not self.is_saving()
         writers_give_way()
-        if not self.is_saving():
+        if ended:
             self.wait()
 
     def is_saving(self) -> bool:
@@ -213,3 +218,10 @@ class Checkpoints:
                 unfinished.get().rmtree()
         size = full_disk.amount(self._bytes)
         return f"step {self._saving} ({size}) is not saved, {self.after_this()}"
+
+
+def _handlers() -> dict[str, ocp.CheckpointHandler]:
+    # Trained weights shrink by a twelfth, and compressing them is most of what a save takes from
+    # the steps beside it.
+    arrays = ocp.PyTreeCheckpointHandler(use_compression=False)
+    return {"state": arrays, "metadata": ocp.JsonCheckpointHandler()}
