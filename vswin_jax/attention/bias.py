@@ -31,13 +31,24 @@ def _expand(table: jax.Array, full: Size, extent: Size) -> jax.Array:
     heads = table.shape[-1]
     grid = table.T.reshape(heads, *(2 * n - 1 for n in full))
     grid = jnp.flip(grid, (1, 2, 3))
-    for axis in (-1, -2, -3):
-        whole, own = full[axis], extent[axis]
-        starts = range(whole - 1, whole - 1 - own, -1)
-        runs = [jax.lax.slice_in_dim(grid, s, s + own, axis=grid.ndim + axis) for s in starts]
-        grid = jnp.stack(runs, axis=1)
-    tokens = extent[0] * extent[1] * extent[2]
+    for axis in (-1, -2):
+        grid = _queries(grid, axis, full[axis], extent[axis], 1)
+    # Time comes last, over whole planes of keys: a TPU pads the last axis to 128 lanes, and a few
+    # keys of a row would cost it as much as all keys of a window.
+    plane = extent[1] * extent[2]
+    grid = _queries(grid.reshape(heads, plane, -1), -1, full[0], extent[0], plane)
+    tokens = extent[0] * plane
     return grid.reshape(heads, tokens, tokens)
+
+
+def _queries(grid: jax.Array, axis: int, whole: int, own: int, width: int) -> jax.Array:
+    """`[heads, ...]` to `[heads, own, ...]`: each query's run of keys of `width` along `axis`."""
+    starts = range(whole - 1, whole - 1 - own, -1)
+    runs = [
+        jax.lax.slice_in_dim(grid, start * width, (start + own) * width, axis=grid.ndim + axis)
+        for start in starts
+    ]
+    return jnp.stack(runs, axis=1)
 
 
 def relative_position_bias(

@@ -147,7 +147,10 @@ class Stage(nn.Module):
             x = run[1](second, x, None if factors is None else factors[1])
             return reorder(x, shifted, regular), None
 
-        stacks = tuple(_stack(blocks[parity::2]) for parity in range(2))
+        # Not before the tokens are there: else the stacks of all stages would be made at once.
+        params = [block.variables["params"] for block in blocks]
+        params, x = jax.lax.optimization_barrier((params, x))
+        stacks = tuple(_stack(params[parity::2]) for parity in range(2))
         if factors is not None:
             factors = factors.reshape(-1, 2, *factors.shape[1:])
         return jax.lax.scan(pair, x, (stacks, factors))[0]
@@ -164,8 +167,6 @@ class Stage(nn.Module):
         return jax.checkpoint(run, policy=policy, prevent_cse=False) if policy else run
 
 
-def _stack(blocks: Sequence[SwinBlock]) -> Any:
+def _stack(params: Sequence[Any]) -> Any:
     """The parameters of equal blocks, with a leading axis of blocks."""
-    return jax.tree.map(
-        lambda *leaves: jnp.stack(leaves), *(block.variables["params"] for block in blocks)
-    )
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
