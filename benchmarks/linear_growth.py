@@ -1,16 +1,16 @@
 """Whether time and memory grow in line with a clip's length: 16 to 256 frames at a fixed window.
 
     python benchmarks/linear_growth.py --json growth.json [--size 224] [--plot growth.png]
-    python benchmarks/linear_growth.py --json growth.json --platform v5e:1x1   # pip install ".[tpu]"
+    python benchmarks/linear_growth.py --json growth.json --platform v5e:1x1
 
 Two programs of one clip: "forward", and "gradient", that of the loss with every block
 rematerialised, without an optimizer, whose work has nothing to do with the clip. On the CPU, in
 float32, seconds are the median of warm calls that take turns over the lengths. For a TPU the real
-compiler compiles in bfloat16 and nothing runs: seconds are then the least that the chip's peaks
+compiler (pip install -e ".[tpu]") compiles in bfloat16 and nothing runs: seconds are then the least that the chip's peaks
 allow. Memory is what the compiled program allocates besides the parameters and their gradients.
 Rows that the JSON file has from earlier calls stay in it, in the table and in the plot.
 
-Other sizes of a frame than multiples of 224 are padded somewhere, all lengths alike.
+Frames of a size that is no multiple of 224 are padded somewhere, in clips of all lengths alike.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from growth_report import Row, growths, kept, save_growth, table
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vswin_jax.compiled_program import CompiledProgram, read_program
@@ -42,12 +43,6 @@ from vswin_jax.whole_file import whole_file
 
 FRAMES = (16, 32, 64, 128, 256)
 CLASSES = 400
-# What a row has of these, with the unit; "seconds" are measured or, for a TPU, a lower bound.
-MEASURES = {"seconds": "s", "memory": "B", "traffic": "B", "flops": "FLOP"}
-# Rows that agree in these differ in the length of the clip alone.
-SERIES = ("platform", "variant", "depths", "size", "clips", "program")
-
-Row = Mapping[str, Any]
 Program = Callable[[Any, jax.Array], Any]
 
 
@@ -186,97 +181,6 @@ def seconds_of(compiled: jax.stages.Compiled, params: Any, video: np.ndarray) ->
     return time.perf_counter() - begin
 
 
-def kept(saved: Iterable[Row], new: Sequence[Row]) -> list[Row]:
-    """All rows, the new ones in place of saved ones of the same case.
-
-    Seconds on a CPU compare within one call alone, so there the whole series is replaced.
-    """
-    replaced = {_case(row) for row in new}
-    return [row for row in saved if _case(row) not in replaced] + list(new)
-
-
-def _series(row: Row) -> tuple[Any, ...]:
-    return tuple(tuple(row[name]) if name == "depths" else row[name] for name in SERIES)
-
-
-def _case(row: Row) -> tuple[Any, ...]:
-    return _series(row) + (() if row["platform"] == "cpu" else (row["frames"],))
-
-
-@dataclass(frozen=True)
-class Growth:
-    """How one measure of a series grows. amounts: by the frames of the clip, in ascending order."""
-
-    name: tuple[Any, ...]
-    measure: str
-    amounts: Mapping[int, float]
-
-    @property
-    def a_frame(self) -> dict[int, float]:
-        """The amount of a clip over its frames, by the frames."""
-        return {frames: amount / frames for frames, amount in self.amounts.items()}
-
-    @property
-    def relative(self) -> dict[int, float]:
-        """`a_frame` over that of the longest clip."""
-        a_frame = self.a_frame
-        return {frames: value / a_frame[max(a_frame)] for frames, value in a_frame.items()}
-
-    @property
-    def line(self) -> tuple[float, float]:
-        """(amount of a frame, fixed amount) of the line that misses the amounts least, in parts."""
-        frames, amounts = np.array(list(self.amounts)), np.array(list(self.amounts.values()))
-        slope, fixed = np.polyfit(frames, amounts, 1, w=1 / amounts)
-        return float(slope), float(fixed)
-
-    @property
-    def off_line(self) -> float:
-        """The most by which the line misses an amount, over that amount."""
-        slope, fixed = self.line
-        return max(abs(fixed + slope * n - amount) / amount for n, amount in self.amounts.items())
-
-
-def growths(rows: Iterable[Row]) -> list[Growth]:
-    """Every measure of every series of at least two lengths."""
-    series: dict[tuple[Any, ...], list[Row]] = {}
-    for row in sorted(rows, key=lambda row: row["frames"]):
-        series.setdefault(_series(row), []).append(row)
-    return [
-        Growth(name, measure, {row["frames"]: row[measure] for row in found})
-        for name, found in series.items()
-        for measure in MEASURES
-        if len(found) > 1 and measure in found[0]
-    ]
-
-
-def table(found: Sequence[Growth]) -> str:
-    """Markdown: each measure a frame, over that of the longest clip; the fixed part in frames."""
-    lengths = sorted({frames for growth in found for frames in growth.amounts})
-    head = ("platform", "model", "size", "program", "measure", "a frame of the longest")
-    head += (*map(str, lengths), "fixed part", "off the line")
-    lines = [head, ("---",) * len(head), *(_cells(growth, lengths) for growth in found)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _cells(growth: Growth, lengths: Sequence[int]) -> Sequence[str]:
-    platform, variant, _, size, _, program = growth.name
-    relative, (slope, fixed) = growth.relative, growth.line
-    return (
-        *(platform, variant, str(size), program, growth.measure, a_frame_of_the_longest(growth)),
-        *(f"{relative[n]:.3f}" if n in relative else "-" for n in lengths),
-        f"{fixed / slope:.1f} frames",
-        f"{growth.off_line:.1%}",
-    )
-
-
-def a_frame_of_the_longest(growth: Growth) -> str:
-    """With its unit."""
-    value, unit = list(growth.a_frame.values())[-1], MEASURES[growth.measure]
-    prefixes = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0), ("m", 1e-3))
-    prefix, scale = next((p for p in prefixes if value >= p[1]), ("µ", 1e-6))
-    return f"{value / scale:.3g} {prefix}{unit}"
-
-
 def cases_of(asked: argparse.Namespace) -> list[Case]:
     """What is asked for, the shortest clips first.
 
@@ -354,8 +258,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = growths(rows)
     print(table(found))
     if asked.plot:
-        from growth_plot import save_growth
-
         save_growth(asked.plot, found)
     return 0
 
