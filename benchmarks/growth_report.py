@@ -116,7 +116,8 @@ def _cells(growth: Growth, lengths: Sequence[int]) -> Sequence[str]:
         *(platform, variant, str(size), str(clips), program, growth.measure, str(growth)),
         *(f"{relative[n]:.3f}" if n in relative else "-" for n in lengths),
         f"{fixed / slope:.1f} frames",
-        f"{off:.1%}",
+        # Through two points there is always a line.
+        f"{off:.1%}" if len(relative) > 2 else "-",
     )
 
 

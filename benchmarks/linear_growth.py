@@ -6,9 +6,10 @@
 Two programs of one clip: "forward", and "gradient", that of the loss with every block
 rematerialised, without an optimizer, whose work has nothing to do with the clip. On the CPU, in
 float32, seconds are the median of warm calls that take turns over the lengths. For a TPU the real
-compiler (pip install -e ".[tpu]") compiles in bfloat16 and nothing runs: seconds are then the least that the chip's peaks
-allow. Memory is what the compiled program allocates besides the parameters and their gradients.
-Rows that the JSON file has from earlier calls stay in it, in the table and in the plot.
+compiler (pip install -e ".[tpu]") compiles in bfloat16, minutes a program, and nothing runs:
+seconds are then the least that the chip's peaks allow. Memory is what the compiled program
+allocates besides the parameters and their gradients. Rows that the JSON file has from earlier
+calls stay in it, in the table and in the plot.
 
 Frames of a size that is no multiple of 224 are padded somewhere, in clips of all lengths alike.
 """

@@ -46,6 +46,8 @@ def test_what_grows_faster_than_a_clip_shows(report: ModuleType) -> None:
     (growth,) = report.growths([row(n, n * n / 16) for n in (16, 32, 64, 128)])
     assert growth.relative[16] == 1 / 8
     assert max(growth.beyond_fixed.values()) > 1.2
+    (line,) = report.growths([row(n, n * n / 16) for n in (16, 32)])
+    assert report.table([line]).endswith("| - |")
 
 
 def test_rows_of_earlier_calls(report: ModuleType) -> None:
