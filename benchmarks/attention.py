@@ -122,7 +122,8 @@ def _measure(
                 answers[name].append(_ask(contender, task))
     rows = []
     for name, contender in contenders.items():
-        row = _key(options, name, label, case) | {"version": contender.version, "error": None}
+        row = _key(options, name, label, case) | {"version": contender.version}
+        row |= {"error": None, "out_of_memory": False}
         row |= answers[name][-1]
         row.pop("seconds", None)
         seconds = [answer.get("seconds", 0.0) for answer in answers[name]]

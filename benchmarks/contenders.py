@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # JAX takes memory as it needs it, up to nearly all, and the first GPU only.
 ON_GPU = {
-    "JAX_PLATFORMS": "cuda",
+    "JAX_PLATFORMS": "cuda,cpu",
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95",
     "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0],

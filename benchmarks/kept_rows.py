@@ -11,12 +11,16 @@ Row = dict[str, Any]
 
 
 class KeptRows:
-    """The rows in a file, with what is added; every row is of one `case`."""
+    """The rows in a file, with what is added; `error` says of each what failed, or is None."""
 
     def __init__(self, path: Path | None) -> None:
-        """Reads what is there; without a path nothing is kept."""
+        """Reads what is there, but for failures that are worth another try.
+
+        Without a path nothing is kept.
+        """
         self._path = path
-        self.rows: list[Row] = json.loads(path.read_text()) if path and path.exists() else []
+        saved: list[Row] = json.loads(path.read_text()) if path and path.exists() else []
+        self.rows = [row for row in saved if not row["error"] or row["out_of_memory"]]
 
     def find(self, case: Mapping[str, Any]) -> Row | None:
         """The row whose fields have all the values of `case`."""
