@@ -5,10 +5,11 @@
 
 The windows are those of clips of 32x224x224 in the stages of Swin-T and Swin-B, shifted and not,
 forward alone and with the gradients of queries, keys, values and bias. SDPA is given the bias and
-the shift mask added up. Memory is what is needed beside the inputs, the results included; PyTorch
-does not tell on a CPU. In bfloat16 the errors of ours against float32 come first. On a CPU the
-contenders take turns; on a GPU each has it for itself. With --json rows are kept as they come, and
-the same command goes on.
+the shift mask added up; tokamax takes part when it is named (--contenders xla gpu tokamax sdpa) and
+installed. Memory is what is needed beside the inputs, the results included; PyTorch does not tell
+on a CPU. In bfloat16 the errors of those in JAX against float32 come first. On a CPU the contenders
+take turns; on a GPU each has it for itself. With --json rows are kept as they come, and the same
+command goes on.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from attention_worker import OURS, Case
+from attention_worker import JAX, Case
 from contenders import ON_GPU, Contender, ContenderDied
 from kept_rows import KeptRows, Row
 
@@ -28,7 +29,7 @@ from vswin_jax.attention import WindowGeometry
 from vswin_jax.models.variants import VARIANTS
 from vswin_jax.script_parser import script_parser
 
-CONTENDERS = (*OURS, "sdpa")
+CONTENDERS = (*JAX, "sdpa")
 WINDOW = (8, 7, 7)
 _DEFAULTS = {
     "cpu": {"contenders": ["xla", "chunked", "sdpa"], "clips": 1, "dtype": "float32", "rounds": 5},
@@ -104,7 +105,7 @@ def _start(name: str, options: argparse.Namespace) -> Contender:
 
 def _errors(contenders: dict[str, Contender]) -> Iterator[str]:
     for name, contender in contenders.items():
-        if name in OURS:
+        if name in JAX:
             answer = contender.measure("errors")
             found = answer.get("errors", {})
             text = ", ".join(f"{what} {value:.1e}" for what, value in found.items())

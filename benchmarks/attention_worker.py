@@ -1,4 +1,4 @@
-"""A contender of attention.py, in a process of its own: one of ours, or PyTorch's SDPA.
+"""A contender of attention.py, in a process of its own: ours, tokamax or PyTorch's SDPA.
 
 All are given the packed projection [B, windows, N, 3, heads, dim], as the model makes it, the bias
 [heads, N, N] in float32 and the region ids of the windows; forward and backward have the gradients
@@ -18,6 +18,7 @@ import numpy as np
 from contenders import guarded, serve
 
 OURS = ("xla", "chunked", "gpu")
+JAX = (*OURS, "tokamax")
 DIM = 32
 # Calls are timed together until they take that long.
 SECONDS = 0.05
@@ -53,14 +54,17 @@ class Built:
     memory: int | None
 
 
-def our_function(case: Case, implementation: str) -> Callable[..., Any]:
+def jax_function(case: Case, implementation: str) -> Callable[..., Any]:
     """(qkv, bias, gradient of the result) to the result, or to both gradients."""
     import jax
 
     from vswin_jax.attention import window_attention
 
     ids = None if case.regions is None else np.array(case.regions, np.int8)
-    attend = functools.partial(window_attention, region_ids=ids, implementation=implementation)
+    if implementation == "tokamax":
+        attend = functools.partial(_tokamax, ids=ids)
+    else:
+        attend = functools.partial(window_attention, region_ids=ids, implementation=implementation)
 
     def run(qkv: jax.Array, bias: jax.Array, grad: jax.Array) -> Any:
         out, pull_back = jax.vjp(attend, qkv, bias)
@@ -69,7 +73,18 @@ def our_function(case: Case, implementation: str) -> Callable[..., Any]:
     return run
 
 
-def _our_operands(case: Case) -> tuple[Any, Any, Any]:
+def _tokamax(qkv: Any, bias: Any, ids: np.ndarray | None) -> Any:
+    """What tokamax takes to be the best here; a bias and a mask that broadcast are its own."""
+    import jax.numpy as jnp
+    import tokamax
+
+    query, key, value = jnp.moveaxis(qkv, 3, 0)
+    same = None if ids is None else (ids[:, :, None] == ids[:, None, :])[None, :, None]
+    return tokamax.dot_product_attention(query, key, value, bias=bias[None, None], mask=same)
+
+
+def jax_operands(case: Case) -> tuple[Any, Any, Any]:
+    """qkv, bias and the gradient of the result."""
     import jax
 
     keys = jax.random.split(jax.random.key(0), 3)
@@ -79,12 +94,12 @@ def _our_operands(case: Case) -> tuple[Any, Any, Any]:
     return qkv, bias, grad
 
 
-def ours(case: Case, implementation: str) -> Built:
-    """One of our implementations; its memory is what the compiled program says."""
+def in_jax(case: Case, implementation: str) -> Built:
+    """One in JAX; its memory is what the compiled program says."""
     import jax
 
-    operands = _our_operands(case)
-    program = jax.jit(our_function(case, implementation)).lower(*operands).compile()
+    operands = jax_operands(case)
+    program = jax.jit(jax_function(case, implementation)).lower(*operands).compile()
     needs = program.memory_analysis()
 
     def call(times: int) -> None:
@@ -107,11 +122,11 @@ def errors(implementation: str) -> dict[str, float]:
     cases = {
         backward: Case(1, 2, 392, 3, regions, backward, "bfloat16") for backward in (False, True)
     }
-    qkv, bias, grad = _our_operands(cases[True])
+    qkv, bias, grad = jax_operands(cases[True])
     exact = [x.astype(jnp.float32) for x in (qkv, bias, grad)]
 
     def results(name: str, operands: tuple[Any, ...]) -> dict[str, Any]:
-        run = {back: jax.jit(our_function(case, name)) for back, case in cases.items()}
+        run = {back: jax.jit(jax_function(case, name)) for back, case in cases.items()}
         of_qkv, of_bias = run[True](*operands)
         query, key, value = jnp.moveaxis(of_qkv, 3, 0)
         out = run[False](*operands)
@@ -188,7 +203,7 @@ def _timed(once: Callable[[], None], device: str) -> Built:
 
 
 def answers(name: str, device: str) -> Callable[[str], dict[str, Any]]:
-    """Tasks are "errors", of ours, and cases as JSON: `seconds` a call, `memory` in bytes.
+    """Tasks are "errors", of those in JAX, and cases as JSON: `seconds` a call, `memory` in bytes.
 
     A case that comes again is not built again.
     """
@@ -198,7 +213,7 @@ def answers(name: str, device: str) -> Callable[[str], dict[str, Any]]:
         if task not in last:
             last.clear()
             case = Case(**json.loads(task))
-            made = sdpa(case, device) if name == "sdpa" else ours(case, name)
+            made = sdpa(case, device) if name == "sdpa" else in_jax(case, name)
             made.call(1)
             start = time.perf_counter()
             made.call(1)
@@ -219,7 +234,7 @@ def answers(name: str, device: str) -> Callable[[str], dict[str, Any]]:
 def main() -> None:
     """Serves what is named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--worker", required=True, choices=[*OURS, "sdpa"])
+    parser.add_argument("--worker", required=True, choices=[*JAX, "sdpa"])
     parser.add_argument("--device", required=True, choices=["cpu", "gpu"])
     options = parser.parse_args()
     logging.basicConfig(format="%(message)s")

@@ -146,8 +146,8 @@ def test_sdpa_computes_the_same(regions: list[list[int]] | None) -> None:
     torch = pytest.importorskip("torch")
     worker = module("attention_worker")
     case = worker.Case(2, 2, 9, 3, regions, False, "float32")
-    qkv, bias, grad = worker._our_operands(case)
-    ours = worker.our_function(case, "xla")(qkv, bias, grad)
+    qkv, bias, grad = worker.jax_operands(case)
+    ours = worker.jax_function(case, "xla")(qkv, bias, grad)
     mask = None
     if regions is not None:
         ids = torch.tensor(regions)
