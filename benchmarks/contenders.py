@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ON_GPU = {
     "JAX_PLATFORMS": "cuda,cpu",
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-    "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95",
+    "XLA_CLIENT_MEM_FRACTION": "0.95",
+    "XLA_PYTHON_CLIENT_MEM_FRACTION": "",  # its old name, with which JAX refuses the new one
     "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0],
 }
 
