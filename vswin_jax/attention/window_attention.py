@@ -4,8 +4,6 @@ Every implementation takes the packed projection of all windows, the bias and th
 agrees with `xla` in values and in every gradient, that of the bias too.
 """
 
-import functools
-import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Literal
@@ -13,14 +11,12 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from vswin_jax.attention import pallas_choice
+from vswin_jax.attention import choice
 from vswin_jax.attention.pallas_kernels import OTHER_REGION
-from vswin_jax.errors import InputError, unknown_name
+from vswin_jax.errors import unknown_name
 from vswin_jax.layout import splits
 
-log = logging.getLogger(__name__)
-
-Implementation = Literal["auto", "xla", "chunked", "pallas_tpu"]
+Implementation = Literal["auto", "xla", "chunked", "pallas_tpu", "gpu"]
 
 # Window-heads whose float32 logits (392 x 392) stay in the cache of a CPU core together.
 _CHUNK_HEADS = 4
@@ -159,28 +155,10 @@ def _chunked_over_devices(
     return jnp.moveaxis(out, 0, 1)
 
 
-def _pallas_tpu(
-    qkv: jax.Array,
-    bias: jax.Array,
-    regions: jax.Array | None,
-    key: jax.Array | None,
-    drop_rate: float,
-    scale: float,
-) -> jax.Array:
-    """Kernels whose logits stay on the chip."""
-    reason = pallas_choice.refusal(qkv, regions, scale, drops=key is not None)
-    if reason is not None:
-        raise InputError(
-            f"The attention implementation 'pallas_tpu' cannot be used: {reason}. Use 'auto', "
-            f"which takes another one then."
-        )
-    return pallas_choice.attend(qkv, bias, regions, scale)
-
-
 IMPLEMENTATIONS: dict[str, Callable[..., jax.Array]] = {
     "xla": _of_flat_windows(_xla),
     "chunked": _chunked_over_devices,
-    "pallas_tpu": _pallas_tpu,
+    **{name: partial(choice.fused, name=name) for name in choice.FUSED},
 }
 
 
@@ -188,24 +166,11 @@ def choose(
     implementation: str, qkv: jax.Array, regions: jax.Array | None, scale: float, drops: bool
 ) -> str:
     """The name of the implementation for `qkv` here, where `"auto"` asks for one."""
-    if implementation != "auto":
-        if implementation in IMPLEMENTATIONS:
-            return implementation
-        names = ["auto", *IMPLEMENTATIONS]
-        raise unknown_name("attention implementation", implementation, names)
-    if pallas_choice.target() == "tpu":
-        reason = pallas_choice.refusal(qkv, regions, scale, drops)
-        _log_refusal(reason)
-        return "pallas_tpu" if reason is None else "xla"
-    # Over several devices a loop over windows would gather all of them on each.
-    one_cpu = pallas_choice.target() == "cpu" and jax.device_count() == 1
-    return "chunked" if one_cpu else "xla"
-
-
-@functools.cache
-def _log_refusal(reason: str | None) -> None:
-    if reason is not None:
-        log.info("attention 'pallas_tpu' is not used: %s", reason)
+    if implementation == "auto":
+        return choice.suited(qkv, regions, scale, drops)
+    if implementation in IMPLEMENTATIONS:
+        return implementation
+    raise unknown_name("attention implementation", implementation, ["auto", *IMPLEMENTATIONS])
 
 
 def window_attention(
@@ -223,14 +188,17 @@ def window_attention(
     Args:
       qkv: `[B, windows, N, 3, heads, dim]`, float32 or bfloat16.
       bias: `[heads, N, N]` (query, key), float32.
-      region_ids: `[windows, N]` integers; tokens of different ids do not attend to each other.
-        None where the windows are not shifted.
+      region_ids: `[windows, N]` integers from 0 to 7; tokens of different ids do not attend to
+        each other. None where the windows are not shifted.
       scale: factor on the queries; None is dim ** -0.5.
       implementation: a name of `IMPLEMENTATIONS`, or `"auto"`.
       dropout_key: drops attention weights at `dropout_rate` when given.
 
     Returns:
       `[B, windows, N, heads, dim]` in the dtype of `qkv`.
+
+    Raises:
+      InputError: an unknown implementation, or one that cannot be used here.
     """
     scale = qkv.shape[-1] ** -0.5 if scale is None else scale
     regions = None if region_ids is None else jnp.asarray(region_ids)

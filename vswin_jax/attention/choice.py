@@ -1,0 +1,58 @@
+"""Which implementation suits the platform, and the fused ones where they can be used."""
+
+import functools
+import logging
+from types import ModuleType
+
+import jax
+
+from vswin_jax.attention import cudnn, pallas_choice
+from vswin_jax.attention.spreading import target
+from vswin_jax.errors import InputError
+
+log = logging.getLogger(__name__)
+
+# Each has `refusal` and `attend`.
+FUSED: dict[str, ModuleType] = {"pallas_tpu": pallas_choice, "gpu": cudnn}
+_OF_PLATFORM = {"tpu": "pallas_tpu", "gpu": "gpu", "cuda": "gpu"}
+
+
+def suited(qkv: jax.Array, regions: jax.Array | None, scale: float, drops: bool) -> str:
+    """The name of what `"auto"` takes here; where a fused one is refused the log says why, once."""
+    name = _OF_PLATFORM.get(target())
+    if name is not None:
+        reason = FUSED[name].refusal(qkv, regions, scale, drops)
+        _log_refusal(name, reason)
+        return name if reason is None else "xla"
+    # Over several devices a loop over windows would gather all of them on each.
+    return "chunked" if target() == "cpu" and jax.device_count() == 1 else "xla"
+
+
+@functools.cache
+def _log_refusal(name: str, reason: str | None) -> None:
+    if reason is not None:
+        log.info("attention '%s' is not used: %s", name, reason)
+
+
+def fused(
+    qkv: jax.Array,
+    bias: jax.Array,
+    regions: jax.Array | None,
+    key: jax.Array | None,
+    drop_rate: float,
+    scale: float,
+    *,
+    name: str,
+) -> jax.Array:
+    """Attention by the fused implementation of that name, as `window_attention` calls them.
+
+    Raises:
+      InputError: it cannot be used here.
+    """
+    reason = FUSED[name].refusal(qkv, regions, scale, drops=key is not None)
+    if reason is not None:
+        raise InputError(
+            f"The attention implementation '{name}' cannot be used: {reason}. Use 'auto', which "
+            f"takes another one then."
+        )
+    return FUSED[name].attend(qkv, bias, regions, scale)

@@ -1,0 +1,97 @@
+"""Attention that the compiler cannot divide, spread over a mesh: each device does what it holds."""
+
+from collections.abc import Callable
+
+import jax
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
+
+# From qkv [B, W, N, 3, heads, dim], bias [heads, N, N] and region ids [W, N] or None to
+# [B, W, N, heads, dim].
+Attention = Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
+
+# The mesh axes over which each axis of qkv may lie.
+_BATCH, _WINDOWS, _HEADS = ("data", "fsdp"), ("window",), ("model",)
+
+
+def target() -> str:
+    """The platform that the program being traced is for.
+
+    That of the mesh that is set (`jax.set_mesh`), whose devices may be elsewhere; without a mesh,
+    that of this machine's devices.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
+def refusal() -> str | None:
+    """Why nothing can be spread here; None where it can, or one device needs no spreading."""
+    if jax.sharding.get_abstract_mesh().empty and jax.device_count() > 1:
+        return "there are several devices, and no mesh is set to spread it over"
+    return None
+
+
+def on_each_device(
+    attend: Attention, qkv: jax.Array, bias: jax.Array, regions: jax.Array | None
+) -> jax.Array:
+    """`attend`, called by each device on what it holds.
+
+    That is, of the batch over the mesh axes data and fsdp, of windows over window, of heads over
+    model, as far as they divide; along any other axis of the mesh devices do the same.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    free = {
+        axis: mesh.shape[axis]
+        for axis, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
+        if kind != AxisType.Manual
+    }
+
+    def attend_here(qkv: jax.Array, bias: jax.Array, regions: jax.Array | None) -> jax.Array:
+        # Inside a `shard_map` all operands of a kernel must be known to differ between devices.
+        varying = jax.typeof(qkv).manual_axis_type.varying
+        bias, regions = jax.tree.map(lambda x: _as_varying(x, varying), (bias, regions))
+        return attend(qkv, bias, regions)
+
+    if not free:
+        return attend_here(qkv, bias, regions)
+    return _over_axes(attend_here, qkv, bias, regions, mesh, free)
+
+
+def _over_axes(
+    attend: Attention,
+    qkv: jax.Array,
+    bias: jax.Array,
+    regions: jax.Array | None,
+    mesh: AbstractMesh,
+    free: dict[str, int],
+) -> jax.Array:
+    batch, windows, _, _, heads, _ = qkv.shape
+    rows = _dividing(_BATCH, batch, free)
+    window, head = _dividing(_WINDOWS, windows, free), _dividing(_HEADS, heads, free)
+    return jax.shard_map(
+        attend,
+        mesh=mesh,
+        in_specs=(
+            PartitionSpec(rows, window, None, None, head),
+            PartitionSpec(head),
+            PartitionSpec(window),
+        ),
+        out_specs=PartitionSpec(rows, window, None, head),
+        axis_names=set(free),
+        check_vma=False,
+    )(qkv, bias, regions)
+
+
+def _dividing(axes: tuple[str, ...], length: int, sizes: dict[str, int]) -> tuple[str, ...] | None:
+    """The mesh axes of `axes` that are there and divide `length`, one after the other."""
+    kept: list[str] = []
+    for axis in axes:
+        size = sizes.get(axis, 1)
+        if size > 1 and length % size == 0:
+            kept.append(axis)
+            length //= size
+    return tuple(kept) or None
+
+
+def _as_varying(x: jax.Array, axes: frozenset[str]) -> jax.Array:
+    missing = tuple(axes - jax.typeof(x).manual_axis_type.varying)
+    return jax.lax.pcast(x, missing, to="varying") if missing else x
