@@ -33,6 +33,28 @@ TINY = (
     "--config.train.checkpoint_every=7 steps",
 )
 
+# Modules that take a minute or more, the longest first: they start first, or one process would be
+# busy with the last of them while the others have nothing left to do.
+LONG = (
+    *("test_several_processes", "test_window_parallel", "test_layouts", "test_swin3d"),
+    *(
+        "test_train",
+        "test_steps",
+        "test_main",
+        "test_decode",
+        "test_golden",
+        "test_stage",
+        "test_pallas_tpu",
+    ),
+    *("test_checkpoint_faults", "test_checkpoint", "test_multi_label", "test_remat"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the long modules first; the rest stays in order."""
+    rank = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
+
 
 @dataclass(frozen=True)
 class Run:

@@ -214,15 +214,6 @@ def test_run_started_from_an_image_model(
     assert "no head of 8 classes but one of 1000" in logged
 
 
-def test_published_recipe_runs_locally(
-    tiny_arguments: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Uniform sampling, RandAugment, erasing, label smoothing, accumulation and three crops."""
-    experiment = f"--config={ROOT / 'experiments' / 'ssv2.py'}:runlocal"
-    assert main.run([experiment, *tiny_arguments[1:], f"--workdir={tmp_path}"]) == 0
-    assert "on 8 videos, 1x3 views" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("arguments", "profile"),
     [
