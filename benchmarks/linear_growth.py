@@ -147,7 +147,7 @@ def on_tpu(case: Case) -> Row:
         program,
         seconds=bound.seconds,
         limit=bound.limit,
-        traffic=program.bytes_accessed,
+        traffic=program.memory_traffic,
         flops=program.flops,
         compile_seconds=time.perf_counter() - begin,
     )

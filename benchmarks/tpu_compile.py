@@ -102,6 +102,7 @@ def _program(attempt: Attempt, row: Row) -> dict[str, Any]:
         "temporary_bytes": program.memory.temporaries,
         "flops": program.flops,
         "bytes_accessed": program.bytes_accessed,
+        "memory_traffic": program.memory_traffic,
         "wire_bytes": program.wire_bytes,
         "collectives": program.by_kind(),
         "pallas_kernels": program.custom_calls.get("tpu_custom_call", 0),
@@ -134,7 +135,7 @@ def _cells(name: str, result: Mapping[str, Any]) -> Sequence[str]:
     return (
         *first,
         amount(result["flops"], "FLOP"),
-        amount(result["bytes_accessed"], "B"),
+        amount(result["memory_traffic"], "B"),
         amount(result["wire_bytes"], "B"),
         duration(result["bound_seconds"]),
         *cost,

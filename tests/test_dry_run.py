@@ -122,8 +122,8 @@ def test_numbers_for_people() -> None:
     assert [duration(s) for s in (0.9, 2e-3, 5e-6, 4e-9)] == ["900 ms", "2 ms", "5 us", "4 ns"]
 
 
-def program(flops: float, bytes_accessed: float) -> CompiledProgram:
-    return CompiledProgram(1, (), Memory(0, 0, 0, 0, 0), flops, bytes_accessed, {})
+def program(flops: float, memory_traffic: float) -> CompiledProgram:
+    return CompiledProgram(1, (), Memory(0, 0, 0, 0, 0), flops, 0.0, memory_traffic, {})
 
 
 def test_the_roofline_of_issue_six() -> None:

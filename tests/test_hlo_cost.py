@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from vswin_jax.compiled_program import read_program
-from vswin_jax.hlo_cost import flops, loop_factors, traffic
+from vswin_jax.hlo_cost import flops, loop_factors, memory_traffic, traffic
 from vswin_jax.hlo_text import parse_module
 
 TPU_PROGRAM = Path(__file__).parent / "data" / "tpu_program.txt"
@@ -116,3 +116,26 @@ ENTRY %main (a: f32[100,4], i: s32[], u: f32[1,4]) -> f32[100,4] {
     moved = {e.instruction.name: traffic(module, e) for e in module.executions if not e.fused}
     # The slice's 16 bytes are read and written, with an index of 4; then the update's, with two.
     assert (moved["f"], moved["d"]) == (36.0, 40.0)
+
+
+# As TPU programs write it: a quarter of x is fetched into vector memory, where `work` is done with
+# it; heads of 32 channels are padded to 128 lanes, and 10 rows to 16.
+ON_CHIP = """HloModule on_chip
+
+ENTRY %main (x: bf16[8,10,32]) -> f32[2,10,32] {
+  %x = bf16[8,10,32]{2,1,0:T(8,128)(2,1)} parameter(0)
+  %go = ((bf16[8,10,32]{2,1,0:T(8,128)(2,1)}), bf16[2,10,32]{2,1,0:T(8,128)(2,1)S(1)}, s32[]{:S(2)}) slice-start(%x), slice={[0:2], [0:10], [0:32]}
+  %part = bf16[2,10,32]{2,1,0:T(8,128)(2,1)S(1)} slice-done(%go)
+  %same = bf16[2,10,32]{2,1,0:T(8,128)(2,1)S(1)} custom-call(%part), custom_call_target="ConcatBitcast"
+  ROOT %work = f32[2,10,32]{2,1,0:T(8,128)} convert(%same)
+}
+"""  # noqa: E501
+
+
+def test_what_stays_on_the_chip_is_no_memory_traffic() -> None:
+    module = parse_module(ON_CHIP)
+    padded = 2 * 16 * 128
+    assert memory_traffic(module) == padded * 2 + padded * 4
+    elements = 2 * 10 * 32
+    written = sum(traffic(module, execution) for execution in module.executions)
+    assert written == elements * (2 + 2) + elements * (2 + 4)

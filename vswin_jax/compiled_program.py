@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vswin_jax.hlo_cost import loop_factors
+from vswin_jax.hlo_cost import loop_factors, memory_traffic
 from vswin_jax.hlo_text import Array, Execution, Module, parse_module
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
@@ -70,7 +70,9 @@ class CompiledProgram:
     flops, bytes_accessed: XLA's own count times `loop_factors`, since it takes the body of a loop
     once, however often it runs, on every platform. Both leave out what a custom call, such as a
     Pallas kernel, does inside, unless it says so itself (`pl.CostEstimate`); its operands and
-    results count. custom_calls: their targets, with how often each runs.
+    results count. memory_traffic: bytes between the chip and its memory, by our own count
+    (`hlo_cost.memory_traffic`): on a TPU XLA's has also what never leaves the chip, and leaves out
+    the padding of tiles. custom_calls: their targets, with how often each runs.
     """
 
     devices: int
@@ -78,6 +80,7 @@ class CompiledProgram:
     memory: Memory
     flops: float
     bytes_accessed: float
+    memory_traffic: float
     custom_calls: dict[str, int]
 
     @property
@@ -114,6 +117,7 @@ def read_program(compiled: Any) -> CompiledProgram:
         memory,
         cost.get("flops", 0.0) * more_flops,
         cost.get("bytes accessed", 0.0) * more_bytes,
+        memory_traffic(module),
         _custom_calls(module.executions),
     )
 

@@ -7,7 +7,8 @@ results as they are written, but knows the trips: `loop_factors` says by how muc
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,6 +20,10 @@ _FREE = (
     *("call", "after-all", "partition-id", "replica-id", "opt-barrier"),
 )
 _SLICES = ("dynamic-slice", "slice", "gather")
+# Their results are (operand, what is moved, context).
+_MOVES = ("copy-start", "slice-start", "dynamic-slice-start")
+# Calls of a TPU program that say something of an array, and move nothing.
+_NAMES_ONLY = ("AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast")
 
 
 def loop_factors(module: Module) -> tuple[float, float]:
@@ -89,74 +94,115 @@ def _window_places(attributes: str, axis: int, data: int, kernel: int, result: i
     return int(((place >= 0) & (place % holes == 0) & (place // holes < data)).sum())
 
 
-def traffic(module: Module, execution: Execution) -> float:
+def memory_traffic(module: Module) -> float:
+    """Bytes that a call of the program moves between the chip and its memory.
+
+    Unlike `traffic` it counts the padding of a TPU's tiles, and not what the program keeps in the
+    vector memory of the chip.
+    """
+    return float(sum(e.times * traffic(module, e, in_memory) for e in module.executions))
+
+
+def in_memory(array: Array) -> int:
+    """The measure of `memory_traffic`."""
+    return array.bytes_in_memory
+
+
+def _as_written(array: Array) -> int:
+    return array.bytes
+
+
+Measure = Callable[[Array], int]
+
+
+def traffic(module: Module, execution: Execution, measure: Measure = _as_written) -> float:
     """Bytes that an instruction reads and writes when it runs once, as it is written.
 
     Of an array that is sliced only the slice counts, and of one that is updated in place only the
-    update, as in HloCostAnalysis.
+    update, as in HloCostAnalysis. `measure` gives the bytes of an array.
     """
     instruction, computation = execution.instruction, execution.computation
     if execution.fused or instruction.opcode in _FREE or instruction.opcode.endswith("-done"):
         return 0.0
+    if any(f'custom_call_target="{name}"' in instruction.attributes for name in _NAMES_ONLY):
+        return 0.0
+    operands = [computation.types_of(name) for name in instruction.operands]
+    if instruction.opcode in _MOVES:
+        moved = instruction.results[1]
+        return float(measure(moved) + _part(measure, [moved], operands[0]))
     if instruction.opcode == "fusion":
         inside = module.computations.get(instruction.called("calls") or "")
         if inside is not None:
-            return _fusion_traffic(inside)
-    operands = [computation.types_of(name) for name in instruction.operands]
-    return float(_written(computation, instruction) + _read(instruction, operands))
+            return _fusion_traffic(inside, measure)
+    written = _written(computation, instruction, measure)
+    return float(written + _read(instruction, operands, measure))
 
 
-def _read(instruction: Instruction, operands: Sequence[Sequence[Array]]) -> int:
+def _read(instruction: Instruction, operands: Sequence[Sequence[Array]], measure: Measure) -> int:
     if instruction.opcode in _SLICES:
-        return _bytes(instruction.results)
+        return _part(measure, instruction.results, operands[0])
     if instruction.opcode == "dynamic-update-slice":
         operands = operands[1:]
-    return sum(map(_bytes, operands))
+    return sum(measure(array) for arrays in operands for array in arrays)
 
 
-def _written(computation: Computation, instruction: Instruction) -> int:
+def _written(computation: Computation, instruction: Instruction, measure: Measure) -> int:
     if instruction.opcode == "dynamic-update-slice":
-        return _bytes(computation.types_of(instruction.operands[1]))
-    return _bytes(instruction.results)
+        update = computation.types_of(instruction.operands[1])
+        return _part(measure, update, instruction.results)
+    return sum(map(measure, instruction.results))
 
 
-def _fusion_traffic(inside: Computation) -> float:
+def _part(measure: Measure, parts: Sequence[Array], whole: Sequence[Array]) -> int:
+    """What parts of an array take where the whole of it lies."""
+    # What has another rank, as a gather may give, does not have the tiles of the whole.
+    rank, layout = (len(whole[0].shape), whole[0].layout) if whole else (0, "")
+    on_chip = bool(whole) and whole[0].is_on_chip
+    return sum(
+        measure(replace(part, layout=layout if on_chip or len(part.shape) == rank else ""))
+        for part in parts
+    )
+
+
+def _fusion_traffic(inside: Computation, measure: Measure) -> float:
     users: dict[str, list[Instruction]] = {}
     for instruction in inside.instructions.values():
         for name in instruction.operands:
             users.setdefault(name, []).append(instruction)
     parameters = (i for i in inside.instructions.values() if i.opcode == "parameter")
-    read = sum(_parameter_bytes(users, parameter) for parameter in parameters)
+    read = sum(_parameter_bytes(users, i, i.results, measure) for i in parameters)
     root = inside.root
     parts = (
         [inside.instructions[name] for name in root.operands] if root.opcode == "tuple" else [root]
     )
-    return float(read + sum(_result_bytes(inside, part) for part in parts))
+    return float(read + sum(_result_bytes(inside, part, measure) for part in parts))
 
 
-def _parameter_bytes(users: dict[str, list[Instruction]], parameter: Instruction) -> int:
+def _parameter_bytes(
+    users: dict[str, list[Instruction]],
+    value: Instruction,
+    whole: Sequence[Array],
+    measure: Measure,
+) -> int:
+    """What is read of `whole`, a parameter that `value` is or is a view of."""
     total = 0
-    for user in users.get(parameter.name, ()):
+    for user in users.get(value.name, ()):
         if user.opcode == "bitcast":
-            total += _parameter_bytes(users, user)
-        elif user.opcode in _SLICES and user.operands[0] == parameter.name:
-            total += _bytes(user.results)
-        elif user.opcode == "dynamic-update-slice" and user.operands[0] == parameter.name:
+            total += _parameter_bytes(users, user, whole, measure)
+        elif user.opcode in _SLICES and user.operands[0] == value.name:
+            total += _part(measure, user.results, whole)
+        elif user.opcode == "dynamic-update-slice" and user.operands[0] == value.name:
             continue
         else:
-            return _bytes(parameter.results)
-    return min(total, _bytes(parameter.results))
+            return sum(map(measure, whole))
+    return min(total, sum(map(measure, whole)))
 
 
-def _result_bytes(inside: Computation, part: Instruction) -> int:
+def _result_bytes(inside: Computation, part: Instruction, measure: Measure) -> int:
     while part.opcode == "bitcast":
         part = inside.instructions[part.operands[0]]
     # A parameter that is only handed on was never copied.
-    return 0 if part.opcode == "parameter" else _written(inside, part)
-
-
-def _bytes(arrays: Sequence[Array]) -> int:
-    return sum(array.bytes for array in arrays)
+    return 0 if part.opcode == "parameter" else _written(inside, part, measure)
 
 
 def _numbers(attributes: str, pattern: str) -> list[int]:

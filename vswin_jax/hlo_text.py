@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 _BITS = {"pred": 8, "token": 0, "opaque": 0, "c64": 64, "c128": 128}
-_ARRAY = re.compile(r"([a-z]\w*)\[([\d,<=? ]*)\]")
+_ARRAY = re.compile(r"([a-z]\w*)\[([\d,<=? ]*)\](\{[^}]*\})?")
+_TILE = re.compile(r"\{([\d,]*):T\(([\d,]+)\)")
 _HEAD = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = ")
 _OPCODE = re.compile(r"\s*([a-z][\w\-]*)\(")
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
@@ -29,10 +30,11 @@ _SAME_VALUE = ("copy", "bitcast", "convert", "copy-start", "copy-done", "reshape
 
 @dataclass(frozen=True)
 class Array:
-    """The type of an array: `bf16` and (256, 512)."""
+    """The type of an array: `bf16` and (256, 512), and how it is laid out, as it is written."""
 
     dtype: str
     shape: tuple[int, ...]
+    layout: str = ""
 
     @property
     def size(self) -> int:
@@ -43,6 +45,25 @@ class Array:
     def bytes(self) -> int:
         """Without padding."""
         return -(-self.size * _bits(self.dtype) // 8)
+
+    @property
+    def is_on_chip(self) -> bool:
+        """Whether it lies in the vector memory of a TPU."""
+        return "S(1)" in self.layout
+
+    @property
+    def bytes_in_memory(self) -> int:
+        """With the padding of tiles; 0 for what a TPU keeps in the vector memory of the chip."""
+        if self.is_on_chip:
+            return 0
+        tile = _TILE.match(self.layout)
+        if tile is None:
+            return self.bytes
+        lengths = [self.shape[int(axis)] for axis in tile[1].split(",") if axis]
+        for place, width in enumerate(reversed([int(n) for n in tile[2].split(",")])):
+            if place < len(lengths):
+                lengths[place] = -(-lengths[place] // width) * width
+        return -(-math.prod(lengths) * _bits(self.dtype) // 8)
 
     def __str__(self) -> str:
         return f"{self.dtype}[{','.join(map(str, self.shape))}]"
@@ -244,5 +265,5 @@ def _closing(text: str, start: int) -> int:
 
 def arrays(text: str) -> Iterator[Array]:
     """The array types in a piece of text, such as `(f32[2,3]{1,0}, s32[])`."""
-    for dtype, shape in _ARRAY.findall(text):
-        yield Array(dtype, tuple(int(n) for n in re.findall(r"\d+", shape)))
+    for dtype, shape, layout in _ARRAY.findall(text):
+        yield Array(dtype, tuple(int(n) for n in re.findall(r"\d+", shape)), layout)

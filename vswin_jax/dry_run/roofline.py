@@ -19,7 +19,7 @@ class Roofline:
         """By the chip's peaks."""
         return cls(
             program.flops / chip.flops,
-            program.bytes_accessed / chip.memory_bandwidth,
+            program.memory_traffic / chip.memory_bandwidth,
             program.wire_bytes / chip.link_bandwidth,
         )
 

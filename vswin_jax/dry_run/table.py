@@ -98,8 +98,8 @@ def _step_rows(subject: Subject, attempts: Sequence[Attempt]) -> list[Row]:
         ("  temporaries", lambda p: memory(p.memory.temporaries)),
         ("  code", lambda p: memory(p.memory.code)),
         ("arithmetic", lambda p: amount(p.flops, "FLOP")),
-        ("memory traffic", lambda p: amount(p.bytes_accessed, "B")),
-        ("FLOP a byte", lambda p: f"{p.flops / max(p.bytes_accessed, 1):.3g}"),
+        ("memory traffic", lambda p: amount(p.memory_traffic, "B")),
+        ("FLOP a byte", lambda p: f"{p.flops / max(p.memory_traffic, 1):.3g}"),
         ("interconnect", lambda p: f"{amount(p.wire_bytes, 'B')} sent"),
         ("Pallas kernels", _kernels),
     ):
