@@ -79,3 +79,10 @@ def test_tokens_do_not_travel(collectives: list[tuple[str, int, list[int]]]) -> 
     tokens = ROWS // 8 * 2 * 6 * 6 * DIM
     reduced = [sizes for kind, _, sizes in collectives if kind != "all-gather"]
     assert max(size for sizes in reduced for size in sizes) < tokens
+
+
+def test_the_bias_is_reduced_as_its_table(collectives: list[tuple[str, int, list[int]]]) -> None:
+    reduced = {size for kind, _, sizes in collectives if kind == "all-reduce" for size in sizes}
+    heads, rows, tokens = 2, 3 * 5 * 5, 2 * 3 * 3
+    assert rows * heads in reduced
+    assert heads * tokens * tokens not in reduced

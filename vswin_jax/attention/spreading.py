@@ -1,5 +1,6 @@
 """Attention that the compiler cannot divide, spread over a mesh: each device does what it holds."""
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -30,6 +31,32 @@ def refusal() -> str | None:
     return None
 
 
+def on_each_batch(
+    attend: Attention, qkv: jax.Array, table: jax.Array, regions: jax.Array | None
+) -> jax.Array:
+    """`attend`, which makes the bias from its table, called by each device on the clips it holds.
+
+    So the gradient of the table is summed over devices, and not that of the bias, which is 70 times
+    as large. Where clips do not divide over the mesh axes data and fsdp they stay together.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    free = _free_axes(mesh)
+    rows = tuple(axis for axis in _BATCH if free.get(axis, 1) > 1)
+    if not rows or qkv.shape[0] % math.prod(free[axis] for axis in rows):
+        return attend(qkv, table, regions)
+    # Axes of one device are made manual too, so that a kernel finds as few to split as it can.
+    trivial = {axis for axis, size in free.items() if size == 1}
+    return jax.shard_map(
+        attend,
+        mesh=mesh,
+        in_specs=(PartitionSpec(rows), PartitionSpec(), PartitionSpec()),
+        out_specs=PartitionSpec(rows),
+        axis_names=trivial.union(rows),
+        # Kernels in a custom gradient do not say along which axes their results vary.
+        check_vma=False,
+    )(qkv, table, regions)
+
+
 def on_each_device(
     attend: Attention, qkv: jax.Array, bias: jax.Array, regions: jax.Array | None
 ) -> jax.Array:
@@ -39,11 +66,7 @@ def on_each_device(
     model, as far as they divide; along any other axis of the mesh devices do the same.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    free = {
-        axis: mesh.shape[axis]
-        for axis, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
-        if kind != AxisType.Manual
-    }
+    free = _free_axes(mesh)
 
     def attend_here(qkv: jax.Array, bias: jax.Array, regions: jax.Array | None) -> jax.Array:
         # Inside a `shard_map` all operands of a kernel must be known to differ between devices.
@@ -54,6 +77,15 @@ def on_each_device(
     if not free:
         return attend_here(qkv, bias, regions)
     return _over_axes(attend_here, qkv, bias, regions, mesh, free)
+
+
+def _free_axes(mesh: AbstractMesh) -> dict[str, int]:
+    """The sizes of the axes that nothing around has divided yet."""
+    return {
+        axis: mesh.shape[axis]
+        for axis, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
+        if kind != AxisType.Manual
+    }
 
 
 def _over_axes(

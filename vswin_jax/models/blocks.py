@@ -6,6 +6,7 @@ are float32 whatever the compute dtype; LayerNorm statistics are float32.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from vswin_jax.attention import (
     Size,
     SplitGeometry,
     WindowGeometry,
+    on_each_batch,
     relative_position_bias,
     table_rows,
     window_attention,
@@ -219,7 +221,9 @@ class WindowAttention(nn.Module):
                 dropout_rate=settings.attn_drop_rate,
             )
 
-        recomputed = jax.checkpoint(attend) if settings.recompute_attention else attend
+        # Dropout is drawn for all clips at once.
+        spread = attend if drops else partial(on_each_batch, attend)
+        recomputed = jax.checkpoint(spread) if settings.recompute_attention else spread
         out = geometry.attend(recomputed, qkv, table)
         out = checkpoint_name(out.reshape(windows.shape), ATTENDED)
         out = settings.dense(channels, "proj")(out)
