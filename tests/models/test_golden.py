@@ -49,7 +49,8 @@ def compare(case: str, **overrides: object) -> dict[str, tuple[np.ndarray, np.nd
     }
 
 
-@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+# cuDNN takes bfloat16 only.
+@pytest.mark.parametrize("attention", [name for name in IMPLEMENTATIONS if name != "gpu"])
 @pytest.mark.parametrize("case", CASES)
 def test_float32_agrees_to_1e_5(case: str, attention: str) -> None:
     for name, (ours, theirs) in compare(case, attention=attention).items():

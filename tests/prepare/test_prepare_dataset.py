@@ -4,6 +4,7 @@ import csv
 import fcntl
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -348,6 +349,8 @@ def test_as_a_process_with_several_processes(folder: Path, tmp_path: Path, run: 
         text=True,
         env={"PYTHONPATH": str(SCRIPT.parents[1])},
     )
-    assert (result.returncode, result.stderr) == (0, "")
+    assert result.returncode == 0
+    # On a slow machine it says how far it is.
+    assert all(re.fullmatch(r"\d+ of 11 videos, .*", line) for line in result.stderr.splitlines())
     assert content_of(out) == content_of(whole)
     assert json.loads((out / "prepare.json").read_text())["settings"]["gop"] == 16
