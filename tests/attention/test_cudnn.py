@@ -1,17 +1,14 @@
 """What cuDNN is given, computed by XLA here: equal to `xla` in values and in every gradient."""
 
-import json
 import logging
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import spread_attention
 
 from vswin_jax.attention import WindowGeometry, choice, cudnn, spreading, window_attention
 from vswin_jax.attention.window_attention import choose
@@ -213,58 +210,22 @@ def test_several_devices_need_a_mesh(on_a_gpu: pytest.MonkeyPatch) -> None:
         window_attention(qkv, bias, None, implementation="gpu")
 
 
-def test_every_device_of_a_mesh_attends_in_what_it_holds() -> None:
-    environment = dict(
-        os.environ, JAX_PLATFORMS="cpu", XLA_FLAGS="--xla_force_host_platform_device_count=8"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", ON_A_MESH], capture_output=True, text=True, env=environment
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
-    report = json.loads(result.stdout.splitlines()[-1])
-    # 1 clip x 2 windows, 9 tokens and one that fills up, 2 heads, 16 channels and 8 of marks
-    assert report["local queries"] == [[2, 10, 2, 24]]
-    assert max(report["errors"]) < 1e-4
-    assert report["collectives"] == ["all-reduce"]
-
-
-# Clips over data, windows over window, heads over model; the gradient of the bias is the only sum.
-ON_A_MESH = """
-import functools, json, re, jax, jax.numpy as jnp
-from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
-from vswin_jax.attention import cudnn, window_attention
-jax.config.update("jax_disable_most_optimizations", True)
-mesh = jax.make_mesh((2, 2, 2), ("data", "window", "model"), (AxisType.Auto,) * 3)
-keys = jax.random.split(jax.random.key(0), 3)
-qkv = jax.random.normal(keys[0], (2, 4, 9, 3, 4, 16))
-bias = jax.random.normal(keys[1], (4, 9, 9))
-ids = jax.random.randint(keys[2], (4, 9), 0, 3)
-local, augmented = set(), cudnn.augmented
+WATCHED = """
+from vswin_jax.attention import cudnn
+augmented = cudnn.augmented
 def watched(*operands):
     tensors = augmented(*operands)
     local.add(tensors[0].shape)
     return tensors
 cudnn.augmented = watched
-xla = functools.partial(window_attention, region_ids=ids, implementation="xla")
-gpu = functools.partial(cudnn.attend, regions=ids, scale=0.25, implementation="xla")
-def gradients(attend):
-    def loss(qkv, bias):
-        out = attend(qkv, bias)
-        return (out ** 2).sum(), out
-    return jax.jit(jax.grad(loss, (0, 1), has_aux=True))
-wanted = gradients(xla)(qkv, bias)
-with jax.set_mesh(mesh):
-    placed = (
-        jax.device_put(qkv, NamedSharding(mesh, P("data", "window", None, None, "model"))),
-        jax.device_put(bias, NamedSharding(mesh, P("model"))),
-    )
-    compiled = gradients(gpu).lower(*placed).compile()
-    ours = compiled(*placed)
-differ = lambda a, b: float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
-kinds = re.findall(r" (all-\\w+|collective-\\w+|reduce-scatter)(?:-start)?\\(", compiled.as_text())
-print(json.dumps({
-    "local queries": sorted(local),
-    "errors": jax.tree.leaves(jax.tree.map(differ, ours, wanted)),
-    "collectives": sorted(set(kinds)),
-}))
+attend = functools.partial(cudnn.attend, regions=ids, scale=0.25, implementation="xla")
 """
+
+
+def test_every_device_of_a_mesh_attends_in_what_it_holds() -> None:
+    report = spread_attention.report(WATCHED)
+    # 1 clip x 2 windows, 9 tokens and one that fills up, 2 heads, 16 channels and 8 of marks
+    assert report["local"] == [[2, 10, 2, 24]]
+    assert max(report["errors"]) < 1e-4
+    # The gradient of the bias is the only sum.
+    assert report["collectives"] == ["all-reduce"]
