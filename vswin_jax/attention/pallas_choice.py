@@ -23,8 +23,9 @@ def refusal(qkv: jax.Array, regions: jax.Array | None, scale: float, drops: bool
         return "it does not drop attention weights"
     if qkv.dtype not in (jnp.float32, jnp.bfloat16):
         return f"it takes float32 and bfloat16, not {qkv.dtype}"
-    if target() == "tpu" and spreading.refusal() is not None:
-        return spreading.refusal()
+    reason = spreading.refusal() if target() == "tpu" else None
+    if reason is not None:
+        return reason
     # No device has more windows or heads than all of them together.
     settings, flat = _settings(qkv, scale), jax.eval_shape(_flat, qkv)
     plans = [pallas_tpu.plan_for(flat, regions, settings, backward) for backward in (False, True)]

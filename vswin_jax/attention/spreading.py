@@ -6,12 +6,11 @@ from collections.abc import Callable
 import jax
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
+from vswin_jax.layout import BATCH_AXES, fitted
+
 # From qkv [B, W, N, 3, heads, dim], bias [heads, N, N] and region ids [W, N] or None to
 # [B, W, N, heads, dim].
 Attention = Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
-
-# The mesh axes over which each axis of qkv may lie.
-_BATCH, _WINDOWS, _HEADS = ("data", "fsdp"), ("window",), ("model",)
 
 
 def target() -> str:
@@ -41,7 +40,7 @@ def on_each_batch(
     """
     mesh = jax.sharding.get_abstract_mesh()
     free = _free_axes(mesh)
-    rows = tuple(axis for axis in _BATCH if free.get(axis, 1) > 1)
+    rows = tuple(axis for axis in BATCH_AXES if free.get(axis, 1) > 1)
     if not rows or qkv.shape[0] % math.prod(free[axis] for axis in rows):
         return attend(qkv, table, regions)
     # Axes of one device are made manual too, so that a kernel finds as few to split as it can.
@@ -96,32 +95,21 @@ def _over_axes(
     mesh: AbstractMesh,
     free: dict[str, int],
 ) -> jax.Array:
-    batch, windows, _, _, heads, _ = qkv.shape
-    rows = _dividing(_BATCH, batch, free)
-    window, head = _dividing(_WINDOWS, windows, free), _dividing(_HEADS, heads, free)
+    ids = () if regions is None else regions.shape
+    spec = fitted(PartitionSpec(BATCH_AXES, "window", None, None, "model"), qkv.shape, free)
+    of_result = PartitionSpec(BATCH_AXES, "window", None, "model")
     return jax.shard_map(
         attend,
         mesh=mesh,
         in_specs=(
-            PartitionSpec(rows, window, None, None, head),
-            PartitionSpec(head),
-            PartitionSpec(window),
+            spec,
+            fitted(PartitionSpec("model"), bias.shape, free),
+            fitted(PartitionSpec("window"), ids, free),
         ),
-        out_specs=PartitionSpec(rows, window, None, head),
+        out_specs=fitted(of_result, (*qkv.shape[:3], *qkv.shape[4:]), free),
         axis_names=set(free),
         check_vma=False,
     )(qkv, bias, regions)
-
-
-def _dividing(axes: tuple[str, ...], length: int, sizes: dict[str, int]) -> tuple[str, ...] | None:
-    """The mesh axes of `axes` that are there and divide `length`, one after the other."""
-    kept: list[str] = []
-    for axis in axes:
-        size = sizes.get(axis, 1)
-        if size > 1 and length % size == 0:
-            kept.append(axis)
-            length //= size
-    return tuple(kept) or None
 
 
 def _as_varying(x: jax.Array, axes: frozenset[str]) -> jax.Array:
