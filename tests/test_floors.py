@@ -14,9 +14,10 @@ PACKAGE = Path(__file__).parents[1] / "vswin_jax"
 FLOORS = (
     ("errors", "file_lock", "hlo_text", "progress", "script_parser", "whole_file"),
     ("distributed", "full_disk", "layout", "worker_pool"),
+    ("spreading",),
     (
         *("attention", "chips", "compilation", "config", "config_rules", "data", "goodput"),
-        *("hlo_cost", "offload", "profiling", "watch", "watchdog"),
+        *("hlo_cost", "offload", "profiling", "tokenwise", "watch", "watchdog"),
     ),
     (
         *("clip_sheet", "command_line", "compiled_program", "losses", "mesh", "metrics"),

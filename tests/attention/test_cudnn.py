@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import spread_attention
 
-from vswin_jax.attention import WindowGeometry, choice, cudnn, spreading, window_attention
+from vswin_jax import spreading
+from vswin_jax.attention import WindowGeometry, choice, cudnn, window_attention
 from vswin_jax.attention.window_attention import choose
 from vswin_jax.errors import InputError
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vswin_jax.attention import Size, TokenOrder, WindowGeometry, reorder
-from vswin_jax.models.blocks import map_to_quads
+from vswin_jax.models.patches import map_to_quads
 
 GRIDS = [(4, 6, 9), (2, 6, 3), (4, 3, 3)]
 WINDOW = (2, 3, 3)

@@ -103,3 +103,19 @@ def test_dropout_of_tokens_takes_the_blocks_one_by_one(params: Any) -> None:
 def test_an_unknown_order_lists_those_there_are() -> None:
     with pytest.raises(InputError, match="map, windows"):
         init_params(model(token_order="tokens"), jax.random.key(0))
+
+
+@pytest.mark.parametrize("extent", [CLIPS[0], CLIPS[2]])
+def test_the_token_kernels_compute_what_the_layers_do(
+    params: Any, extent: tuple[int, int, int]
+) -> None:
+    clips = a_clip(extent)
+    plain, ours = (gradients(params, clips, tokenwise=name) for name in ("xla", "pallas_tpu"))
+    assert_near(ours, plain, 2e-5)
+
+
+def test_the_token_kernels_refuse_dropout_and_other_names(params: Any) -> None:
+    with pytest.raises(InputError, match="cannot be used: it has no dropout"):
+        maps(params, a_clip(CLIPS[0]), tokenwise="pallas_tpu", drop_rate=0.1)
+    with pytest.raises(InputError, match="auto, pallas_tpu, xla"):
+        init_params(model(tokenwise="palas"), jax.random.key(0))

@@ -8,7 +8,6 @@ from vswin_jax.attention.clip_sharding import (
     SplitGeometry,
 )
 from vswin_jax.attention.geometry import Size, WindowGeometry
-from vswin_jax.attention.spreading import on_each_batch
 from vswin_jax.attention.token_order import TokenOrder, reorder
 from vswin_jax.attention.window_attention import IMPLEMENTATIONS, window_attention
 
@@ -21,7 +20,6 @@ __all__ = [
     "SplitGeometry",
     "TokenOrder",
     "WindowGeometry",
-    "on_each_batch",
     "relative_position_bias",
     "reorder",
     "table_rows",

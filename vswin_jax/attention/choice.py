@@ -7,8 +7,8 @@ from types import ModuleType
 import jax
 
 from vswin_jax.attention import cudnn, pallas_choice
-from vswin_jax.attention.spreading import target
 from vswin_jax.errors import InputError
+from vswin_jax.spreading import target
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import threading
 import jax
 import jax.numpy as jnp
 
-from vswin_jax.attention import spreading
+from vswin_jax import spreading
 
 # At most 8 regions meet in a window, see `WindowGeometry.region_ids`.
 REGIONS = 8

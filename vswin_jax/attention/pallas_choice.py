@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.pallas import tpu as pltpu
 
-from vswin_jax.attention import pallas_tpu, spreading
+from vswin_jax import spreading
+from vswin_jax.attention import pallas_tpu
 from vswin_jax.attention.pallas_plan import Chip
-from vswin_jax.attention.spreading import target
+from vswin_jax.spreading import target
 
 log = logging.getLogger(__name__)
 

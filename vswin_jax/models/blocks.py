@@ -1,4 +1,4 @@
-"""The pieces of Video Swin: patch embedding, attention block, patch merging.
+"""The block of Video Swin: attention in windows and an MLP.
 
 Source: Video Swin Transformer, section 3, and the reference's `swin_transformer.py`. Parameters
 are float32 whatever the compute dtype; LayerNorm statistics are float32.
@@ -7,6 +7,7 @@ are float32 whatever the compute dtype; LayerNorm statistics are float32.
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +21,13 @@ from vswin_jax.attention import (
     Size,
     SplitGeometry,
     WindowGeometry,
-    on_each_batch,
     relative_position_bias,
     table_rows,
     window_attention,
 )
 from vswin_jax.layout import pin, splits
+from vswin_jax.spreading import on_each_batch
+from vswin_jax.tokenwise import Branches, NormDense, add_branches, fuses, norm_dense
 
 # The reference truncates at +-2, a hundred deviations away: a plain normal. It suits widths of 96
 # and more; in a narrow model every branch starts so near to linear that training from scratch
@@ -35,8 +37,14 @@ KERNEL_INITS = {
     "lecun": nn.initializers.lecun_normal(),
 }
 
+# Of LayerNorm.
+EPSILON = 1e-5
+
 # The names by which a remat policy may keep the arrays in and out of attention.
 QKV, ATTENDED = "qkv", "attended"
+
+_TABLE = "relative_position_bias_table"
+_LAYERS = ("norm1", "attn", "norm2", "mlp")
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,7 @@ class BlockSettings:
     attn_drop_rate: float
     relative_position: str
     attention: str
+    tokenwise: str
     kernel_init: str
     dtype: jnp.dtype
     recompute_attention: bool
@@ -72,18 +81,12 @@ class BlockSettings:
 
 def layer_norm(dtype: jnp.dtype, name: str | None = None) -> nn.LayerNorm:
     """LayerNorm with PyTorch's epsilon (Flax's default differs) and a two-pass variance."""
-    return nn.LayerNorm(epsilon=1e-5, dtype=dtype, use_fast_variance=False, name=name)
+    return nn.LayerNorm(epsilon=EPSILON, dtype=dtype, use_fast_variance=False, name=name)
 
 
-def _pin_tokens(x: jax.Array, last: str) -> jax.Array:
+def pin_tokens(x: jax.Array, last: str) -> jax.Array:
     """`[B, ..., last]`, pinned: clips stay where they are, whatever the layout of parameters."""
     return pin(x, "batch", *["any"] * (x.ndim - 2), last)
-
-
-def _torch_conv_init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
-    """PyTorch's default for a convolution, uniform in +-1/sqrt(fan in)."""
-    bound = 1 / math.sqrt(math.prod(shape[:-1]))
-    return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 class DropPath(nn.Module):
@@ -108,51 +111,6 @@ class DropPath(nn.Module):
         factors = factors.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
         # A branch that is not finite does not harm the clips that drop it.
         return jnp.where(factors > 0, x * factors, 0)
-
-
-class Projection(nn.Module):
-    """The patch embedding's convolution, whose kernel is its stride: one matrix product."""
-
-    features: int
-    patch_size: Size
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, clips: jax.Array) -> jax.Array:
-        """`[B, T, H, W, c]`, whole patches, to `[B, D, H', W', features]`."""
-        batch, *extent, channels = clips.shape
-        shape = (*self.patch_size, channels, self.features)
-        kernel = self.param("kernel", _torch_conv_init, shape, jnp.float32)
-        # The bias has the bound of the kernel's fan in, not of its own shape.
-        bound = 1 / math.sqrt(math.prod(shape[:-1]))
-        bias = self.param(
-            "bias",
-            lambda key: jax.random.uniform(key, (self.features,), jnp.float32, -bound, bound),
-        )
-        clips, kernel, bias = promote_dtype(clips, kernel, bias, dtype=self.dtype)
-        (nd, nh, nw), (pd, ph, pw) = map(int.__floordiv__, extent, self.patch_size), self.patch_size
-        patches = clips.reshape(batch, nd, pd, nh, ph, nw, pw, channels)
-        patches = patches.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(batch, nd, nh, nw, -1)
-        return patches @ kernel.reshape(-1, self.features) + bias
-
-
-class PatchEmbed(nn.Module):
-    """Cuts a clip into patches and embeds each; zero-pads the end of each axis to whole ones."""
-
-    features: int
-    patch_size: Size
-    normalize: bool
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, clips: jax.Array) -> jax.Array:
-        """`[B, T, H, W, 3]` to `[B, D, H', W', features]`."""
-        extent = clips.shape[1:4]
-        growth = [(0, -size % patch) for size, patch in zip(extent, self.patch_size, strict=True)]
-        if any(after for _, after in growth):
-            clips = jnp.pad(clips, [(0, 0), *growth, (0, 0)])
-        x = Projection(self.features, self.patch_size, self.dtype, name="proj")(clips)
-        return layer_norm(self.dtype, "norm")(x) if self.normalize else x
 
 
 class Qkv(nn.Module):
@@ -188,6 +146,39 @@ class Qkv(nn.Module):
         return pin(kernel, "channels", "kinds", "heads", "dim")
 
 
+def attend(
+    qkv: jax.Array,
+    table: jax.Array,
+    geometry: WindowGeometry,
+    settings: BlockSettings,
+    dropout_key: jax.Array | None = None,
+) -> jax.Array:
+    """What attention in windows makes of `[B, windows, N, 3, heads, dim]`: `[B, windows, N, C]`.
+
+    `table` is that of the relative position bias; with `dropout_key` weights are dropped.
+    """
+
+    def one_batch(
+        qkv: jax.Array, table: jax.Array, region_ids: jax.Array | np.ndarray | None
+    ) -> jax.Array:
+        return window_attention(
+            qkv,
+            relative_position_bias(table, geometry, settings.relative_position),
+            region_ids,
+            scale=settings.qk_scale,
+            implementation=settings.attention,
+            dropout_key=dropout_key,
+            dropout_rate=settings.attn_drop_rate,
+        )
+
+    # Dropout is drawn for all clips at once. Spread, the gradient that devices sum is that of the
+    # table and not that of the bias, which is 70 times as large.
+    spread = one_batch if dropout_key is not None else partial(on_each_batch, one_batch)
+    recomputed = jax.checkpoint(spread) if settings.recompute_attention else spread
+    out = geometry.attend(recomputed, checkpoint_name(qkv, QKV), table)
+    return checkpoint_name(out.reshape(*out.shape[:3], -1), ATTENDED)
+
+
 class WindowAttention(nn.Module):
     """Multi-head self-attention in windows, with a learned relative position bias."""
 
@@ -199,35 +190,17 @@ class WindowAttention(nn.Module):
         """`[B, windows, N, C]` to the same."""
         settings, channels = self.settings, windows.shape[-1]
         table = self.param(
-            "relative_position_bias_table",
+            _TABLE,
             KERNEL_INITS["reference"],
             (table_rows(settings.window_size), self.num_heads),
             jnp.float32,
         )
-        qkv = checkpoint_name(Qkv(self.num_heads, settings, name="qkv")(windows), QKV)
+        qkv = Qkv(self.num_heads, settings, name="qkv")(windows)
         drops = train and settings.attn_drop_rate > 0
         dropout_key = self.make_rng("dropout") if drops else None
-
-        def attend(
-            qkv: jax.Array, table: jax.Array, region_ids: jax.Array | np.ndarray | None
-        ) -> jax.Array:
-            return window_attention(
-                qkv,
-                relative_position_bias(table, geometry, settings.relative_position),
-                region_ids,
-                scale=settings.qk_scale,
-                implementation=settings.attention,
-                dropout_key=dropout_key,
-                dropout_rate=settings.attn_drop_rate,
-            )
-
-        # Dropout is drawn for all clips at once.
-        spread = attend if drops else partial(on_each_batch, attend)
-        recomputed = jax.checkpoint(spread) if settings.recompute_attention else spread
-        out = geometry.attend(recomputed, qkv, table)
-        out = checkpoint_name(out.reshape(windows.shape), ATTENDED)
+        out = attend(qkv, table, geometry, settings, dropout_key)
         out = settings.dense(channels, "proj")(out)
-        out = _pin_tokens(out, "channels")
+        out = pin_tokens(out, "channels")
         dropout = nn.Dropout(settings.drop_rate, deterministic=not train)
         return geometry.map_in_order(dropout, out)
 
@@ -248,9 +221,9 @@ class Mlp(nn.Module):
         settings, channels = self.settings, x.shape[-1]
         dropout = nn.Dropout(settings.drop_rate, deterministic=not train)
         x = settings.dense(int(channels * settings.mlp_ratio), "fc1")(x)
-        x = dropout(_exact_gelu(_pin_tokens(x, "hidden")))
+        x = dropout(_exact_gelu(pin_tokens(x, "hidden")))
         x = settings.dense(channels, "fc2")(x)
-        return dropout(_pin_tokens(x, "channels"))
+        return dropout(pin_tokens(x, "channels"))
 
 
 class SwinBlock(nn.Module):
@@ -287,7 +260,10 @@ class SwinBlock(nn.Module):
         Padding to whole windows comes after the norm, as in the reference: padded tokens have
         the query, key and value of the projection's bias, and are attended to.
         """
-        x = _pin_tokens(x, "channels")
+        x = pin_tokens(x, "channels")
+        # Where layers have no parameters yet they are called, to get them.
+        if not self.is_initializing() and self._fuses(x, train):
+            return self._fused(x, train, factors)
         first, second = (None, None) if factors is None else factors
         x = x + self.drop_path1(self._attention(self.norm1(x), train), train, first)
         return x + self.drop_path2(self.mlp(self.norm2(x), train), train, second)
@@ -298,28 +274,35 @@ class SwinBlock(nn.Module):
         windows = self.geometry.partition(x)
         return self.geometry.merge(self.attn(windows, self.geometry, train))
 
+    def _fuses(self, x: jax.Array, train: bool) -> bool:
+        settings = self.settings
+        drops = train and settings.drop_rate + settings.attn_drop_rate > 0
+        return fuses(settings.tokenwise, x, int(x.shape[-1] * settings.mlp_ratio), drops)
 
-class PatchMerging(nn.Module):
-    """Joins 2 x 2 neighbours in space and halves the channels; time is untouched."""
+    def _fused(self, x: jax.Array, train: bool, factors: jax.Array | None) -> jax.Array:
+        """The same by kernels that take the layers' parameters."""
+        if factors is None and train and self.drop_path_rate > 0:
+            factors = self.draw(len(x))
+        params = {name: getattr(self, name).variables["params"] for name in _LAYERS}
+        norm1, attn, norm2, mlp = params.values()
+        qkv, x = self._qkv(x, norm1, attn["qkv"])
+        attended = attend(qkv, attn[_TABLE], self.geometry, self.settings)
+        if not self.in_windows:
+            attended = self.geometry.merge(attended)
+        layers = [
+            layer[name]
+            for layer in (attn["proj"], norm2, mlp["fc1"], mlp["fc2"])
+            for name in (("scale", "bias") if layer is norm2 else ("kernel", "bias"))
+        ]
+        return add_branches(x, attended, factors, Branches(*layers), EPSILON)
 
-    settings: BlockSettings
-
-    @nn.compact
-    def __call__(self, quads: jax.Array) -> jax.Array:
-        """`[B, D, H, W, 4, C]`, the four with height varying fastest, to `[B, D, H, W, 2C]`."""
-        channels = quads.shape[-1]
-        x = quads.reshape(*quads.shape[:-2], 4 * channels)
-        x = _pin_tokens(layer_norm(self.settings.dtype, "norm")(x), "channels")
-        x = self.settings.dense(2 * channels, "reduction", use_bias=False)(x)
-        return _pin_tokens(x, "channels")
-
-
-def map_to_quads(x: jax.Array) -> jax.Array:
-    """`[B, D, H, W, C]` to `[B, D, ceil(H/2), ceil(W/2), 4, C]`, padded with zeros at the end."""
-    batch, depth, height, width, channels = x.shape
-    if height % 2 or width % 2:
-        x = jnp.pad(x, [(0, 0), (0, 0), (0, height % 2), (0, width % 2), (0, 0)])
-    height, width = x.shape[2] // 2, x.shape[3] // 2
-    x = x.reshape(batch, depth, height, 2, width, 2, channels).transpose(0, 1, 2, 4, 5, 3, 6)
-    # The reference's order of the four: height varies fastest.
-    return x.reshape(batch, depth, height, width, 4, channels)
+    def _qkv(self, x: jax.Array, norm: Any, dense: Any) -> tuple[jax.Array, jax.Array]:
+        """`[B, windows, N, 3, heads, dim]`, and the tokens as the residual branch takes them."""
+        split = (3, self.num_heads, x.shape[-1] // self.num_heads)
+        if not self.in_windows:
+            qkv = Qkv(self.num_heads, self.settings, parent=None)
+            return qkv.apply({"params": dense}, self.geometry.partition(self.norm1(x))), x
+        bias = dense.get("bias", jnp.zeros(3 * x.shape[-1]))
+        weights = NormDense(norm["scale"], norm["bias"], dense["kernel"], bias)
+        out, x = norm_dense(x, weights, EPSILON)
+        return out.reshape(*out.shape[:-1], *split), x

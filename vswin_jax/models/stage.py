@@ -16,10 +16,9 @@ from vswin_jax.models.blocks import (
     ATTENDED,
     QKV,
     BlockSettings,
-    PatchMerging,
     SwinBlock,
-    map_to_quads,
 )
+from vswin_jax.models.patches import PatchMerging, map_to_quads
 
 # What the backward pass finds stored of each block, from most to least; the rest it computes again.
 # The block's input always is. `flops.RECOMPUTED` has what each costs.

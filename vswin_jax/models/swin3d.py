@@ -13,11 +13,12 @@ from vswin_jax.layout import pin
 from vswin_jax.models.blocks import (
     KERNEL_INITS,
     BlockSettings,
-    PatchEmbed,
     layer_norm,
 )
 from vswin_jax.models.heads import head, pool
+from vswin_jax.models.patches import PatchEmbed
 from vswin_jax.models.stage import REMAT, TOKEN_ORDERS, Stage
+from vswin_jax.tokenwise import IMPLEMENTATIONS
 
 
 class SwinTransformer3D(nn.Module):
@@ -44,6 +45,7 @@ class SwinTransformer3D(nn.Module):
         all but the queries, keys, values and what attention makes of them; "block", each block.
       relative_position: "reference" or "exact", see `attention.relative_position_bias`.
       attention: implementation of attention, see `attention.window_attention`.
+      tokenwise: implementation of all but attention, a name of `tokenwise.IMPLEMENTATIONS`.
       kernel_init: of linear layers: "reference" (normal, 0.02), or "lecun" for narrow models that
         are trained from scratch.
       token_order: "windows" keeps tokens in window order between blocks, "map" in the map's.
@@ -70,6 +72,7 @@ class SwinTransformer3D(nn.Module):
     remat: str = "none"
     relative_position: str = "reference"
     attention: str = "auto"
+    tokenwise: str = "auto"
     kernel_init: str = "reference"
     token_order: str = "windows"
     scan: bool = True
@@ -81,6 +84,7 @@ class SwinTransformer3D(nn.Module):
         for kind, name, known in (
             ("remat policy", self.remat, REMAT),
             ("relative_position", self.relative_position, ("reference", "exact")),
+            ("tokenwise implementation", self.tokenwise, IMPLEMENTATIONS),
             ("kernel_init", self.kernel_init, KERNEL_INITS),
             ("token_order", self.token_order, TOKEN_ORDERS),
         ):

@@ -1,7 +1,8 @@
-"""Attention that the compiler cannot divide, spread over a mesh: each device does what it holds."""
+"""What the compiler cannot divide, spread over a mesh: each device does what it holds."""
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
@@ -30,30 +31,42 @@ def refusal() -> str | None:
     return None
 
 
-def on_each_batch(
-    attend: Attention, qkv: jax.Array, table: jax.Array, regions: jax.Array | None
-) -> jax.Array:
-    """`attend`, which makes the bias from its table, called by each device on the clips it holds.
+def refusal_of_batch(clips: int) -> str | None:
+    """Why `on_each_batch` would leave a batch of `clips` to the compiler on several devices."""
+    free = _free_axes(jax.sharding.get_abstract_mesh())
+    shared = [axis for axis, size in free.items() if size > 1 and axis not in BATCH_AXES]
+    if shared:
+        return f"devices share each clip over the mesh axes {', '.join(shared)}"
+    devices = math.prod(free.values())
+    if clips % devices:
+        return f"{clips} clips do not divide over {devices} devices"
+    return refusal()
 
-    So the gradient of the table is summed over devices, and not that of the bias, which is 70 times
-    as large. Where clips do not divide over the mesh axes data and fsdp they stay together.
+
+def on_each_batch(function: Callable[..., jax.Array], batch: Any, *shared: Any) -> jax.Array:
+    """`function(batch, *shared)`, called by each device on the clips that it holds.
+
+    `batch` is a tree of arrays `[B, ...]`, as is the result; `shared` are trees of arrays that each
+    device has whole, so that their gradients are summed over devices. Where clips do not divide
+    over the mesh axes data and fsdp they stay together.
     """
     mesh = jax.sharding.get_abstract_mesh()
     free = _free_axes(mesh)
     rows = tuple(axis for axis in BATCH_AXES if free.get(axis, 1) > 1)
-    if not rows or qkv.shape[0] % math.prod(free[axis] for axis in rows):
-        return attend(qkv, table, regions)
+    clips = len(jax.tree.leaves(batch)[0])
+    if not rows or clips % math.prod(free[axis] for axis in rows):
+        return function(batch, *shared)
     # Axes of one device are made manual too, so that a kernel finds as few to split as it can.
     trivial = {axis for axis, size in free.items() if size == 1}
     return jax.shard_map(
-        attend,
+        function,
         mesh=mesh,
-        in_specs=(PartitionSpec(rows), PartitionSpec(), PartitionSpec()),
+        in_specs=(PartitionSpec(rows), *[PartitionSpec()] * len(shared)),
         out_specs=PartitionSpec(rows),
         axis_names=trivial.union(rows),
         # Kernels in a custom gradient do not say along which axes their results vary.
         check_vma=False,
-    )(qkv, table, regions)
+    )(batch, *shared)
 
 
 def on_each_device(

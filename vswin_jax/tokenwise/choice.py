@@ -1,0 +1,133 @@
+"""When the kernels for tokens are used, and how they are called."""
+
+import functools
+import logging
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas import tpu as pltpu
+
+from vswin_jax import spreading
+from vswin_jax.errors import InputError
+from vswin_jax.spreading import target
+from vswin_jax.tokenwise import after, before
+from vswin_jax.tokenwise.after import Branches
+from vswin_jax.tokenwise.before import NormDense
+from vswin_jax.tokenwise.calls import Settings
+from vswin_jax.tokenwise.plan import Chip
+
+log = logging.getLogger(__name__)
+
+# "xla" is the layers themselves, as the compiler fuses them.
+IMPLEMENTATIONS = ("auto", "xla", "pallas_tpu")
+# Without a TPU the kernels are interpreted, with the blocks of the smallest one.
+_SMALLEST = Chip(vector_memory=16 * 2**20, cores=1)
+
+
+def fuses(implementation: str, x: jax.Array, hidden: int, drops: bool) -> bool:
+    """Whether tokens `[B, ..., C]` go through the kernels, or through the layers.
+
+    `implementation` is a name of `IMPLEMENTATIONS`; `hidden` are the channels between the layers of
+    the MLP; `drops` says whether activations or attention weights are dropped.
+
+    Raises:
+      InputError: the kernels are asked for by name, and cannot be used here.
+    """
+    if implementation == "xla" or (implementation == "auto" and target() != "tpu"):
+        return False
+    reason = _refusal(x, hidden, drops)
+    if reason is None:
+        return True
+    if implementation == "pallas_tpu":
+        raise InputError(
+            f"The tokenwise implementation 'pallas_tpu' cannot be used: {reason}. Use 'auto', "
+            f"which takes another one then."
+        )
+    _log_refusal(reason)
+    return False
+
+
+def _refusal(x: jax.Array, hidden: int, drops: bool) -> str | None:
+    if drops:
+        return "it has no dropout"
+    if x.dtype not in (jnp.float32, jnp.bfloat16):
+        return f"it takes float32 and bfloat16, not {x.dtype}"
+    reason = spreading.refusal_of_batch(len(x))
+    if reason is not None:
+        return reason
+    # What fits all clips fits those of one device.
+    shape, settings = jax.eval_shape(_by_clip, x).shape, _settings(epsilon=0.0)
+    rooms = ((after, hidden), (before, 3 * x.shape[-1]))
+    for backward in (False, True):
+        for room, width in rooms:
+            if room.plan_for(shape, x.dtype, width, settings, backward) is None:
+                return f"blocks of {x.shape[-1]} channels do not fit the chip's vector memory"
+    return None
+
+
+@functools.cache
+def _log_refusal(reason: str) -> None:
+    log.info("the kernels for tokens are not used: %s", reason)
+
+
+def norm_dense(x: jax.Array, weights: NormDense, epsilon: float) -> tuple[jax.Array, jax.Array]:
+    """LayerNorm and a product, of tokens `[B, ..., C]`, by a kernel; and the tokens as they were.
+
+    The latter are for the residual branch, see `before.norm_dense`.
+    """
+    _say_where()
+
+    def on_one_device(x: jax.Array, weights: NormDense) -> tuple[jax.Array, jax.Array]:
+        return before.norm_dense(x, weights, _settings(epsilon))
+
+    out, same = spreading.on_each_batch(on_one_device, _by_clip(x), weights)
+    return out.reshape(*x.shape[:-1], -1), same.reshape(x.shape)
+
+
+def add_branches(
+    x: jax.Array,
+    attended: jax.Array,
+    factors: jax.Array | None,
+    weights: Branches,
+    epsilon: float,
+) -> jax.Array:
+    """Tokens `[B, ..., C]` with both branches of a block, by a kernel, see `after.add_branches`.
+
+    `factors` are those of stochastic depth, float32 `[2, B]`, or None.
+    """
+    _say_where()
+
+    def on_one_device(
+        batch: tuple[jax.Array, jax.Array, jax.Array | None], weights: Branches
+    ) -> jax.Array:
+        x, attended, factors = batch
+        factors = None if factors is None else factors.T
+        return after.add_branches(x, attended, factors, weights, _settings(epsilon))
+
+    batch = (_by_clip(x), _by_clip(attended), None if factors is None else factors.T)
+    return spreading.on_each_batch(on_one_device, batch, weights).reshape(x.shape)
+
+
+def _by_clip(x: jax.Array) -> jax.Array:
+    return x.reshape(len(x), -1, x.shape[-1])
+
+
+def _settings(epsilon: float) -> Settings:
+    if target() != "tpu":
+        return Settings(epsilon, _SMALLEST, interpret=True)
+    info = pltpu.get_tpu_info()
+    return Settings(epsilon, Chip(info.vmem_capacity_bytes, info.num_cores), interpret=False)
+
+
+def _say_where() -> None:
+    if target() != "tpu":
+        _warn_of_interpreter()
+
+
+@functools.cache
+def _warn_of_interpreter() -> None:
+    log.warning(
+        "tokenwise 'pallas_tpu' is interpreted on %s, which is slow: it is for TPUs, 'auto' takes "
+        "what suits the platform",
+        target(),
+    )
