@@ -39,8 +39,14 @@ def loop_factors(module: Module) -> tuple[float, float]:
 
 
 def flops(execution: Execution) -> float:
-    """2 for each multiply and add of a matrix product or convolution that runs once."""
+    """2 for each multiply and add of a matrix product or convolution that runs once.
+
+    Of a kernel, what it says of itself (`pl.CostEstimate`).
+    """
     instruction = execution.instruction
+    if instruction.opcode == "custom-call":
+        said = re.search(r'"cost_estimate":\s*\{[^}]*"flops":\s*"?(\d+)', instruction.attributes)
+        return float(said[1]) if said else 0.0
     if instruction.opcode not in ("dot", "convolution"):
         return 0.0
     operands = execution.computation.operands(instruction)
@@ -126,7 +132,8 @@ def traffic(module: Module, execution: Execution, measure: Measure = _as_written
         return 0.0
     if any(f'custom_call_target="{name}"' in instruction.attributes for name in _NAMES_ONLY):
         return 0.0
-    operands = [computation.types_of(name) for name in instruction.operands]
+    # An array that a kernel gets more than once is read in parts: of qkv the queries, and so on.
+    operands = [computation.types_of(name) for name in dict.fromkeys(instruction.operands)]
     if instruction.opcode in _MOVES:
         moved = instruction.results[1]
         return float(measure(moved) + _part(measure, [moved], operands[0]))

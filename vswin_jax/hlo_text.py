@@ -13,6 +13,8 @@ from functools import cached_property
 _BITS = {"pred": 8, "token": 0, "opaque": 0, "c64": 64, "c128": 128}
 _ARRAY = re.compile(r"([a-z]\w*)\[([\d,<=? ]*)\](\{[^}]*\})?")
 _TILE = re.compile(r"\{([\d,]*):T\(([\d,]+)\)")
+# The options of a kernel in a fusion are JSON of several lines.
+_WRAPPED = re.compile(r'\n(?="|}, ")')
 _HEAD = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = ")
 _OPCODE = re.compile(r"\s*([a-z][\w\-]*)\(")
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
@@ -217,7 +219,7 @@ def parse_module(text: str) -> Module:
     """
     computations: dict[str, Computation] = {}
     entry, inside, name = "", {}, ""
-    for line in text.splitlines():
+    for line in _WRAPPED.sub("", text).splitlines():
         head = _COMPUTATION.match(line)
         if head:
             name, inside = head[2], {}

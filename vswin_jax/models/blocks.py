@@ -44,7 +44,6 @@ EPSILON = 1e-5
 QKV, ATTENDED = "qkv", "attended"
 
 _TABLE = "relative_position_bias_table"
-_LAYERS = ("norm1", "attn", "norm2", "mlp")
 
 
 @dataclass(frozen=True)
@@ -283,18 +282,24 @@ class SwinBlock(nn.Module):
         """The same by kernels that take the layers' parameters."""
         if factors is None and train and self.drop_path_rate > 0:
             factors = self.draw(len(x))
-        params = {name: getattr(self, name).variables["params"] for name in _LAYERS}
-        norm1, attn, norm2, mlp = params.values()
+        layers = (self.norm1, self.attn, self.norm2, self.mlp)
+        norm1, attn, norm2, mlp = (layer.variables["params"] for layer in layers)
         qkv, x = self._qkv(x, norm1, attn["qkv"])
         attended = attend(qkv, attn[_TABLE], self.geometry, self.settings)
         if not self.in_windows:
             attended = self.geometry.merge(attended)
-        layers = [
-            layer[name]
-            for layer in (attn["proj"], norm2, mlp["fc1"], mlp["fc2"])
-            for name in (("scale", "bias") if layer is norm2 else ("kernel", "bias"))
-        ]
-        return add_branches(x, attended, factors, Branches(*layers), EPSILON)
+        proj, fc1, fc2 = attn["proj"], mlp["fc1"], mlp["fc2"]
+        weights = Branches(
+            proj_kernel=proj["kernel"],
+            proj_bias=proj["bias"],
+            scale=norm2["scale"],
+            norm_bias=norm2["bias"],
+            kernel1=fc1["kernel"],
+            bias1=fc1["bias"],
+            kernel2=fc2["kernel"],
+            bias2=fc2["bias"],
+        )
+        return add_branches(x, attended, factors, weights, EPSILON)
 
     def _qkv(self, x: jax.Array, norm: Any, dense: Any) -> tuple[jax.Array, jax.Array]:
         """`[B, windows, N, 3, heads, dim]`, and the tokens as the residual branch takes them."""

@@ -28,9 +28,9 @@ from vswin_jax.tokenwise.plan import Needs, Plan, Tokens, make_plan, padded, til
 
 
 class Branches(NamedTuple):
-    """Parameters: of the projection `[C, C]` and `[C]`, of LayerNorm `[C]`, and of the MLP's layers.
+    """Parameters: of the projection, of LayerNorm, and of the two layers of the MLP.
 
-    kernel1: `[C, H]`; bias1: `[H]`; kernel2: `[H, C]`; bias2: `[C]`.
+    Kernels are `[C, C]`, `[C, H]` and `[H, C]`; bias1 is `[H]`, the other vectors are `[C]`.
     """
 
     proj_kernel: jax.Array
