@@ -18,8 +18,9 @@ from vswin_jax.layout import splits
 
 Implementation = Literal["auto", "xla", "chunked", "pallas_tpu", "gpu"]
 
-# Window-heads whose float32 logits (392 x 392) stay in the cache of a CPU core together.
-_CHUNK_HEADS = 4
+# Window-heads at a time: enough work for all cores between two of their meetings, and float32
+# logits (392 x 392) that stay in the cache that they share.
+_CHUNK_HEADS = 12
 
 
 def _attend(
@@ -76,34 +77,41 @@ def _chunked(
     drop_rate: float,
     scale: float,
 ) -> jax.Array:
-    """One window and a few heads at a time, recomputed in the backward pass.
+    """A few windows and heads at a time, recomputed in the backward pass.
 
     Logits are as large as the chip's caches allow, and never stored: on a CPU this is several
     times faster than writing them to memory, and on every platform it bounds the memory.
     """
     windows, tokens, _, heads, dim = qkv.shape
-    size = next(n for n in range(min(_CHUNK_HEADS, heads), 0, -1) if heads % n == 0)
-    groups = heads // size
+    size = _largest_divisor(heads, _CHUNK_HEADS)
+    groups, together = heads // size, _largest_divisor(windows, _CHUNK_HEADS // size)
+    chunks = windows // together
     attend = jax.checkpoint(partial(_attend, drop_rate=drop_rate, scale=scale))
+
+    def in_chunks(x: jax.Array | None) -> jax.Array | None:
+        return None if x is None else x.reshape(chunks, together, *x.shape[1:])
 
     def one_group(group: tuple[jax.Array, jax.Array, jax.Array | None]) -> jax.Array:
         group_qkv, group_bias, group_keys = group
 
-        def one_window(
-            window: tuple[jax.Array, jax.Array | None, jax.Array | None],
-        ) -> jax.Array:
-            window_qkv, window_regions, window_key = window
-            ids = None if window_regions is None else window_regions[None]
-            return attend(window_qkv[None], group_bias, ids, window_key)[0]
+        def one_chunk(chunk: tuple[jax.Array, jax.Array | None, jax.Array | None]) -> jax.Array:
+            chunk_qkv, chunk_regions, chunk_key = chunk
+            return attend(chunk_qkv, group_bias, chunk_regions, chunk_key)
 
-        return jax.lax.map(one_window, (group_qkv, regions, group_keys))
+        out = jax.lax.map(one_chunk, (in_chunks(group_qkv), in_chunks(regions), group_keys))
+        return out.reshape(windows, *out.shape[2:])
 
-    keys = None if key is None else jax.random.split(key, (groups, windows))
+    keys = None if key is None else jax.random.split(key, (groups, chunks))
     if groups == 1:
         return one_group((qkv, bias, None if keys is None else keys[0]))
     grouped = jnp.moveaxis(qkv.reshape(windows, tokens, 3, groups, size, dim), 3, 0)
     out = jax.lax.map(one_group, (grouped, bias.reshape(groups, size, tokens, tokens), keys))
     return jnp.moveaxis(out, 0, 2).reshape(windows, tokens, heads, dim)
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    """The largest one of `number` that is at most `most`."""
+    return next(n for n in range(min(most, number), 0, -1) if number % n == 0)
 
 
 def _of_flat_windows(attend: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
