@@ -1,11 +1,12 @@
 """The training step of one chip by the TPU compiler, and where its bytes go.
 
     pip install -e ".[tpu]"
-    python benchmarks/train_step_tpu.py [--variant base] [--attention xla pallas_tpu]
+    python benchmarks/train_step_tpu.py [--variant base] [--kernels none attention all]
 
 No TPU is needed and nothing runs; a program takes the compiler minutes. The recipe is that of
-experiments/k400.py with every block rematerialised, in bfloat16. "Accessed" is the compiler's own
-count, which has what stays on the chip too. "Moved" is what goes between the chip and its memory,
+experiments/k400.py with every block rematerialised, in bfloat16: without kernels, tokens in the
+map's order and blocks one by one; with those of attention; with all of them. "Accessed" is the
+compiler's own count, which has what stays on the chip too. "Moved" is what goes between the chip and its memory,
 read off the program's text: the operands and results of each instruction, with their padding,
 unless they lie in vector memory. The roofline is of that.
 """
@@ -43,9 +44,17 @@ MOVES = {
 }
 PRODUCTS = {"convolution", "dot"}
 
+KERNELS = {
+    "none": {"attention": "xla", "tokenwise": "xla", "token_order": "map", "scan": False},
+    "attention": {"attention": "pallas_tpu", "tokenwise": "xla"},
+    "all": {"attention": "pallas_tpu", "tokenwise": "pallas_tpu"},
+}
+
 # What an instruction belongs to, by the first of these in its name; the rest is around the blocks.
 PLACES = {
     "window_attention": "attention itself",
+    "norm_dense": "LayerNorm and qkv",
+    "add_branches": "projection and MLP",
     "attn/qkv": "qkv product",
     "attn/proj": "output product",
     "attn": "attention's bias and reshapes",
@@ -92,10 +101,10 @@ def moved_by_place(text: str) -> dict[tuple[str, str], float]:
     return dict(counts.most_common())
 
 
-def measure(variant: str, attention: str, clips: int, topology: str) -> dict[str, Any]:
+def measure(variant: str, kernels: str, clips: int, topology: str) -> dict[str, Any]:
     """Compiles the step for one chip."""
     config = runpy.run_path(str(RECIPES))["get_config"](f"variant={variant}")
-    config.model.update(attention=attention, remat="block", dtype="bfloat16")
+    config.model.update(KERNELS[kernels], remat="block", dtype="bfloat16")
     config.train.update(batch_size=clips, accumulate=1)
     subject = Subject.of(config, topology_devices(topology)[:1])
     begin = time.perf_counter()
@@ -106,7 +115,7 @@ def measure(variant: str, attention: str, clips: int, topology: str) -> dict[str
     chip = tpu(topology.split(":")[0])
     times = program.memory_traffic / chip.memory_bandwidth, program.flops / chip.flops
     return {
-        "attention": attention,
+        "kernels": kernels,
         "bytes": program.bytes_accessed,
         "moved": program.memory_traffic,
         "flops": program.flops,
@@ -121,7 +130,7 @@ def measure(variant: str, attention: str, clips: int, topology: str) -> dict[str
 def table(row: dict[str, Any]) -> str:
     """One program, and what moves in it by place and kind, the most first."""
     lines = [
-        f"{row['attention']}: {row['bytes'] / 1e9:.1f} GB accessed, "
+        f"kernels of {row['kernels']}: {row['bytes'] / 1e9:.1f} GB accessed, "
         f"{row['moved'] / 1e9:.1f} GB moved, "
         f"{row['temporaries'] / 1e9:.2f} GB of temporaries, {row['flops'] / 1e12:.2f} TFLOP, "
         f"{row['roofline_seconds'] * 1e3:.0f} ms by the roofline, compiled in "
@@ -136,20 +145,20 @@ def table(row: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compiles with each attention; prints the tables and writes them as JSON where asked."""
+    """Compiles with each set of kernels; prints the tables and writes them as JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--variant", default="base")
-    parser.add_argument("--attention", nargs="+", default=["xla", "pallas_tpu"])
+    parser.add_argument("--kernels", nargs="+", choices=KERNELS, default=list(KERNELS))
     parser.add_argument("--topology", default="v5e:1x1")
     parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     progress = Progress(
-        len(options.attention), lambda line: print(line, file=sys.stderr), things="programs"
+        len(options.kernels), lambda line: print(line, file=sys.stderr), things="programs"
     )
     rows = []
-    for attention in options.attention:
-        rows.append(measure(options.variant, attention, options.clips, options.topology))
+    for kernels in options.kernels:
+        rows.append(measure(options.variant, kernels, options.clips, options.topology))
         print(table(rows[-1]), flush=True)
         progress.add()
     if options.json:

@@ -139,3 +139,31 @@ def test_what_stays_on_the_chip_is_no_memory_traffic() -> None:
     elements = 2 * 10 * 32
     written = sum(traffic(module, execution) for execution in module.executions)
     assert written == elements * (2 + 2) + elements * (2 + 4)
+
+
+# A kernel that gets one array three times, and one in a fusion, whose options take several lines.
+KERNELS = """HloModule kernels
+
+%inside (x: bf16[8,128]) -> bf16[8,128] {
+  %x = bf16[8,128]{1,0} parameter(0)
+  ROOT %second = bf16[8,128]{1,0} custom-call(%x), custom_call_target="tpu_custom_call", backend_config={"custom_call_config": {"body": "TUw=", "cost_estimate": {
+"bytes_accessed":4096,
+"flops":500,
+"transcendentals":0
+}, "serialization_format": 1}}
+}
+
+ENTRY %main (qkv: bf16[8,384]) -> bf16[8,128] {
+  %qkv = bf16[8,384]{1,0} parameter(0)
+  %first = bf16[8,128]{1,0} custom-call(%qkv, %qkv, %qkv), custom_call_target="tpu_custom_call", backend_config={"custom_call_config":{"body":"TUw=","cost_estimate":{"flops":"7000","bytes_accessed":"8192"}}}
+  ROOT %last = bf16[8,128]{1,0} fusion(%first), kind=kCustom, calls=%inside
+}
+"""  # noqa: E501
+
+
+def test_a_kernel_says_its_arithmetic_and_reads_an_array_once() -> None:
+    module = parse_module(KERNELS)
+    counted = {e.instruction.name: flops(e) for e in module.executions if flops(e)}
+    assert counted == {"first": 7000.0, "second": 500.0}
+    moved = {e.instruction.name: traffic(module, e) for e in module.executions}
+    assert moved["first"] == 2 * 8 * (384 + 128)

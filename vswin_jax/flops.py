@@ -24,7 +24,8 @@ from vswin_jax.models import SwinTransformer3D
 
 # What a policy of `config.model.remat` computes again: of each block, the products whose results
 # are not stored but needed. That of the values is, for the division by the softmax's sum comes
-# after it; the second one of the MLP is not.
+# after it; the second one of the MLP is not. Kernels for tokens (`config.model.tokenwise`) compute
+# "proj" and "fc1" again under every policy.
 RECOMPUTED = {
     "none": (),
     "attention": ("logits", "values"),
