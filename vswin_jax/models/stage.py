@@ -12,12 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vswin_jax.attention import Size, TokenOrder, WindowGeometry, reorder
-from vswin_jax.models.blocks import (
-    ATTENDED,
-    QKV,
-    BlockSettings,
-    SwinBlock,
-)
+from vswin_jax.models.blocks import ATTENDED, QKV, BlockSettings, SwinBlock
 from vswin_jax.models.patches import PatchMerging, map_to_quads
 
 # What the backward pass finds stored of each block, from most to least; the rest it computes again.
