@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "vswin_jax"
 FLOORS = (
     ("errors", "file_lock", "hlo_text", "progress", "script_parser", "whole_file"),
     ("distributed", "full_disk", "layout", "worker_pool"),
-    ("spreading",),
+    ("kernel_memory", "spreading"),
     (
         *("attention", "chips", "compilation", "config", "config_rules", "data", "goodput"),
         *("hlo_cost", "offload", "profiling", "tokenwise", "watch", "watchdog"),

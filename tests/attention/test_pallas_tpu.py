@@ -8,9 +8,11 @@ import spread_attention
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from vswin_jax.attention import WindowGeometry, pallas_choice, window_attention
-from vswin_jax.attention.pallas_plan import Chip, Plan, Sizes, make_plan
+from vswin_jax import kernel_memory
+from vswin_jax.attention import WindowGeometry, window_attention
+from vswin_jax.attention.pallas_plan import Plan, Sizes, make_plan
 from vswin_jax.errors import InputError
+from vswin_jax.kernel_memory import Chip
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -114,7 +116,7 @@ TWO_CORES = Chip(vector_memory=2**24, cores=2)
 def test_chips_with_little_memory_or_two_cores(
     monkeypatch: pytest.MonkeyPatch, heads: int, chip: Chip, tiles: int, splits: int
 ) -> None:
-    monkeypatch.setattr(pallas_choice, "_SMALLEST", chip)
+    monkeypatch.setattr(kernel_memory, "SMALLEST", chip)
     plan = plan_of(128, heads, chip, itemsize=4)
     assert plan is not None
     assert (plan.tiles, plan.splits) == (tiles, splits)

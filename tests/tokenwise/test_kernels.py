@@ -10,8 +10,10 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from vswin_jax import kernel_memory
+from vswin_jax.kernel_memory import Chip
 from vswin_jax.tokenwise import Branches, NormDense, add_branches, choice, fuses, norm_dense
-from vswin_jax.tokenwise.plan import Chip, Needs, Tokens, make_plan, tile_of
+from vswin_jax.tokenwise.plan import Needs, Tokens, make_plan, tile_of
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -125,7 +127,7 @@ def test_two_cores_share_the_blocks_and_their_gradients_are_summed(
     x, weights = normal(1, (2, 64, 16)), random_branches(16, 32)
     one, two = [], []
     for cores, results in ((1, one), (2, two)):
-        monkeypatch.setattr(choice, "_SMALLEST", Chip(2**24, cores))
+        monkeypatch.setattr(kernel_memory, "SMALLEST", Chip(2**24, cores))
         results += value_and_gradients(
             lambda x, w: add_branches(x, x, None, w, EPSILON), x, weights
         )

@@ -5,17 +5,13 @@ import logging
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas import tpu as pltpu
 
 from vswin_jax import spreading
 from vswin_jax.attention import pallas_tpu
-from vswin_jax.attention.pallas_plan import Chip
+from vswin_jax.kernel_memory import chip_for
 from vswin_jax.spreading import target
 
 log = logging.getLogger(__name__)
-
-# Without a TPU the kernels are interpreted, with the blocks of the smallest one.
-_SMALLEST = Chip(vector_memory=16 * 2**20, cores=1)
 
 
 def refusal(qkv: jax.Array, regions: jax.Array | None, scale: float, drops: bool) -> str | None:
@@ -59,11 +55,8 @@ def _flat(qkv: jax.Array) -> jax.Array:
 
 
 def _settings(qkv: jax.Array, scale: float) -> pallas_tpu.Settings:
-    if target() != "tpu":
-        return pallas_tpu.Settings(qkv.shape[-2], scale, _SMALLEST, interpret=True)
-    info = pltpu.get_tpu_info()
-    chip = Chip(info.vmem_capacity_bytes, info.num_cores)
-    return pallas_tpu.Settings(qkv.shape[-2], scale, chip, interpret=False)
+    chip, interpret = chip_for(target()), target() != "tpu"
+    return pallas_tpu.Settings(qkv.shape[-2], scale, chip, interpret)
 
 
 @functools.cache

@@ -1,22 +1,13 @@
 """How the TPU kernels cut their arrays into blocks, so that a chip's vector memory holds them."""
 
-import math
 from dataclasses import dataclass
 
 from vswin_jax.attention.pallas_kernels import Body, Chunk
+from vswin_jax.kernel_memory import LANES, Chip, padded
 
-LANES = 128
 SUBLANES = 8
 # Queries of all windows of a program together: fewer programs hide their start-up worse.
 _PROGRAM_ROWS = 800
-
-
-@dataclass(frozen=True)
-class Chip:
-    """vector_memory: bytes that a kernel may use on each core; cores: those that share a chip."""
-
-    vector_memory: int
-    cores: int
 
 
 @dataclass(frozen=True)
@@ -142,17 +133,13 @@ def _vector_memory(
     sizes: Sizes, packed: bool, block_heads: int, rows: int, windows: int, backward: bool
 ) -> int:
     """Bytes: two buffers for what changes at every step, one for the bias, and what is between."""
-    keys = _padded(sizes.tokens, LANES)
-    square = _padded(rows, SUBLANES) * keys * 4
-    out = _padded(block_heads * sizes.dim, LANES)
-    qkv = _padded(3 * block_heads * sizes.dim, LANES) if packed else 3 * out
+    keys = padded(sizes.tokens, LANES)
+    square = padded(rows, SUBLANES) * keys * 4
+    out = padded(block_heads * sizes.dim, LANES)
+    qkv = padded(3 * block_heads * sizes.dim, LANES) if packed else 3 * out
     lanes = 2 * (qkv + out) + (2 * qkv + 3 * out if backward else 0)
-    blocks = windows * _padded(sizes.tokens, 2 * SUBLANES) * lanes * sizes.itemsize
+    blocks = windows * padded(sizes.tokens, 2 * SUBLANES) * lanes * sizes.itemsize
     mask = square + keys * LANES * 4
     bias = block_heads * square
     # How many squares live at once was read off the compiler's complaints about smaller limits.
     return blocks + mask + (2 * bias + 3 * square if backward else bias + 2 * square)
-
-
-def _padded(size: int, unit: int) -> int:
-    return math.ceil(size / unit) * unit

@@ -13,10 +13,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from vswin_jax.attention import pallas_kernels
-from vswin_jax.attention.pallas_plan import SUBLANES, Chip, Plan, Sizes, make_plan
-
-# The compiler's own limit, which ours never goes below.
-_USUAL_VECTOR_MEMORY = 16 * 2**20
+from vswin_jax.attention.pallas_plan import SUBLANES, Plan, Sizes, make_plan
+from vswin_jax.kernel_memory import Chip
 
 
 class Settings(NamedTuple):
@@ -220,9 +218,7 @@ def _joined(grads: list[jax.Array]) -> jax.Array:
 
 
 def _compiler_params(plan: Plan, settings: Settings, order: list[str]) -> pltpu.CompilerParams:
-    # The estimate is rough, and what is left over serves the program around the kernel.
-    limit = max(_USUAL_VECTOR_MEMORY, plan.vector_memory * 5 // 4)
-    limit = min(limit, settings.chip.vector_memory)
+    limit = settings.chip.limit(plan.vector_memory)
     return pltpu.CompilerParams(dimension_semantics=tuple(order), vmem_limit_bytes=limit)
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from vswin_jax.kernel_memory import padded
 from vswin_jax.tokenwise import calls
 from vswin_jax.tokenwise.arithmetic import (
     OVER_LANES,
@@ -21,7 +22,7 @@ from vswin_jax.tokenwise.arithmetic import (
     standardized_grad,
 )
 from vswin_jax.tokenwise.calls import Body, Ref, Settings
-from vswin_jax.tokenwise.plan import Needs, Plan, Tokens, make_plan, padded, tile_of
+from vswin_jax.tokenwise.plan import Needs, Plan, Tokens, make_plan, tile_of
 
 
 class NormDense(NamedTuple):

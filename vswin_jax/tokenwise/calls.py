@@ -16,11 +16,10 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from vswin_jax.tokenwise.plan import Chip, Plan, tile_of
+from vswin_jax.kernel_memory import Chip
+from vswin_jax.tokenwise.plan import Plan, tile_of
 
 Ref = jax.Array
-# The compiler's own limit, which ours never goes below.
-_USUAL_VECTOR_MEMORY = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,5 @@ def _gradient(shape: tuple[int, ...]) -> pl.BlockSpec:
 
 
 def _compiler_params(plan: Plan, settings: Settings, steps: str) -> pltpu.CompilerParams:
-    # The estimate is rough, and what is left over serves the program around the kernel.
-    limit = max(_USUAL_VECTOR_MEMORY, plan.vector_memory * 5 // 4)
-    limit = min(limit, settings.chip.vector_memory)
+    limit = settings.chip.limit(plan.vector_memory)
     return pltpu.CompilerParams(dimension_semantics=("parallel", steps), vmem_limit_bytes=limit)

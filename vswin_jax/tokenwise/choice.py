@@ -5,23 +5,20 @@ import logging
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas import tpu as pltpu
 
 from vswin_jax import spreading
 from vswin_jax.errors import InputError
+from vswin_jax.kernel_memory import chip_for
 from vswin_jax.spreading import target
 from vswin_jax.tokenwise import after, before
 from vswin_jax.tokenwise.after import Branches
 from vswin_jax.tokenwise.before import NormDense
 from vswin_jax.tokenwise.calls import Settings
-from vswin_jax.tokenwise.plan import Chip
 
 log = logging.getLogger(__name__)
 
 # "xla" is the layers themselves, as the compiler fuses them.
 IMPLEMENTATIONS = ("auto", "xla", "pallas_tpu")
-# Without a TPU the kernels are interpreted, with the blocks of the smallest one.
-_SMALLEST = Chip(vector_memory=16 * 2**20, cores=1)
 
 
 def fuses(implementation: str, x: jax.Array, hidden: int, drops: bool) -> bool:
@@ -113,10 +110,7 @@ def _by_clip(x: jax.Array) -> jax.Array:
 
 
 def _settings(epsilon: float) -> Settings:
-    if target() != "tpu":
-        return Settings(epsilon, _SMALLEST, interpret=True)
-    info = pltpu.get_tpu_info()
-    return Settings(epsilon, Chip(info.vmem_capacity_bytes, info.num_cores), interpret=False)
+    return Settings(epsilon, chip_for(target()), interpret=target() != "tpu")
 
 
 def _say_where() -> None:

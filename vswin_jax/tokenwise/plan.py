@@ -1,22 +1,14 @@
 """How the TPU kernels cut tokens and channels into blocks that a chip's memory holds."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-LANES = 128
+from vswin_jax.kernel_memory import LANES, Chip
+
 # What a block of tokens may have at most, and the channels that pass at once: more of either hides
 # less, and makes the kernel's program longer.
 _ROWS = 1024
 _TILE = 512
-
-
-@dataclass(frozen=True)
-class Chip:
-    """vector_memory: bytes that a kernel may use on each core; cores: those that share a chip."""
-
-    vector_memory: int
-    cores: int
 
 
 @dataclass(frozen=True)
@@ -91,8 +83,3 @@ def tile_of(channels: int) -> int:
     """How many of the channels pass at once: whole lanes, and the same number each time."""
     fitting = [n for n in range(LANES, _TILE + 1, LANES) if channels % n == 0]
     return channels if channels <= _TILE or not fitting else fitting[-1]
-
-
-def padded(channels: int) -> int:
-    """As many as take as much memory."""
-    return math.ceil(channels / LANES) * LANES
