@@ -73,12 +73,16 @@ def test_a_step_takes_its_state_and_its_batch(small: Subject, training: Attempt)
     assert training.program.collectives == ()
 
 
-def test_micro_batches_do_not_change_the_arithmetic(training: Attempt) -> None:
-    accumulated = compile_train_step(subject_of("runlocal", *SMALL, "train.accumulate=4"))
-    assert training.program is not None
-    assert accumulated.program is not None
-    # Fewer clips are attended to in other chunks; a softmax is no small part of so small a model.
-    assert accumulated.program.flops == pytest.approx(training.program.flops, rel=0.3)
+def test_micro_batches_do_not_change_the_arithmetic() -> None:
+    # Wide enough for matrix products to be most of it.
+    wide = (*SMALL, "model.embed_dim=64")
+    whole, accumulated = (
+        compile_train_step(subject_of("runlocal", *wide, f"train.accumulate={parts}")).program
+        for parts in (1, 4)
+    )
+    assert whole is not None
+    assert accumulated is not None
+    assert accumulated.flops == pytest.approx(whole.flops, rel=0.15)
 
 
 def test_the_evaluation_takes_all_views_and_no_moments(small: Subject) -> None:
