@@ -18,3 +18,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     near = difflib.get_close_matches(name, known, n=3)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     return InputError(f"Unknown {kind} {name!r}: {hint}The known ones are {', '.join(known)}.")
+
+
+def unusable(kind: str, name: str, reason: str) -> InputError:
+    """An `InputError` for an implementation that was asked for by name and cannot work here."""
+    return InputError(
+        f"The {kind} implementation '{name}' cannot be used: {reason}. Use 'auto', which takes "
+        f"another one then."
+    )

@@ -1,9 +1,13 @@
-"""What the kernels of a TPU may hold on the chip."""
+"""The chip that TPU kernels are for: what they may hold on it, or that there is none."""
 
+import functools
+import logging
 import math
 from dataclasses import dataclass
 
 from jax.experimental.pallas import tpu as pltpu
+
+log = logging.getLogger(__name__)
 
 LANES = 128
 # The compiler's own limit, which ours never goes below.
@@ -34,6 +38,18 @@ def chip_for(platform: str) -> Chip:
         return SMALLEST
     info = pltpu.get_tpu_info()
     return Chip(info.vmem_capacity_bytes, info.num_cores)
+
+
+@functools.cache
+def warn_of_interpreter(setting: str, platform: str) -> None:
+    """Says once that kernels which `setting` of the model chose do not run on a TPU."""
+    if platform != "tpu":
+        log.warning(
+            "%s 'pallas_tpu' is interpreted on %s, which is slow: it is for TPUs, 'auto' takes "
+            "what suits the platform",
+            setting,
+            platform,
+        )
 
 
 def padded(size: int, unit: int = LANES) -> int:

@@ -159,10 +159,7 @@ def test_the_layers_are_taken_where_kernels_do_not_fit(monkeypatch: pytest.Monke
     assert not fuses("auto", x, 64, drops=False)
     assert fuses("pallas_tpu", x, 64, drops=False)
     monkeypatch.setattr(choice, "target", lambda: "tpu")
-    monkeypatch.setattr(choice, "_settings", lambda epsilon: _tiny_chip())
+    tiny = choice.Settings(EPSILON, Chip(vector_memory=2**10, cores=1), interpret=True)
+    monkeypatch.setattr(choice, "_settings", lambda epsilon: tiny)
     assert not fuses("auto", x, 64, drops=False)
     assert not fuses("auto", x.astype(jnp.float16), 64, drops=False)
-
-
-def _tiny_chip() -> Any:
-    return choice.Settings(EPSILON, Chip(vector_memory=2**10, cores=1), interpret=True)

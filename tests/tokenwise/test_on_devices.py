@@ -11,7 +11,7 @@ import pytest
 
 # A small model's gradients, by kernels and by layers, on eight devices that share the clips.
 SPREAD = """
-import json, re, jax, jax.numpy as jnp
+import json, jax, jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from vswin_jax.layout import activations_on
 from vswin_jax.models import create_model, init_params

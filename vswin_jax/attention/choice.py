@@ -7,7 +7,7 @@ from types import ModuleType
 import jax
 
 from vswin_jax.attention import cudnn, pallas_choice
-from vswin_jax.errors import InputError
+from vswin_jax.errors import unusable
 from vswin_jax.spreading import target
 
 log = logging.getLogger(__name__)
@@ -51,8 +51,5 @@ def fused(
     """
     reason = FUSED[name].refusal(qkv, regions, scale, drops=key is not None)
     if reason is not None:
-        raise InputError(
-            f"The attention implementation '{name}' cannot be used: {reason}. Use 'auto', which "
-            f"takes another one then."
-        )
+        raise unusable("attention", name, reason)
     return FUSED[name].attend(qkv, bias, regions, scale)

@@ -1,17 +1,14 @@
 """When the TPU kernels can be used, and how they are called."""
 
 import functools
-import logging
 
 import jax
 import jax.numpy as jnp
 
 from vswin_jax import spreading
 from vswin_jax.attention import pallas_tpu
-from vswin_jax.kernel_memory import chip_for
+from vswin_jax.kernel_memory import chip_for, warn_of_interpreter
 from vswin_jax.spreading import target
-
-log = logging.getLogger(__name__)
 
 
 def refusal(qkv: jax.Array, regions: jax.Array | None, scale: float, drops: bool) -> str | None:
@@ -36,8 +33,7 @@ def attend(qkv: jax.Array, bias: jax.Array, regions: jax.Array | None, scale: fl
 
     A kernel is not the compiler's to divide: see `spreading.on_each_device`.
     """
-    if target() != "tpu":
-        _warn_of_interpreter()
+    warn_of_interpreter("attention", target())
     one = functools.partial(_on_one_device, scale=scale)
     return spreading.on_each_device(one, qkv, bias, regions)
 
@@ -57,12 +53,3 @@ def _flat(qkv: jax.Array) -> jax.Array:
 def _settings(qkv: jax.Array, scale: float) -> pallas_tpu.Settings:
     chip, interpret = chip_for(target()), target() != "tpu"
     return pallas_tpu.Settings(qkv.shape[-2], scale, chip, interpret)
-
-
-@functools.cache
-def _warn_of_interpreter() -> None:
-    log.warning(
-        "attention 'pallas_tpu' is interpreted on %s, which is slow: it is for TPUs, 'auto' takes "
-        "what suits the platform",
-        target(),
-    )

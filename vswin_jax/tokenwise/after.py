@@ -21,8 +21,8 @@ from vswin_jax.tokenwise.arithmetic import (
     dot,
     gelu,
     gelu_and_slope,
-    standardized,
-    standardized_grad,
+    normalized,
+    normalized_grad,
 )
 from vswin_jax.tokenwise.calls import Body, Ref, Settings
 from vswin_jax.tokenwise.plan import Needs, Plan, Tokens, make_plan, tile_of
@@ -143,12 +143,18 @@ def plan_for(
     return make_plan(Tokens(clips, tokens, size), Needs(streamed, between, fixed), settings.chip)
 
 
+def _between(
+    body: Body, factors: Ref | None, x_ref: Ref, attended: Ref, weights: Branches
+) -> jax.Array:
+    """The tokens between the two branches, float32."""
+    branch = dot(attended[...], weights.proj_kernel[...], PLAIN) + weights.proj_bias[...]
+    return x_ref[...].astype(jnp.float32) + body.scale(factors, 0)(branch)
+
+
 def _forward_body(body: Body, factors: Ref | None, x_ref: Ref, attended: Ref, *refs: Ref) -> None:
     weights, (out_ref, normal_ref, total) = Branches(*refs[:_COUNT]), refs[_COUNT:]
-    branch = dot(attended[...], weights.proj_kernel[...], PLAIN) + weights.proj_bias[...]
-    between = x_ref[...].astype(jnp.float32) + body.scale(factors, 0)(branch)
-    standard, _ = standardized(between, body.epsilon)
-    normal = standard * weights.scale[...] + weights.norm_bias[...]
+    between = _between(body, factors, x_ref, attended, weights)
+    normal, _ = normalized(between, weights, body.epsilon)
     normal_ref[...] = normal.astype(normal_ref.dtype)
     total[...] = jnp.broadcast_to(weights.bias2[...], total.shape)
 
@@ -168,10 +174,8 @@ def _backward_body(
     grads, (normal_ref, normal_grad) = Branches(*refs[:_COUNT]), refs[_COUNT:]
     calls.clear_at_first(grads)
     dtype = x_ref.dtype
-    branch = dot(attended[...], weights.proj_kernel[...], PLAIN) + weights.proj_bias[...]
-    between = x_ref[...].astype(jnp.float32) + body.scale(factors, 0)(branch)
-    standard, inverse = standardized(between, body.epsilon)
-    normal = standard * weights.scale[...] + weights.norm_bias[...]
+    between = _between(body, factors, x_ref, attended, weights)
+    normal, saved = normalized(between, weights, body.epsilon)
     normal_ref[...] = normal.astype(dtype)
     branch_grad = body.scale(factors, 1)(out_grad[...].astype(jnp.float32))
     grads.bias2[...] += column_sums(branch_grad)
@@ -190,10 +194,7 @@ def _backward_body(
         normal_grad[...] += dot(hidden_grad, kernel1, OVER_LANES)
 
     calls.for_each_tile(weights.bias1.shape[-1], one_tile)
-    grad = normal_grad[...]
-    grads.scale[...] += column_sums(grad * standard)
-    grads.norm_bias[...] += column_sums(grad)
-    grad = standardized_grad(grad * weights.scale[...], standard, inverse)
+    grad = normalized_grad(normal_grad[...], saved, weights, grads)
     grad = grad + out_grad[...].astype(jnp.float32)
     x_grad[...] = grad.astype(dtype)
     _through_projection(body.scale(factors, 0)(grad), attended, weights, grads, attended_grad)

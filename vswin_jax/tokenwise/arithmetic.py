@@ -1,6 +1,7 @@
 """Arithmetic on tokens inside the TPU kernels, in float32."""
 
 import math
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +17,34 @@ def dot(a: jax.Array, b: jax.Array, dims: tuple) -> jax.Array:
     return lax.dot_general(a, b, dims, preferred_element_type=jnp.float32)
 
 
-def standardized(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
-    """Tokens `[R, C]` less their mean over their deviation, and the inverse of that `[R, 1]`."""
+class Norm(Protocol):
+    """Parameters of a LayerNorm, or their gradients, among others: blocks `[1, C]`."""
+
+    scale: jax.Array
+    norm_bias: jax.Array
+
+
+def normalized(
+    x: jax.Array, norm: Norm, epsilon: float
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """LayerNorm of float32 tokens `[R, C]`, and what its gradient needs.
+
+    The latter are the tokens less their mean over their deviation, and its inverse `[R, 1]`.
+    """
     centred = x - x.mean(-1, keepdims=True)
     inverse = lax.rsqrt((centred * centred).mean(-1, keepdims=True) + epsilon)
-    return centred * inverse, inverse
+    standard = centred * inverse
+    return standard * norm.scale[...] + norm.norm_bias[...], (standard, inverse)
 
 
-def standardized_grad(grad: jax.Array, standard: jax.Array, inverse: jax.Array) -> jax.Array:
-    """The gradient of x, from that of `standardized(x)` and what that returned."""
+def normalized_grad(
+    grad: jax.Array, saved: tuple[jax.Array, jax.Array], norm: Norm, grads: Norm
+) -> jax.Array:
+    """The gradient of the tokens, from that of `normalized`; adds those of the parameters."""
+    standard, inverse = saved
+    grads.scale[...] += column_sums(grad * standard)
+    grads.norm_bias[...] += column_sums(grad)
+    grad = grad * norm.scale[...]
     along = (grad * standard).mean(-1, keepdims=True)
     return inverse * (grad - grad.mean(-1, keepdims=True) - standard * along)
 

@@ -18,8 +18,8 @@ from vswin_jax.tokenwise.arithmetic import (
     PLAIN,
     column_sums,
     dot,
-    standardized,
-    standardized_grad,
+    normalized,
+    normalized_grad,
 )
 from vswin_jax.tokenwise.calls import Body, Ref, Settings
 from vswin_jax.tokenwise.plan import Needs, Plan, Tokens, make_plan, tile_of
@@ -118,8 +118,7 @@ def plan_for(
 def _forward_body(body: Body, factors: None, x_ref: Ref, *refs: Ref) -> None:
     *weights, out_ref, normal_ref = refs
     weights = NormDense(*weights)
-    standard, _ = standardized(x_ref[...].astype(jnp.float32), body.epsilon)
-    normal = standard * weights.scale[...] + weights.norm_bias[...]
+    normal, _ = normalized(x_ref[...].astype(jnp.float32), weights, body.epsilon)
     normal_ref[...] = normal.astype(normal_ref.dtype)
 
     def one_tile(outputs: slice) -> None:
@@ -135,8 +134,7 @@ def _backward_body(
     weights, (x_grad_ref, *refs) = NormDense(*refs[:_COUNT]), refs[_COUNT:]
     grads, (normal_ref, normal_grad) = NormDense(*refs[:_COUNT]), refs[_COUNT:]
     calls.clear_at_first(grads)
-    standard, inverse = standardized(x_ref[...].astype(jnp.float32), body.epsilon)
-    normal = standard * weights.scale[...] + weights.norm_bias[...]
+    normal, saved = normalized(x_ref[...].astype(jnp.float32), weights, body.epsilon)
     normal_ref[...] = normal.astype(normal_ref.dtype)
     normal_grad[...] = jnp.zeros_like(normal_grad)
 
@@ -147,8 +145,5 @@ def _backward_body(
         normal_grad[...] += dot(grad, weights.kernel[:, outputs], OVER_LANES)
 
     calls.for_each_tile(out_grad.shape[-1], one_tile)
-    grad = normal_grad[...]
-    grads.scale[...] += column_sums(grad * standard)
-    grads.norm_bias[...] += column_sums(grad)
-    x_grad = standardized_grad(grad * weights.scale[...], standard, inverse)
+    x_grad = normalized_grad(normal_grad[...], saved, weights, grads)
     x_grad_ref[...] = (x_grad + x_out_grad[...].astype(jnp.float32)).astype(x_grad_ref.dtype)

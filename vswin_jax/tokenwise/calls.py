@@ -104,22 +104,18 @@ def over_tokens(
     """
     matrices = [weight if weight.ndim == 2 else weight[None] for weight in weights]
     shapes = [(plan.splits, *matrix.shape) for matrix in matrices] if gradients else []
-    like, outputs = tokens[0], []
-    for channels in results:
-        outputs.append(jax.ShapeDtypeStruct((*like.shape[:2], channels), like.dtype))
-    moved = [*tokens, *matrices, *outputs]
+    clips, count, _ = tokens[0].shape
+    outputs = [jax.ShapeDtypeStruct((clips, count, n), tokens[0].dtype) for n in results]
     outputs += [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    body = Body(plan.steps, plan.blocks, settings.epsilon)
-    # The kernel gets None where there are no factors; None is no operand.
-    given, place = (
-        ([], []) if factors is None else ([factors], [pl.BlockSpec(memory_space=pltpu.SMEM)])
-    )
+    kernel = functools.partial(kernel, Body(plan.steps, plan.blocks, settings.epsilon))
+    given = [] if factors is None else [factors]
     out = pl.pallas_call(
-        functools.partial(kernel, body, *([] if given else [None])),
+        # None is no operand.
+        kernel if given else functools.partial(kernel, None),
         outputs,
         grid=(plan.splits, plan.steps),
         in_specs=[
-            *place,
+            *(pl.BlockSpec(memory_space=pltpu.SMEM) for _ in given),
             *(_tokens(plan, array.shape[-1]) for array in tokens),
             *(_whole(matrix.shape) for matrix in matrices),
         ],
@@ -127,9 +123,9 @@ def over_tokens(
         scratch_shapes=[pltpu.VMEM((plan.rows, n), dtype) for n, dtype in scratch],
         compiler_params=_compiler_params(plan, settings, "arbitrary" if gradients else "parallel"),
         cost_estimate=pl.CostEstimate(
-            flops=2 * macs * like.shape[0] * like.shape[1],
+            flops=2 * macs * clips * count,
             transcendentals=0,
-            bytes_accessed=sum(map(_bytes, [*moved, *outputs[len(results) :]])),
+            bytes_accessed=sum(map(_bytes, [*tokens, *matrices, *outputs])),
         ),
         interpret=settings.interpret,
         name=name,

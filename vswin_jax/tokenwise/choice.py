@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from vswin_jax import spreading
-from vswin_jax.errors import InputError
-from vswin_jax.kernel_memory import chip_for
+from vswin_jax.errors import unusable
+from vswin_jax.kernel_memory import chip_for, warn_of_interpreter
 from vswin_jax.spreading import target
 from vswin_jax.tokenwise import after, before
 from vswin_jax.tokenwise.after import Branches
@@ -36,10 +36,7 @@ def fuses(implementation: str, x: jax.Array, hidden: int, drops: bool) -> bool:
     if reason is None:
         return True
     if implementation == "pallas_tpu":
-        raise InputError(
-            f"The tokenwise implementation 'pallas_tpu' cannot be used: {reason}. Use 'auto', "
-            f"which takes another one then."
-        )
+        raise unusable("tokenwise", implementation, reason)
     _log_refusal(reason)
     return False
 
@@ -72,7 +69,7 @@ def norm_dense(x: jax.Array, weights: NormDense, epsilon: float) -> tuple[jax.Ar
 
     The latter are for the residual branch, see `before.norm_dense`.
     """
-    _say_where()
+    warn_of_interpreter("tokenwise", target())
 
     def on_one_device(x: jax.Array, weights: NormDense) -> tuple[jax.Array, jax.Array]:
         return before.norm_dense(x, weights, _settings(epsilon))
@@ -92,7 +89,7 @@ def add_branches(
 
     `factors` are those of stochastic depth, float32 `[2, B]`, or None.
     """
-    _say_where()
+    warn_of_interpreter("tokenwise", target())
 
     def on_one_device(
         batch: tuple[jax.Array, jax.Array, jax.Array | None], weights: Branches
@@ -111,17 +108,3 @@ def _by_clip(x: jax.Array) -> jax.Array:
 
 def _settings(epsilon: float) -> Settings:
     return Settings(epsilon, chip_for(target()), interpret=target() != "tpu")
-
-
-def _say_where() -> None:
-    if target() != "tpu":
-        _warn_of_interpreter()
-
-
-@functools.cache
-def _warn_of_interpreter() -> None:
-    log.warning(
-        "tokenwise 'pallas_tpu' is interpreted on %s, which is slow: it is for TPUs, 'auto' takes "
-        "what suits the platform",
-        target(),
-    )
