@@ -5,10 +5,11 @@
 
 No TPU is needed and nothing runs; a program takes the compiler minutes. The recipe is that of
 experiments/k400.py with every block rematerialised, in bfloat16: without kernels, tokens in the
-map's order and blocks one by one; with those of attention; with all of them. "Accessed" is the
-compiler's own count, which has what stays on the chip too. "Moved" is what goes between the chip
-and its memory, read off the program's text: the operands and results of each instruction, with
-their padding, unless they lie in vector memory. The roofline is of that.
+map's order and blocks one by one; with those of attention; with all of them, in a loop ("all") and
+without it ("all, no loop"). "Accessed" is the compiler's own count, which has what stays on the
+chip too. "Moved" is what goes between the chip and its memory, read off the program's text: the
+operands and results of each instruction, with their padding, unless they lie in vector memory. The
+roofline is of that.
 """
 
 import argparse
@@ -48,6 +49,7 @@ KERNELS = {
     "none": {"attention": "xla", "tokenwise": "xla", "token_order": "map", "scan": False},
     "attention": {"attention": "pallas_tpu", "tokenwise": "xla"},
     "all": {"attention": "pallas_tpu", "tokenwise": "pallas_tpu"},
+    "all, no loop": {"attention": "pallas_tpu", "tokenwise": "pallas_tpu", "scan": False},
 }
 
 # What an instruction belongs to, by the first of these in its name; the rest is around the blocks.

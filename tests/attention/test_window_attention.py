@@ -1,11 +1,19 @@
 """Every implementation against attention written out in NumPy, and against each other."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vswin_jax.attention import IMPLEMENTATIONS, WindowGeometry, window_attention
+from vswin_jax.attention import (
+    IMPLEMENTATIONS,
+    WindowGeometry,
+    chunked,
+    plain,
+    window_attention,
+)
 from vswin_jax.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
@@ -87,6 +95,26 @@ def test_dropout_keeps_the_mean_and_depends_on_its_key(name: str) -> None:
     assert np.any(dropped(0) != dropped(1))
     mean = np.mean([dropped(seed) for seed in range(200)], axis=0)
     assert np.abs(mean - window_attention(qkv, bias, None)).mean() < 0.05
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_the_gradients_of_a_chunk_with_dropout_are_those_of_its_forward_pass(
+    shifted: bool,
+) -> None:
+    qkv, bias = inputs()
+    qkv, key = qkv[0], jax.random.key(5)
+    regions = jnp.asarray(GEOMETRY.region_ids) if shifted else None
+    weights = jax.random.normal(jax.random.key(2), qkv.shape[:2] + qkv.shape[3:])
+
+    def gradients(attend: Callable[..., jax.Array]) -> tuple[jax.Array, jax.Array]:
+        def loss(qkv: jax.Array, bias: jax.Array) -> jax.Array:
+            return (attend(qkv, bias, regions, key, 0.3, 0.5) * weights).sum()
+
+        return jax.jit(jax.grad(loss, (0, 1)))(qkv, bias)
+
+    by_jax = gradients(lambda *arguments: plain.attend(*arguments)[0])
+    for ours, wanted in zip(gradients(chunked.attend_chunk), by_jax, strict=True):
+        np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_a_wrong_name_says_which_are_right() -> None:

@@ -1,6 +1,7 @@
 """Window attention: where windows lie, their bias, and the attention inside them."""
 
 from vswin_jax.attention.bias import relative_position_bias, table_rows
+from vswin_jax.attention.chunked import KEPT
 from vswin_jax.attention.clip_sharding import (
     SPLIT_AXES,
     WINDOW_AXIS,
@@ -13,6 +14,7 @@ from vswin_jax.attention.window_attention import IMPLEMENTATIONS, window_attenti
 
 __all__ = [
     "IMPLEMENTATIONS",
+    "KEPT",
     "SPLIT_AXES",
     "WINDOW_AXIS",
     "ClipSharding",

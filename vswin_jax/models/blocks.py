@@ -17,6 +17,7 @@ from flax.linen.dtypes import promote_dtype
 from jax.ad_checkpoint import checkpoint_name
 
 from vswin_jax.attention import (
+    KEPT,
     ClipSharding,
     Size,
     SplitGeometry,
@@ -74,8 +75,22 @@ class BlockSettings:
         """A linear layer with the model's initialisation and compute dtype."""
         kernel_init = KERNEL_INITS[self.kernel_init]
         return nn.Dense(
-            features, use_bias=use_bias, kernel_init=kernel_init, dtype=self.dtype, name=name
+            features,
+            use_bias=use_bias,
+            kernel_init=kernel_init,
+            dtype=self.dtype,
+            dot_general=lambda x, kernel, *_, **__: self.product(x, kernel),
+            name=name,
         )
+
+    def product(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """Tokens `[..., C]` by `[C, D]`: `[..., D]`."""
+        if self.clip_sharding is not None:
+            return x @ kernel
+        # The kernel's gradient sums over all axes of tokens. Over more than one, XLA transposes
+        # the tokens first, and on a CPU that takes up to three times as long as the product. (Where
+        # devices share a clip they hold a part of each of two axes, which do not become one.)
+        return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
 
 
 def layer_norm(dtype: jnp.dtype, name: str | None = None) -> nn.LayerNorm:
@@ -130,7 +145,8 @@ class Qkv(nn.Module):
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.settings.dtype)
         if not splits("heads", self.num_heads):
             # Flat: a TPU would pad `dim` to 128 lanes, and copy all that to what the kernels read.
-            out = x @ kernel if bias is None else x @ kernel + bias
+            out = self.settings.product(x, kernel)
+            out = out if bias is None else out + bias
             return pin(out, "batch", "any", "any", "channels").reshape(*x.shape[:-1], *split)
         kernel = self._by_head(kernel.reshape(channels, *split))
         out = jnp.einsum("bwnc,cshd->bwnshd", x, kernel)
@@ -173,8 +189,9 @@ def attend(
     # Dropout is drawn for all clips at once. Spread, the gradient that devices sum is that of the
     # table and not that of the bias, which is 70 times as large.
     spread = one_batch if dropout_key is not None else partial(on_each_batch, one_batch)
-    recomputed = jax.checkpoint(spread) if settings.recompute_attention else spread
-    out = geometry.attend(recomputed, checkpoint_name(qkv, QKV), table)
+    if settings.recompute_attention:
+        spread = jax.checkpoint(spread, policy=jax.checkpoint_policies.save_only_these_names(KEPT))
+    out = geometry.attend(spread, checkpoint_name(qkv, QKV), table)
     return checkpoint_name(out.reshape(*out.shape[:3], -1), ATTENDED)
 
 

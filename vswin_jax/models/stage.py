@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vswin_jax.attention import Size, TokenOrder, WindowGeometry, reorder
+from vswin_jax.attention import KEPT, Size, TokenOrder, WindowGeometry, reorder
 from vswin_jax.models.blocks import ATTENDED, QKV, BlockSettings, SwinBlock
 from vswin_jax.models.patches import PatchMerging, map_to_quads
 
@@ -20,8 +20,11 @@ from vswin_jax.models.patches import PatchMerging, map_to_quads
 REMAT = {
     "none": None,
     "attention": None,  # all but the logits and softmax: `BlockSettings.recompute_attention`
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "mlp": jax.checkpoint_policies.save_only_these_names(QKV, ATTENDED),
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names(ATTENDED, KEPT),
+    ),
+    "mlp": jax.checkpoint_policies.save_only_these_names(QKV, ATTENDED, KEPT),
     "block": jax.checkpoint_policies.nothing_saveable,
 }
 

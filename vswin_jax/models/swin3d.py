@@ -37,8 +37,9 @@ class SwinTransformer3D(nn.Module):
       head_dropout_rate: dropout before the classifier.
       frozen_stages: -1 trains everything, 0 freezes the patch embedding, n the first n stages too.
       remat: what is computed again in the backward pass to save memory, from nothing to all:
-        "none"; "attention", logits and softmax; "dots", all but the linear layers' outputs; "mlp",
-        all but the queries, keys, values and what attention makes of them; "block", each block.
+        "none"; "attention", logits and softmax; "dots", all but the outputs of linear layers and
+        attention; "mlp", all but the queries, keys, values and what attention makes of them;
+        "block", each block.
       relative_position: "reference" or "exact", see `attention.relative_position_bias`.
       attention: implementation of attention, see `attention.window_attention`.
       tokenwise: implementation of all but attention, a name of `tokenwise.IMPLEMENTATIONS`.

@@ -1,0 +1,87 @@
+"""Attention of some windows, written out in JAX's own operations."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from vswin_jax.attention.pallas_kernels import OTHER_REGION
+
+
+def heads_first(qkv: jax.Array, scale: float) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`[G, N, 3, h, d]` to scaled queries, keys and values, each `[G, h, N, d]`."""
+    query, key, value = jnp.moveaxis(qkv, (2, 3), (0, 2))
+    return query * scale, key, value
+
+
+def exponentials(
+    query: jax.Array, key: jax.Array, bias: jax.Array, regions: jax.Array | None
+) -> jax.Array:
+    """Softmax in float32, not yet divided by its sum: two of `[G, h, N, d]` to `[G, h, N, N]`."""
+    logits = jnp.einsum("ghqd,ghkd->ghqk", query, key, preferred_element_type=jnp.float32)
+    logits = logits + bias
+    if regions is not None:
+        same = regions[:, None, :, None] == regions[:, None, None, :]
+        logits = logits + jnp.where(same, 0.0, OTHER_REGION)
+    return jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
+
+
+def dropped(weights: jax.Array, key: jax.Array | None, rate: float) -> jax.Array:
+    """`weights`, of which `key` drops some and the others grow; all of them without a key."""
+    if key is None:
+        return weights
+    kept = jax.random.bernoulli(key, 1.0 - rate, weights.shape)
+    return jnp.where(kept, weights / (1.0 - rate), 0.0)
+
+
+def attend(
+    qkv: jax.Array,
+    bias: jax.Array,
+    regions: jax.Array | None,
+    key: jax.Array | None,
+    drop_rate: float,
+    scale: float,
+) -> tuple[jax.Array, jax.Array]:
+    """Attention of some windows, and the sums of their exponentials.
+
+    The division by the softmax's sum comes after the product with the values, where it is N times
+    smaller.
+
+    Args:
+      qkv: `[G, N, 3, h, d]`; bias: `[h, N, N]`; regions: `[G, N]` or None.
+      key: drops weights at `drop_rate`, or None.
+
+    Returns:
+      `[G, N, h, d]` in the dtype of `qkv`, and float32 `[G, h, N]`.
+    """
+    query, key_, value = heads_first(qkv, scale)
+    weights = exponentials(query, key_, bias, regions)
+    total = weights.sum(-1)
+    out = jnp.einsum(
+        "ghqk,ghkd->ghqd",
+        dropped(weights, key, drop_rate).astype(value.dtype),
+        value,
+        preferred_element_type=jnp.float32,
+    )
+    return jnp.swapaxes(out / total[..., None], 1, 2).astype(value.dtype), total
+
+
+def of_flat_windows(attend: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """`attend`, which knows windows but not clips, for `[B, windows, ...]`."""
+
+    def attend_in_clips(
+        qkv: jax.Array,
+        bias: jax.Array,
+        regions: jax.Array | None,
+        key: jax.Array | None,
+        drop_rate: float,
+        scale: float,
+    ) -> jax.Array:
+        batch, windows = qkv.shape[:2]
+        if regions is not None:
+            regions = jnp.tile(regions, (batch, 1))
+        flat = qkv.reshape(batch * windows, *qkv.shape[2:])
+        out = attend(flat, bias, regions, key, drop_rate, scale)
+        return out.reshape(batch, windows, *out.shape[1:])
+
+    return attend_in_clips
