@@ -42,10 +42,9 @@ def _forward(
     bias: jax.Array,
     regions: jax.Array | None,
     key: jax.Array | None,
-    drop_rate: float,
-    scale: float,
+    *settings: float,
 ) -> tuple[jax.Array, tuple[Any, ...]]:
-    out, total = plain.attend(qkv, bias, regions, key, drop_rate, scale)
+    out, total = plain.attend(qkv, bias, regions, key, *settings)
     return out, (qkv, bias, regions, key, *checkpoint_name((out, total), KEPT))
 
 

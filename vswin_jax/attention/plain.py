@@ -1,6 +1,7 @@
 """Attention of some windows, written out in JAX's own operations."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -70,18 +71,13 @@ def of_flat_windows(attend: Callable[..., jax.Array]) -> Callable[..., jax.Array
     """`attend`, which knows windows but not clips, for `[B, windows, ...]`."""
 
     def attend_in_clips(
-        qkv: jax.Array,
-        bias: jax.Array,
-        regions: jax.Array | None,
-        key: jax.Array | None,
-        drop_rate: float,
-        scale: float,
+        qkv: jax.Array, bias: jax.Array, regions: jax.Array | None, *others: Any
     ) -> jax.Array:
         batch, windows = qkv.shape[:2]
         if regions is not None:
             regions = jnp.tile(regions, (batch, 1))
         flat = qkv.reshape(batch * windows, *qkv.shape[2:])
-        out = attend(flat, bias, regions, key, drop_rate, scale)
+        out = attend(flat, bias, regions, *others)
         return out.reshape(batch, windows, *out.shape[1:])
 
     return attend_in_clips

@@ -6,7 +6,6 @@ agrees with `xla` in values and in every gradient, that of the bias too.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,23 +14,11 @@ from vswin_jax.attention import choice, plain
 from vswin_jax.attention.chunked import chunked
 from vswin_jax.errors import unknown_name
 
-Implementation = Literal["auto", "xla", "chunked", "pallas_tpu", "gpu"]
-
-
-def _xla(
-    qkv: jax.Array,
-    bias: jax.Array,
-    regions: jax.Array | None,
-    key: jax.Array | None,
-    drop_rate: float,
-    scale: float,
-) -> jax.Array:
-    """All windows at once: the reference implementation."""
-    return plain.attend(qkv, bias, regions, key, drop_rate, scale)[0]
-
+# All windows at once: the reference implementation.
+_xla = plain.of_flat_windows(lambda *given: plain.attend(*given)[0])
 
 IMPLEMENTATIONS: dict[str, Callable[..., jax.Array]] = {
-    "xla": plain.of_flat_windows(_xla),
+    "xla": _xla,
     "chunked": chunked,
     **{name: partial(choice.fused, name=name) for name in choice.FUSED},
 }
