@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from vswin_jax.errors import InputError
 from vswin_jax.models import SwinTransformer3D, create_model, init_params
@@ -77,17 +76,6 @@ def test_each_policy_stores_less_than_the_one_before(params: Any) -> None:
     assert all(less < 0.9 * more for more, less in itertools.pairwise(stored)), stored
 
 
-def exponentials_of(jaxpr: Any) -> int:
-    """How many `exp` a program has, those of its loops and calls once."""
-    inner = jax.tree.leaves(
-        [list(equation.params.values()) for equation in jaxpr.eqns],
-        is_leaf=lambda value: isinstance(value, Jaxpr | ClosedJaxpr),
-    )
-    inner = [getattr(value, "jaxpr", value) for value in inner]
-    own = sum(equation.primitive.name == "exp" for equation in jaxpr.eqns)
-    return own + sum(exponentials_of(value) for value in inner if isinstance(value, Jaxpr))
-
-
 def test_only_whole_blocks_compute_chunked_attention_a_third_time(params: Any) -> None:
     """The backward pass takes the logits again; what else it needs, policies keep by name."""
 
@@ -100,7 +88,7 @@ def test_only_whole_blocks_compute_chunked_attention_a_third_time(params: Any) -
                 {"params": params}, clips, True, rngs={"dropout": jax.random.key(1)}
             ).sum()
 
-        return exponentials_of(jax.make_jaxpr(jax.grad(loss))(params, clips).jaxpr)
+        return str(jax.make_jaxpr(jax.grad(loss))(params, clips)).count(" = exp ")
 
     counts = {remat: count(remat) for remat in REMAT}
     least = counts.pop("none")
