@@ -131,7 +131,10 @@ def _our_training(work: Work) -> Callable[[], object]:
             logits = model.apply({"params": params}, clips, train=True, rngs={"dropout": key})
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-        updates, opt_state = optimizer.update(jax.grad(loss)(params), opt_state, params)
+        # As in our trainer, whose updates wait for the norm of all gradients: else XLA copies the
+        # parameters, for it updates them in place while products still need them.
+        grads = jax.lax.optimization_barrier(jax.grad(loss)(params))
+        updates, opt_state = optimizer.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
     train, key = jax.jit(step, donate_argnums=0), jax.random.key(2)

@@ -1,7 +1,5 @@
 """Every implementation against attention written out in NumPy, and against each other."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +17,7 @@ from vswin_jax.errors import InputError
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 GEOMETRY = WindowGeometry.create((4, 6, 6), (2, 3, 3), (1, 1, 1))
-HEADS, DIM = 6, 4  # six heads: `chunked` takes them in groups
+HEADS, DIM = 6, 4
 # cuDNN is asked for its kernels, see test_cudnn.
 HERE = [name for name in IMPLEMENTATIONS if name != "gpu"]
 
@@ -50,8 +48,13 @@ def test_values(name: str, shifted: bool) -> None:
     np.testing.assert_allclose(out, in_numpy(qkv, bias, ids), atol=2e-6)
 
 
+# At most so many window-heads: groups of three heads; one window; four windows, of two clips.
+@pytest.mark.parametrize("window_heads", [4, 7, 24])
 @pytest.mark.parametrize("shifted", [False, True])
-def test_every_gradient_of_chunked_is_that_of_xla(shifted: bool) -> None:
+def test_every_gradient_of_chunked_is_that_of_xla(
+    shifted: bool, window_heads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunked, "_CHUNK_HEADS", window_heads)
     qkv, bias = inputs()
     ids = GEOMETRY.region_ids if shifted else None
     weights = jax.random.normal(jax.random.key(2), qkv.shape[:3] + qkv.shape[4:])
@@ -98,23 +101,41 @@ def test_dropout_keeps_the_mean_and_depends_on_its_key(name: str) -> None:
 
 
 @pytest.mark.parametrize("shifted", [False, True])
-def test_the_gradients_of_a_chunk_with_dropout_are_those_of_its_forward_pass(
-    shifted: bool,
-) -> None:
+def test_the_gradients_with_dropout_are_those_that_jax_takes(shifted: bool) -> None:
     qkv, bias = inputs()
     qkv, key = qkv[0], jax.random.key(5)
     regions = jnp.asarray(GEOMETRY.region_ids) if shifted else None
     weights = jax.random.normal(jax.random.key(2), qkv.shape[:2] + qkv.shape[3:])
 
-    def gradients(attend: Callable[..., jax.Array]) -> tuple[jax.Array, jax.Array]:
-        def loss(qkv: jax.Array, bias: jax.Array) -> jax.Array:
-            return (attend(qkv, bias, regions, key, 0.3, 0.5) * weights).sum()
+    def attend(qkv: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return plain.attend(qkv, bias, regions, key, 0.3, 0.5)
 
-        return jax.jit(jax.grad(loss, (0, 1)))(qkv, bias)
+    (out, total), pullback = jax.vjp(attend, qkv, bias)
+    by_jax = pullback((weights, jnp.zeros_like(total)))
+    ours = plain.gradients(qkv, bias, regions, key, 0.3, 0.5, out, total, weights)
+    for one, wanted in zip(ours, by_jax, strict=True):
+        np.testing.assert_allclose(one, wanted, rtol=1e-4, atol=1e-5)
 
-    by_jax = gradients(lambda *arguments: plain.attend(*arguments)[0])
-    for ours, wanted in zip(gradients(chunked.attend_chunk), by_jax, strict=True):
-        np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-5)
+
+@pytest.mark.parametrize("window_heads", [4, 12])
+def test_chunks_drop_the_same_weights_in_both_passes(
+    window_heads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gradient is the slope of what the forward pass gives."""
+    monkeypatch.setattr(chunked, "_CHUNK_HEADS", window_heads)
+    qkv, bias = inputs()
+    weights = jax.random.normal(jax.random.key(2), qkv.shape[:3] + qkv.shape[4:])
+    step = 1e-2 * jax.random.normal(jax.random.key(3), qkv.shape)
+
+    @jax.jit
+    def loss(qkv: jax.Array) -> jax.Array:
+        dropout = {"dropout_key": jax.random.key(5), "dropout_rate": 0.5}
+        return (
+            window_attention(qkv, bias, None, implementation="chunked", **dropout) * weights
+        ).sum()
+
+    slope = (jax.jit(jax.grad(loss))(qkv) * step).sum()
+    np.testing.assert_allclose(slope, (loss(qkv + step) - loss(qkv - step)) / 2, rtol=1e-2)
 
 
 def test_a_wrong_name_says_which_are_right() -> None:

@@ -1,7 +1,7 @@
 """Window attention: where windows lie, their bias, and the attention inside them."""
 
 from vswin_jax.attention.bias import relative_position_bias, table_rows
-from vswin_jax.attention.chunked import KEPT
+from vswin_jax.attention.chunked import ATTENDED
 from vswin_jax.attention.clip_sharding import (
     SPLIT_AXES,
     WINDOW_AXIS,
@@ -13,8 +13,8 @@ from vswin_jax.attention.token_order import TokenOrder, reorder
 from vswin_jax.attention.window_attention import IMPLEMENTATIONS, window_attention
 
 __all__ = [
+    "ATTENDED",
     "IMPLEMENTATIONS",
-    "KEPT",
     "SPLIT_AXES",
     "WINDOW_AXIS",
     "ClipSharding",

@@ -4,8 +4,13 @@ Logits are as large as a CPU's caches allow: there this is several times faster 
 to memory, and on every platform it bounds the memory. The backward pass computes them again, from
 the projection; what attention gave and the sums of its exponentials are kept, which saves it the
 product with the values.
+
+Both passes are loops that overwrite an array chunk by chunk, which held something before: arrays of
+their own XLA would fill with zeros, those of all blocks at once, and copy for each block.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,12 +25,73 @@ from vswin_jax.layout import splits
 # logits (392 x 392) that stay in the cache that they share.
 _CHUNK_HEADS = 12
 
-# The name by which a remat policy may keep what the backward pass needs besides the projection.
-KEPT = "kept by chunked attention"
+# The name by which a remat policy may keep what attention gives, and here the sums as well.
+ATTENDED = "attended"
+
+# Where windows and heads are in what is cut into chunks.
+_Axes = tuple[int | None, int | None]
+_QKV, _OUT, _TOTAL, _BIAS, _REGIONS = (1, 4), (1, 3), (1, 2), (None, 0), (0, None)
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Some windows of all clips, and some heads of these: `sizes` of both, from `starts` on."""
+
+    starts: tuple[jax.Array, jax.Array]
+    sizes: tuple[int, int]
+    key: jax.Array | None
+
+    def of(self, x: jax.Array, axes: _Axes) -> jax.Array:
+        """The chunk's part of `x`."""
+        for axis, start, size in zip(axes, self.starts, self.sizes, strict=True):
+            if axis is not None:
+                x = jax.lax.dynamic_slice_in_dim(x, start, size, axis)
+        return x
+
+    def put(self, part: jax.Array, x: jax.Array, axes: _Axes) -> jax.Array:
+        """`x` with another such part."""
+        starts = dict(zip(axes, self.starts, strict=True))
+        return jax.lax.dynamic_update_slice(x, part, [starts.get(i, 0) for i in range(x.ndim)])
+
+    def flat(self, qkv: jax.Array, bias: jax.Array, regions: jax.Array | None) -> tuple[Any, ...]:
+        """What `plain` takes: the chunk's windows, clip after clip, its bias, regions and key."""
+        qkv = self.of(qkv, _QKV)
+        if regions is not None:
+            regions = jnp.tile(self.of(regions, _REGIONS), (len(qkv), 1))
+        return qkv.reshape(-1, *qkv.shape[2:]), self.of(bias, _BIAS), regions, self.key
+
+
+def _over_chunks(
+    step: Callable[[_Chunk, Any], Any], start: Any, qkv: jax.Array, key: jax.Array | None
+) -> Any:
+    """What `step` makes of `start`, chunk after chunk of `[B, windows, N, 3, heads, dim]`.
+
+    Where clips are split over devices, one window of all clips is a chunk: a loop over windows
+    leaves every clip where it is, one over clips would gather them all on each device.
+    """
+    clips, windows, heads = qkv.shape[0], qkv.shape[1], qkv.shape[4]
+    if splits("batch", clips):
+        together, some = 1, heads
+    else:
+        some = _largest_divisor(heads, _CHUNK_HEADS)
+        together = _largest_divisor(windows, _CHUNK_HEADS // some)
+    count, groups = windows // together, heads // some
+    keys = None if key is None else jax.random.split(key, groups * count)
+
+    def one(index: jax.Array, state: Any) -> Any:
+        starts = (index % count * together, index // count * some)
+        return step(_Chunk(starts, (together, some), None if keys is None else keys[index]), state)
+
+    return jax.lax.fori_loop(0, groups * count, one, start)
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    """The largest one of `number` that is at most `most`."""
+    return next(n for n in range(min(most, number), 0, -1) if number % n == 0)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def attend_chunk(
+def _chunked(
     qkv: jax.Array,
     bias: jax.Array,
     regions: jax.Array | None,
@@ -33,8 +99,7 @@ def attend_chunk(
     drop_rate: float,
     scale: float,
 ) -> jax.Array:
-    """Attention of a chunk, as `plain.attend`, with the backward pass of this module."""
-    return plain.attend(qkv, bias, regions, key, drop_rate, scale)[0]
+    return _forward(qkv, bias, regions, key, drop_rate, scale)[0]
 
 
 def _forward(
@@ -44,75 +109,40 @@ def _forward(
     key: jax.Array | None,
     *settings: float,
 ) -> tuple[jax.Array, tuple[Any, ...]]:
-    out, total = plain.attend(qkv, bias, regions, key, *settings)
-    return out, (qkv, bias, regions, key, *checkpoint_name((out, total), KEPT))
+    def step(chunk: _Chunk, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        parts = plain.attend(*chunk.flat(qkv, bias, regions), *settings)
+        parts = (part.reshape(len(qkv), -1, *part.shape[1:]) for part in parts)
+        places = zip(parts, state, (_OUT, _TOTAL), strict=True)
+        return tuple(chunk.put(*place) for place in places)
+
+    # Whatever is there: the loop overwrites it.
+    start = qkv.reshape(len(qkv), -1)[:, : qkv[0].size // 3]
+    start = start.reshape(*qkv.shape[:3], *qkv.shape[4:])
+    totals = jnp.swapaxes(start[..., 0], 2, 3).astype(jnp.float32)
+    kept = checkpoint_name(_over_chunks(step, (start, totals), qkv, key), ATTENDED)
+    return kept[0], (qkv, bias, regions, key, *kept)
 
 
 def _backward(
     drop_rate: float, scale: float, kept: tuple[Any, ...], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array, None, None]:
-    """Gradients of qkv and of the bias, `[G, N, 3, h, d]` and `[h, N, N]`."""
-    qkv, bias, regions, drop_key, out, total = kept
-    query, key, value = plain.heads_first(qkv, scale)
-    weights = plain.exponentials(query, key, bias, regions)
-    # By the quotient rule, of the product with the values and of the sum that divides it.
-    d_product = jnp.swapaxes(gradient, 1, 2) / total[..., None]
-    d_total = -(d_product * jnp.swapaxes(out, 1, 2)).sum(-1, keepdims=True)
-    d_product = d_product.astype(qkv.dtype)
-    product = partial(jnp.einsum, preferred_element_type=jnp.float32)
-    d_weights = product("ghqd,ghkd->ghqk", d_product, value)
-    d_logits = weights * (plain.dropped(d_weights, drop_key, drop_rate) + d_total)
-    low, dropped = d_logits.astype(qkv.dtype), plain.dropped(weights, drop_key, drop_rate)
-    d_qkv = (
-        product("ghqk,ghkd->ghqd", low, key) * scale,
-        product("ghqk,ghqd->ghkd", low, query),
-        product("ghqk,ghqd->ghkd", dropped.astype(qkv.dtype), d_product),
-    )
-    d_qkv = jnp.stack([jnp.swapaxes(x, 1, 2) for x in d_qkv], 2)
-    return d_qkv.astype(qkv.dtype), d_logits.sum(0), None, None
+    qkv, bias, regions, key, out, total = kept
+
+    def step(chunk: _Chunk, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        # The chunk's part of this is still the projection.
+        d_qkv, d_bias = state
+        given = chunk.flat(d_qkv, bias, regions)
+        others = (chunk.of(out, _OUT), chunk.of(total, _TOTAL), chunk.of(gradient, _OUT))
+        others = (part.reshape(-1, *part.shape[2:]) for part in others)
+        of_qkv, of_bias = plain.gradients(*given, drop_rate, scale, *others)
+        of_qkv = of_qkv.reshape(len(qkv), -1, *of_qkv.shape[1:])
+        of_bias = chunk.of(d_bias, _BIAS) + of_bias
+        return chunk.put(of_qkv, d_qkv, _QKV), chunk.put(of_bias, d_bias, _BIAS)
+
+    return *_over_chunks(step, (qkv, 0 * bias), qkv, key), None, None
 
 
-attend_chunk.defvjp(_forward, _backward)
-
-
-def _chunked(
-    qkv: jax.Array,
-    bias: jax.Array,
-    regions: jax.Array | None,
-    key: jax.Array | None,
-    drop_rate: float,
-    scale: float,
-) -> jax.Array:
-    """A few windows and heads at a time."""
-    windows, tokens, _, heads, dim = qkv.shape
-    size = _largest_divisor(heads, _CHUNK_HEADS)
-    groups, together = heads // size, _largest_divisor(windows, _CHUNK_HEADS // size)
-    chunks = windows // together
-
-    def in_chunks(x: jax.Array | None) -> jax.Array | None:
-        return None if x is None else x.reshape(chunks, together, *x.shape[1:])
-
-    def one_group(group: tuple[jax.Array, jax.Array, jax.Array | None]) -> jax.Array:
-        group_qkv, group_bias, group_keys = group
-
-        def one_chunk(chunk: tuple[jax.Array, jax.Array | None, jax.Array | None]) -> jax.Array:
-            chunk_qkv, chunk_regions, chunk_key = chunk
-            return attend_chunk(chunk_qkv, group_bias, chunk_regions, chunk_key, drop_rate, scale)
-
-        out = jax.lax.map(one_chunk, (in_chunks(group_qkv), in_chunks(regions), group_keys))
-        return out.reshape(windows, *out.shape[2:])
-
-    keys = None if key is None else jax.random.split(key, (groups, chunks))
-    if groups == 1:
-        return one_group((qkv, bias, None if keys is None else keys[0]))
-    grouped = jnp.moveaxis(qkv.reshape(windows, tokens, 3, groups, size, dim), 3, 0)
-    out = jax.lax.map(one_group, (grouped, bias.reshape(groups, size, tokens, tokens), keys))
-    return jnp.moveaxis(out, 0, 2).reshape(windows, tokens, heads, dim)
-
-
-def _largest_divisor(number: int, most: int) -> int:
-    """The largest one of `number` that is at most `most`."""
-    return next(n for n in range(min(most, number), 0, -1) if number % n == 0)
+_chunked.defvjp(_forward, _backward)
 
 
 def chunked(
@@ -123,21 +153,11 @@ def chunked(
     drop_rate: float,
     scale: float,
 ) -> jax.Array:
-    """Attention inside each window: see `window_attention`.
+    """Attention inside each window: see `window_attention`."""
+    if splits("batch", len(qkv)):
+        return _chunked(qkv, bias, regions, key, drop_rate, scale)
 
-    Where clips and heads are split over devices, the windows of a clip are not, and one window of
-    all clips is a chunk: a loop over windows leaves every clip where it is, one over clips would
-    gather them all on each device.
-    """
-    clips, windows, tokens = qkv.shape[:3]
-    if not splits("batch", clips):
-        return plain.of_flat_windows(_chunked)(qkv, bias, regions, key, drop_rate, scale)
+    def flat(qkv: jax.Array, *others: Any) -> jax.Array:
+        return _chunked(qkv[None], *others)[0]
 
-    def one_window(window: tuple[jax.Array, jax.Array | None, jax.Array | None]) -> jax.Array:
-        window_qkv, ids, window_key = window
-        ids = None if ids is None else jnp.broadcast_to(ids, (clips, tokens))
-        return attend_chunk(window_qkv, bias, ids, window_key, drop_rate, scale)
-
-    keys = None if key is None else jax.random.split(key, windows)
-    out = jax.lax.map(one_window, (jnp.moveaxis(qkv, 1, 0), regions, keys))
-    return jnp.moveaxis(out, 0, 1)
+    return plain.of_flat_windows(flat)(qkv, bias, regions, key, drop_rate, scale)

@@ -1,6 +1,7 @@
 """Attention of some windows, written out in JAX's own operations."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -65,6 +66,41 @@ def attend(
         preferred_element_type=jnp.float32,
     )
     return jnp.swapaxes(out / total[..., None], 1, 2).astype(value.dtype), total
+
+
+def gradients(
+    qkv: jax.Array,
+    bias: jax.Array,
+    regions: jax.Array | None,
+    key: jax.Array | None,
+    drop_rate: float,
+    scale: float,
+    out: jax.Array,
+    total: jax.Array,
+    gradient: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Gradients of the projection and of the bias, `[G, N, 3, h, d]` and `[h, N, N]`.
+
+    `out` and `total` are what `attend` gave, and `gradient` is that of `out`. Logits are computed
+    again.
+    """
+    query, key_, value = heads_first(qkv, scale)
+    weights = exponentials(query, key_, bias, regions)
+    # By the quotient rule, of the product with the values and of the sum that divides it.
+    d_product = jnp.swapaxes(gradient, 1, 2) / total[..., None]
+    d_total = -(d_product * jnp.swapaxes(out, 1, 2)).sum(-1, keepdims=True)
+    d_product = d_product.astype(qkv.dtype)
+    product = partial(jnp.einsum, preferred_element_type=jnp.float32)
+    d_weights = product("ghqd,ghkd->ghqk", d_product, value)
+    d_logits = weights * (dropped(d_weights, key, drop_rate) + d_total)
+    low, weights = d_logits.astype(qkv.dtype), dropped(weights, key, drop_rate)
+    d_qkv = (
+        product("ghqk,ghkd->ghqd", low, key_) * scale,
+        product("ghqk,ghqd->ghkd", low, query),
+        product("ghqk,ghqd->ghkd", weights.astype(qkv.dtype), d_product),
+    )
+    d_qkv = jnp.stack([jnp.swapaxes(x, 1, 2) for x in d_qkv], 2)
+    return d_qkv.astype(qkv.dtype), d_logits.sum(0)
 
 
 def of_flat_windows(attend: Callable[..., jax.Array]) -> Callable[..., jax.Array]:

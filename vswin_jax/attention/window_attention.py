@@ -9,9 +9,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from vswin_jax.attention import choice, plain
-from vswin_jax.attention.chunked import chunked
+from vswin_jax.attention.chunked import ATTENDED, chunked
 from vswin_jax.errors import unknown_name
 
 # All windows at once: the reference implementation.
@@ -57,7 +58,7 @@ def window_attention(
       dropout_key: drops attention weights at `dropout_rate` when given.
 
     Returns:
-      `[B, windows, N, heads, dim]` in the dtype of `qkv`.
+      `[B, windows, N, heads, dim]` in the dtype of `qkv`, under the name `ATTENDED`.
 
     Raises:
       InputError: an unknown implementation, or one that cannot be used here.
@@ -66,4 +67,6 @@ def window_attention(
     regions = None if region_ids is None else jnp.asarray(region_ids)
     drops = dropout_key is not None
     attend = IMPLEMENTATIONS[choose(implementation, qkv, regions, scale, drops)]
-    return attend(qkv, bias, regions, dropout_key, dropout_rate, scale)
+    out = attend(qkv, bias, regions, dropout_key, dropout_rate, scale)
+    # `chunked` has given it that name, and keeps it for its own backward pass.
+    return out if attend is chunked else checkpoint_name(out, ATTENDED)

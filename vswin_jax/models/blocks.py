@@ -17,7 +17,7 @@ from flax.linen.dtypes import promote_dtype
 from jax.ad_checkpoint import checkpoint_name
 
 from vswin_jax.attention import (
-    KEPT,
+    ATTENDED,
     ClipSharding,
     Size,
     SplitGeometry,
@@ -27,6 +27,7 @@ from vswin_jax.attention import (
     window_attention,
 )
 from vswin_jax.layout import pin, splits
+from vswin_jax.models.norm import EPSILON, LayerNorm
 from vswin_jax.spreading import on_each_batch
 from vswin_jax.tokenwise import Branches, NormDense, add_branches, fuses, norm_dense
 
@@ -38,11 +39,9 @@ KERNEL_INITS = {
     "lecun": nn.initializers.lecun_normal(),
 }
 
-# Of LayerNorm.
-EPSILON = 1e-5
-
-# The names by which a remat policy may keep the arrays in and out of attention.
-QKV, ATTENDED = "qkv", "attended"
+# The names by which a remat policy may keep what goes into attention, the tokens between the two
+# branches, and the MLP's hidden ones before GELU. What attention gives has the name ATTENDED.
+QKV, BETWEEN, HIDDEN = "qkv", "between branches", "hidden"
 
 _TABLE = "relative_position_bias_table"
 
@@ -91,11 +90,6 @@ class BlockSettings:
         # the tokens first, and on a CPU that takes up to three times as long as the product. (Where
         # devices share a clip they hold a part of each of two axes, which do not become one.)
         return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
-
-
-def layer_norm(dtype: jnp.dtype, name: str | None = None) -> nn.LayerNorm:
-    """LayerNorm with PyTorch's epsilon (Flax's default differs) and a two-pass variance."""
-    return nn.LayerNorm(epsilon=EPSILON, dtype=dtype, use_fast_variance=False, name=name)
 
 
 def pin_tokens(x: jax.Array, last: str) -> jax.Array:
@@ -190,9 +184,11 @@ def attend(
     # table and not that of the bias, which is 70 times as large.
     spread = one_batch if dropout_key is not None else partial(on_each_batch, one_batch)
     if settings.recompute_attention:
-        spread = jax.checkpoint(spread, policy=jax.checkpoint_policies.save_only_these_names(KEPT))
+        spread = jax.checkpoint(
+            spread, policy=jax.checkpoint_policies.save_only_these_names(ATTENDED)
+        )
     out = geometry.attend(spread, checkpoint_name(qkv, QKV), table)
-    return checkpoint_name(out.reshape(*out.shape[:3], -1), ATTENDED)
+    return out.reshape(*out.shape[:3], -1)
 
 
 class WindowAttention(nn.Module):
@@ -237,7 +233,8 @@ class Mlp(nn.Module):
         settings, channels = self.settings, x.shape[-1]
         dropout = nn.Dropout(settings.drop_rate, deterministic=not train)
         x = settings.dense(int(channels * settings.mlp_ratio), "fc1")(x)
-        x = dropout(_exact_gelu(pin_tokens(x, "hidden")))
+        x = checkpoint_name(pin_tokens(x, "hidden"), HIDDEN)
+        x = dropout(_exact_gelu(x))
         x = settings.dense(channels, "fc2")(x)
         return dropout(pin_tokens(x, "channels"))
 
@@ -258,7 +255,7 @@ class SwinBlock(nn.Module):
     def setup(self) -> None:
         """Declares the layers under the names of the released checkpoints."""
         dtype = self.settings.dtype
-        self.norm1, self.norm2 = layer_norm(dtype), layer_norm(dtype)
+        self.norm1, self.norm2 = LayerNorm(dtype), LayerNorm(dtype)
         self.attn = WindowAttention(self.num_heads, self.settings)
         self.mlp = Mlp(self.settings)
         self.drop_path1 = DropPath(self.drop_path_rate)
@@ -282,6 +279,7 @@ class SwinBlock(nn.Module):
             return self._fused(x, train, factors)
         first, second = (None, None) if factors is None else factors
         x = x + self.drop_path1(self._attention(self.norm1(x), train), train, first)
+        x = checkpoint_name(x, BETWEEN)
         return x + self.drop_path2(self.mlp(self.norm2(x), train), train, second)
 
     def _attention(self, x: jax.Array, train: bool) -> jax.Array:

@@ -11,7 +11,8 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
 from vswin_jax.attention import Size
-from vswin_jax.models.blocks import BlockSettings, layer_norm, pin_tokens
+from vswin_jax.models.blocks import BlockSettings, pin_tokens
+from vswin_jax.models.norm import LayerNorm
 
 
 def _torch_conv_init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
@@ -25,7 +26,7 @@ class Projection(nn.Module):
 
     features: int
     patch_size: Size
-    dtype: jnp.dtype
+    settings: BlockSettings
 
     @nn.compact
     def __call__(self, clips: jax.Array) -> jax.Array:
@@ -39,11 +40,13 @@ class Projection(nn.Module):
             "bias",
             lambda key: jax.random.uniform(key, (self.features,), jnp.float32, -bound, bound),
         )
-        clips, kernel, bias = promote_dtype(clips, kernel, bias, dtype=self.dtype)
+        clips, kernel, bias = promote_dtype(clips, kernel, bias, dtype=self.settings.dtype)
         (nd, nh, nw), (pd, ph, pw) = map(int.__floordiv__, extent, self.patch_size), self.patch_size
-        patches = clips.reshape(batch, nd, pd, nh, ph, nw, pw, channels)
-        patches = patches.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(batch, nd, nh, nw, -1)
-        return patches @ kernel.reshape(-1, self.features) + bias
+        # Pixels of a row and their channels stay together: as two axes they take a CPU four times
+        # as long to move.
+        patches = clips.reshape(batch, nd, pd, nh, ph, nw, pw * channels)
+        patches = patches.transpose(0, 1, 3, 5, 2, 4, 6).reshape(batch, nd, nh, nw, -1)
+        return self.settings.product(patches, kernel.reshape(-1, self.features)) + bias
 
 
 class PatchEmbed(nn.Module):
@@ -52,7 +55,7 @@ class PatchEmbed(nn.Module):
     features: int
     patch_size: Size
     normalize: bool
-    dtype: jnp.dtype
+    settings: BlockSettings
 
     @nn.compact
     def __call__(self, clips: jax.Array) -> jax.Array:
@@ -61,8 +64,8 @@ class PatchEmbed(nn.Module):
         growth = [(0, -size % patch) for size, patch in zip(extent, self.patch_size, strict=True)]
         if any(after for _, after in growth):
             clips = jnp.pad(clips, [(0, 0), *growth, (0, 0)])
-        x = Projection(self.features, self.patch_size, self.dtype, name="proj")(clips)
-        return layer_norm(self.dtype, "norm")(x) if self.normalize else x
+        x = Projection(self.features, self.patch_size, self.settings, name="proj")(clips)
+        return LayerNorm(self.settings.dtype, name="norm")(x) if self.normalize else x
 
 
 class PatchMerging(nn.Module):
@@ -75,7 +78,7 @@ class PatchMerging(nn.Module):
         """`[B, D, H, W, 4, C]`, the four with height varying fastest, to `[B, D, H, W, 2C]`."""
         channels = quads.shape[-1]
         x = quads.reshape(*quads.shape[:-2], 4 * channels)
-        x = pin_tokens(layer_norm(self.settings.dtype, "norm")(x), "channels")
+        x = pin_tokens(LayerNorm(self.settings.dtype, name="norm")(x), "channels")
         x = self.settings.dense(2 * channels, "reduction", use_bias=False)(x)
         return pin_tokens(x, "channels")
 

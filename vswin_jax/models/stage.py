@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vswin_jax.attention import KEPT, Size, TokenOrder, WindowGeometry, reorder
-from vswin_jax.models.blocks import ATTENDED, QKV, BlockSettings, SwinBlock
+from vswin_jax.attention import ATTENDED, Size, TokenOrder, WindowGeometry, reorder
+from vswin_jax.models.blocks import BETWEEN, HIDDEN, QKV, BlockSettings, SwinBlock
 from vswin_jax.models.patches import PatchMerging, map_to_quads
 
 # What the backward pass finds stored of each block, from most to least; the rest it computes again.
@@ -20,11 +20,8 @@ from vswin_jax.models.patches import PatchMerging, map_to_quads
 REMAT = {
     "none": None,
     "attention": None,  # all but the logits and softmax: `BlockSettings.recompute_attention`
-    "dots": jax.checkpoint_policies.save_from_both_policies(
-        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-        jax.checkpoint_policies.save_only_these_names(ATTENDED, KEPT),
-    ),
-    "mlp": jax.checkpoint_policies.save_only_these_names(QKV, ATTENDED, KEPT),
+    "dots": jax.checkpoint_policies.save_only_these_names(QKV, ATTENDED, BETWEEN, HIDDEN),
+    "mlp": jax.checkpoint_policies.save_only_these_names(QKV, ATTENDED),
     "block": jax.checkpoint_policies.nothing_saveable,
 }
 

@@ -10,8 +10,9 @@ from flax import linen as nn
 from vswin_jax.attention import ClipSharding, Size
 from vswin_jax.errors import unknown_name
 from vswin_jax.layout import pin
-from vswin_jax.models.blocks import KERNEL_INITS, BlockSettings, layer_norm
+from vswin_jax.models.blocks import KERNEL_INITS, BlockSettings
 from vswin_jax.models.heads import head, pool
+from vswin_jax.models.norm import LayerNorm
 from vswin_jax.models.patches import PatchEmbed
 from vswin_jax.models.stage import REMAT, TOKEN_ORDERS, Stage
 from vswin_jax.tokenwise import IMPLEMENTATIONS
@@ -88,30 +89,33 @@ class SwinTransformer3D(nn.Module):
             if name not in known:
                 raise unknown_name(kind, name, known)
         self.patch_embed = PatchEmbed(
-            self.embed_dim, self.patch_size, self.patch_norm, self.dtype, name="patch_embed"
+            self.embed_dim, self.patch_size, self.patch_norm, self._settings(), name="patch_embed"
         )
         self.pos_drop = nn.Dropout(self.drop_rate)
         rates = np.split(
             np.linspace(0, self.drop_path_rate, sum(self.depths)), np.cumsum(self.depths)[:-1]
         )
         self.layers = [self._stage(index, rates[index]) for index in range(len(self.depths))]
-        self.norm = layer_norm(self.dtype, "norm")
+        self.norm = LayerNorm(self.dtype, name="norm")
         self.head_drop = nn.Dropout(self.head_dropout_rate)
         if self.num_classes:
             self.head = head(self.num_classes, "head")
 
-    def _stage(self, index: int, rates: np.ndarray) -> Stage:
+    def _settings(self) -> BlockSettings:
         names = {field.name for field in fields(BlockSettings)} - {"recompute_attention"}
         shared = {name: getattr(self, name) for name in names}
         # Parameters do not depend on the clip, so they are initialised with one of a single patch.
         shared["clip_sharding"] = None if self.is_initializing() else self.clip_sharding
+        return BlockSettings(**shared, recompute_attention=self.remat == "attention")
+
+    def _stage(self, index: int, rates: np.ndarray) -> Stage:
         return Stage(
             num_heads=self.num_heads[index],
             drop_path_rates=tuple(map(float, rates)),
             merges=index + 1 < len(self.depths),
             remat=self.remat,
             scan=self.scan,
-            settings=BlockSettings(**shared, recompute_attention=self.remat == "attention"),
+            settings=self._settings(),
             name=f"layers_{index}",
         )
 
