@@ -5,7 +5,8 @@
 
 Two programs of one clip: "forward", and "gradient", that of the loss with every block
 rematerialised, without an optimizer, whose work has nothing to do with the clip. On the CPU, in
-float32, seconds are the median of warm calls that take turns over the lengths. For a TPU the real
+float32 and without the loop over blocks, which needs a copy of the parameters whatever the clip,
+seconds are the median of warm calls that take turns over the lengths. For a TPU the real
 compiler (pip install -e ".[tpu]") compiles in bfloat16, minutes a program, and nothing runs:
 seconds are then the least that the chip's peaks allow. Memory is what the compiled program
 allocates besides the parameters and their gradients. Rows that the JSON file has from earlier
@@ -96,6 +97,7 @@ class Case:
             num_heads=VARIANTS[f"swin_{self.variant}"].num_heads[: len(self.depths)],
             drop_path_rate=0.1,
             remat="block",
+            scan=self.platform != "cpu",
         )
 
     @property

@@ -23,8 +23,8 @@ def exponentials(
     logits = jnp.einsum("ghqd,ghkd->ghqk", query, key, preferred_element_type=jnp.float32)
     logits = logits + bias
     if regions is not None:
-        same = regions[:, None, :, None] == regions[:, None, None, :]
-        logits = logits + jnp.where(same, 0.0, OTHER_REGION)
+        # A product: of a choice between two numbers XLA fills arrays with each for a CPU.
+        logits = logits + OTHER_REGION * (regions[:, None, :, None] != regions[:, None, None, :])
     return jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
 
 

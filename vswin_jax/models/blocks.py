@@ -217,9 +217,25 @@ class WindowAttention(nn.Module):
         return geometry.map_in_order(dropout, out)
 
 
+@jax.custom_vjp
 def _exact_gelu(x: jax.Array) -> jax.Array:
     """GELU as the reference computes it, by erf: `jax.nn.gelu`'s erfc costs a CPU twice as much."""
     return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
+
+
+def _gelu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _exact_gelu(x), x
+
+
+def _gelu_backward(x: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+    # Else XLA would keep the erf of the forward pass, or of what remat computes again.
+    x, gradient = jax.lax.optimization_barrier((x, gradient))
+    below = 0.5 * (1 + jax.lax.erf(x * math.sqrt(0.5)))
+    density = jnp.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+    return (gradient * (below + x * density),)
+
+
+_exact_gelu.defvjp(_gelu_forward, _gelu_backward)
 
 
 class Mlp(nn.Module):

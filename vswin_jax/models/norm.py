@@ -5,9 +5,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 # PyTorch's; Flax's default differs.
 EPSILON = 1e-5
+
+# The name by which a remat policy may keep the statistics of all tokens.
+STATISTICS = "statistics"
 
 
 class LayerNorm(nn.Module):
@@ -28,7 +32,9 @@ class LayerNorm(nn.Module):
         """`[..., C]` to the same."""
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
-        return _normalize(x, scale, bias, self.dtype)
+        # Rows of a map become one axis: with five of them XLA takes a CPU through broadcast copies.
+        rows = x.reshape(*x.shape[:2], -1, x.shape[-1]) if x.ndim > 4 else x
+        return _normalize(rows, scale, bias, self.dtype).reshape(x.shape)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -42,13 +48,16 @@ def _forward(
     mean = x.mean(-1, keepdims=True, dtype=jnp.float32)
     centred = x - mean
     inverse = jax.lax.rsqrt((centred * centred).mean(-1, keepdims=True) + EPSILON)
+    mean, inverse = checkpoint_name((mean, inverse), STATISTICS)
+    centred = x - mean
     return (centred * (inverse * scale) + bias).astype(dtype), (x, scale, mean, inverse)
 
 
 def _backward(
     dtype: jnp.dtype, saved: tuple[jax.Array, ...], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    x, scale, mean, inverse = saved
+    # Else XLA broadcasts these once for both passes, and keeps arrays of the tokens' size for that.
+    x, (scale, mean, inverse) = saved[0], jax.lax.optimization_barrier(saved[1:])
     standard, gradient = (x - mean) * inverse, gradient.astype(jnp.float32)
     tokens = tuple(range(x.ndim - 1))
     of_scale, of_bias = (gradient * standard).sum(tokens), gradient.sum(tokens)

@@ -13,15 +13,18 @@ from flax import linen as nn
 
 from vswin_jax.attention import ATTENDED, Size, TokenOrder, WindowGeometry, reorder
 from vswin_jax.models.blocks import BETWEEN, HIDDEN, QKV, BlockSettings, SwinBlock
+from vswin_jax.models.norm import STATISTICS
 from vswin_jax.models.patches import PatchMerging, map_to_quads
+
+_only = jax.checkpoint_policies.save_only_these_names
 
 # What the backward pass finds stored of each block, from most to least; the rest it computes again.
 # The block's input always is. `flops.RECOMPUTED` has what each costs.
 REMAT = {
     "none": None,
     "attention": None,  # all but the logits and softmax: `BlockSettings.recompute_attention`
-    "dots": jax.checkpoint_policies.save_only_these_names(QKV, ATTENDED, BETWEEN, HIDDEN),
-    "mlp": jax.checkpoint_policies.save_only_these_names(QKV, ATTENDED),
+    "dots": _only(QKV, ATTENDED, BETWEEN, HIDDEN, STATISTICS),
+    "mlp": _only(QKV, ATTENDED),
     "block": jax.checkpoint_policies.nothing_saveable,
 }
 
