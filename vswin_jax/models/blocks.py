@@ -187,6 +187,8 @@ def attend(
         spread = jax.checkpoint(
             spread, policy=jax.checkpoint_policies.save_only_these_names(ATTENDED)
         )
+    # Not before the tokens are there: else the biases of all blocks would be made at once.
+    qkv, table = jax.lax.optimization_barrier((qkv, table))
     out = geometry.attend(spread, checkpoint_name(qkv, QKV), table)
     return out.reshape(*out.shape[:3], -1)
 

@@ -32,9 +32,7 @@ class LayerNorm(nn.Module):
         """`[..., C]` to the same."""
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
-        # Rows of a map become one axis: with five of them XLA takes a CPU through broadcast copies.
-        rows = x.reshape(*x.shape[:2], -1, x.shape[-1]) if x.ndim > 4 else x
-        return _normalize(rows, scale, bias, self.dtype).reshape(x.shape)
+        return _normalize(x, scale, bias, self.dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
