@@ -155,6 +155,15 @@ class Qkv(nn.Module):
         return pin(kernel, "channels", "kinds", "heads", "dim")
 
 
+@jax.custom_vjp
+def _after(x: jax.Array, other: jax.Array) -> jax.Array:
+    """`x`, when `other` is there too; a gradient does not wait for another."""
+    return jax.lax.optimization_barrier((x, other))[0]
+
+
+_after.defvjp(lambda x, other: (_after(x, other), None), lambda _, gradient: (gradient, None))
+
+
 def attend(
     qkv: jax.Array,
     table: jax.Array,
@@ -187,8 +196,8 @@ def attend(
         spread = jax.checkpoint(
             spread, policy=jax.checkpoint_policies.save_only_these_names(ATTENDED)
         )
-    # Not before the tokens are there: else the biases of all blocks would be made at once.
-    qkv, table = jax.lax.optimization_barrier((qkv, table))
+    # Else the biases of all blocks would be made at once, before there are any tokens.
+    table = _after(table, qkv)
     out = geometry.attend(spread, checkpoint_name(qkv, QKV), table)
     return out.reshape(*out.shape[:3], -1)
 
