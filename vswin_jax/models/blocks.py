@@ -156,12 +156,12 @@ class Qkv(nn.Module):
 
 
 @jax.custom_vjp
-def _after(x: jax.Array, other: jax.Array) -> jax.Array:
-    """`x`, when `other` is there too; a gradient does not wait for another."""
-    return jax.lax.optimization_barrier((x, other))[0]
+def _together(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Both, when both are there; their gradients do not wait for each other."""
+    return jax.lax.optimization_barrier((x, y))
 
 
-_after.defvjp(lambda x, other: (_after(x, other), None), lambda _, gradient: (gradient, None))
+_together.defvjp(lambda x, y: (_together(x, y), None), lambda _, gradients: gradients)
 
 
 def attend(
@@ -197,7 +197,7 @@ def attend(
             spread, policy=jax.checkpoint_policies.save_only_these_names(ATTENDED)
         )
     # Else the biases of all blocks would be made at once, before there are any tokens.
-    table = _after(table, qkv)
+    qkv, table = _together(qkv, table)
     out = geometry.attend(spread, checkpoint_name(qkv, QKV), table)
     return out.reshape(*out.shape[:3], -1)
 
