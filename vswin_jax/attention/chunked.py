@@ -139,25 +139,17 @@ def _backward(
         of_bias = chunk.of(d_bias, _BIAS) + of_bias
         return chunk.put(of_qkv, d_qkv, _QKV), chunk.put(of_bias, d_bias, _BIAS)
 
+    # Zeros of this bias: those of a constant would be one array, copied for each block.
     return *_over_chunks(step, (qkv, 0 * bias), qkv, key), None, None
 
 
 _chunked.defvjp(_forward, _backward)
 
 
-def chunked(
-    qkv: jax.Array,
-    bias: jax.Array,
-    regions: jax.Array | None,
-    key: jax.Array | None,
-    drop_rate: float,
-    scale: float,
-) -> jax.Array:
+_of_flat_windows = plain.of_flat_windows(lambda qkv, *others: _chunked(qkv[None], *others)[0])
+
+
+def chunked(qkv: jax.Array, *others: Any) -> jax.Array:
     """Attention inside each window: see `window_attention`."""
-    if splits("batch", len(qkv)):
-        return _chunked(qkv, bias, regions, key, drop_rate, scale)
-
-    def flat(qkv: jax.Array, *others: Any) -> jax.Array:
-        return _chunked(qkv[None], *others)[0]
-
-    return plain.of_flat_windows(flat)(qkv, bias, regions, key, drop_rate, scale)
+    attend = _chunked if splits("batch", len(qkv)) else _of_flat_windows
+    return attend(qkv, *others)

@@ -4,7 +4,6 @@ Source: Video Swin Transformer, section 3, and the reference's `swin_transformer
 are float32 whatever the compute dtype; LayerNorm statistics are float32.
 """
 
-import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,6 +29,7 @@ from vswin_jax.layout import pin, splits
 from vswin_jax.models.norm import EPSILON, LayerNorm
 from vswin_jax.spreading import on_each_batch
 from vswin_jax.tokenwise import Branches, NormDense, add_branches, fuses, norm_dense
+from vswin_jax.tokenwise.arithmetic import gelu, gelu_and_slope
 
 # The reference truncates at +-2, a hundred deviations away: a plain normal. It suits widths of 96
 # and more; in a narrow model every branch starts so near to linear that training from scratch
@@ -230,23 +230,17 @@ class WindowAttention(nn.Module):
 
 @jax.custom_vjp
 def _exact_gelu(x: jax.Array) -> jax.Array:
-    """GELU as the reference computes it, by erf: `jax.nn.gelu`'s erfc costs a CPU twice as much."""
-    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
-
-
-def _gelu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _exact_gelu(x), x
+    """GELU as the reference computes it, whose gradient needs nothing but `x`."""
+    return gelu(x)
 
 
 def _gelu_backward(x: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
     # Else XLA would keep the erf of the forward pass, or of what remat computes again.
     x, gradient = jax.lax.optimization_barrier((x, gradient))
-    below = 0.5 * (1 + jax.lax.erf(x * math.sqrt(0.5)))
-    density = jnp.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
-    return (gradient * (below + x * density),)
+    return (gradient * gelu_and_slope(x)[1],)
 
 
-_exact_gelu.defvjp(_gelu_forward, _gelu_backward)
+_exact_gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 
 
 class Mlp(nn.Module):

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
+from vswin_jax.tokenwise.arithmetic import standard_grad
+
 # PyTorch's; Flax's default differs.
 EPSILON = 1e-5
 
@@ -46,6 +48,7 @@ def _forward(
     mean = x.mean(-1, keepdims=True, dtype=jnp.float32)
     centred = x - mean
     inverse = jax.lax.rsqrt((centred * centred).mean(-1, keepdims=True) + EPSILON)
+    # The result is of those that are kept, which spares the backward pass the others.
     mean, inverse = checkpoint_name((mean, inverse), STATISTICS)
     centred = x - mean
     return (centred * (inverse * scale) + bias).astype(dtype), (x, scale, mean, inverse)
@@ -59,9 +62,7 @@ def _backward(
     standard, gradient = (x - mean) * inverse, gradient.astype(jnp.float32)
     tokens = tuple(range(x.ndim - 1))
     of_scale, of_bias = (gradient * standard).sum(tokens), gradient.sum(tokens)
-    gradient = gradient * scale
-    along = (gradient * standard).mean(-1, keepdims=True)
-    of_x = inverse * (gradient - gradient.mean(-1, keepdims=True) - standard * along)
+    of_x = standard_grad(gradient * scale, standard, inverse)
     return of_x.astype(x.dtype), of_scale, of_bias
 
 
