@@ -196,9 +196,10 @@ def attend(
         spread = jax.checkpoint(
             spread, policy=jax.checkpoint_policies.save_only_these_names(ATTENDED)
         )
-    # Else the biases of all blocks would be made at once, before there are any tokens.
-    qkv, table = _together(qkv, table)
-    out = geometry.attend(spread, checkpoint_name(qkv, QKV), table)
+    # Else the biases of all blocks would be made at once, before there are any tokens. The table
+    # has the name too: a policy that kept qkv alone would make it again, for the table to await.
+    qkv, table = checkpoint_name(_together(qkv, table), QKV)
+    out = geometry.attend(spread, qkv, table)
     return out.reshape(*out.shape[:3], -1)
 
 
