@@ -164,6 +164,20 @@ def _together(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
 _together.defvjp(lambda x, y: (_together(x, y), None), lambda _, gradients: gradients)
 
 
+def _awaited(qkv: jax.Array, table: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Both, of which a policy may keep the first: it then has the second as well.
+
+    The biases of all blocks would else be made at once, before there are any tokens.
+    """
+    shape = qkv.shape
+    if not splits("heads", shape[4]):
+        # A TPU would pad `dim` to 128 lanes here, and copy all that to what the kernels read.
+        qkv = qkv.reshape(*shape[:3], -1)
+    # The table has the name too: it waits for qkv, which would be made again for it.
+    qkv, table = checkpoint_name(_together(qkv, table), QKV)
+    return qkv.reshape(shape), table
+
+
 def attend(
     qkv: jax.Array,
     table: jax.Array,
@@ -196,10 +210,7 @@ def attend(
         spread = jax.checkpoint(
             spread, policy=jax.checkpoint_policies.save_only_these_names(ATTENDED)
         )
-    # Else the biases of all blocks would be made at once, before there are any tokens. The table
-    # has the name too: a policy that kept qkv alone would make it again, for the table to await.
-    qkv, table = checkpoint_name(_together(qkv, table), QKV)
-    out = geometry.attend(spread, qkv, table)
+    out = geometry.attend(spread, *_awaited(qkv, table))
     return out.reshape(*out.shape[:3], -1)
 
 

@@ -13,6 +13,7 @@ from flax.linen.dtypes import promote_dtype
 from vswin_jax.attention import Size
 from vswin_jax.models.blocks import BlockSettings, pin_tokens
 from vswin_jax.models.norm import LayerNorm
+from vswin_jax.spreading import target
 
 
 def _torch_conv_init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
@@ -41,12 +42,27 @@ class Projection(nn.Module):
             lambda key: jax.random.uniform(key, (self.features,), jnp.float32, -bound, bound),
         )
         clips, kernel, bias = promote_dtype(clips, kernel, bias, dtype=self.settings.dtype)
+        if target() == "tpu":
+            return embed_rows(clips, kernel) + bias
         (nd, nh, nw), (pd, ph, pw) = map(int.__floordiv__, extent, self.patch_size), self.patch_size
         # Pixels of a row and their channels stay together: as two axes they take a CPU four times
         # as long to move.
         patches = clips.reshape(batch, nd, pd, nh, ph, nw, pw * channels)
         patches = patches.transpose(0, 1, 3, 5, 2, 4, 6).reshape(batch, nd, nh, nw, -1)
         return self.settings.product(patches, kernel.reshape(-1, self.features)) + bias
+
+
+def embed_rows(clips: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`[B, T, H, W, c]` by `[pd, ph, pw, c, features]`: `[B, D, H', W', features]`, for TPUs.
+
+    A row of pixels lies in the lanes of a TPU. To move them apart it would pad the `pw` pixels of
+    a patch to 128 lanes; a product with ones and zeros, which is exact, has a fifth of the traffic.
+    """
+    (pd, ph, pw), (batch, frames, height, width, channels) = kernel.shape[:3], clips.shape
+    places = jnp.eye(width, dtype=clips.dtype).reshape(width, width // pw, pw)
+    rows = jnp.einsum("btyxc,xwr->btcyrw", clips, places, precision=jax.lax.Precision.HIGHEST)
+    rows = rows.reshape(batch, frames // pd, pd, channels, height // ph, ph, pw, width // pw)
+    return jnp.einsum("bdpchqrw,pqrcf->bdhwf", rows, kernel)
 
 
 class PatchEmbed(nn.Module):
