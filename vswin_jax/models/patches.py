@@ -93,7 +93,8 @@ class PatchMerging(nn.Module):
     def __call__(self, quads: jax.Array) -> jax.Array:
         """`[B, D, H, W, 4, C]`, the four with height varying fastest, to `[B, D, H, W, 2C]`."""
         channels = quads.shape[-1]
-        x = quads.reshape(*quads.shape[:-2], 4 * channels)
+        # Else a TPU moves the tokens to their quads in float32, as the norm wants them.
+        x = jax.lax.optimization_barrier(quads.reshape(*quads.shape[:-2], 4 * channels))
         x = pin_tokens(LayerNorm(self.settings.dtype, name="norm")(x), "channels")
         x = self.settings.dense(2 * channels, "reduction", use_bias=False)(x)
         return pin_tokens(x, "channels")
