@@ -7,6 +7,7 @@ from types import ModuleType
 import jax
 
 from vswin_jax.attention import cudnn, pallas_choice
+from vswin_jax.attention.given import Given
 from vswin_jax.errors import unusable
 from vswin_jax.spreading import target
 
@@ -34,22 +35,14 @@ def _log_refusal(name: str, reason: str | None) -> None:
         log.info("attention '%s' is not used: %s", name, reason)
 
 
-def fused(
-    qkv: jax.Array,
-    bias: jax.Array,
-    regions: jax.Array | None,
-    key: jax.Array | None,
-    drop_rate: float,
-    scale: float,
-    *,
-    name: str,
-) -> jax.Array:
+def fused(given: Given, *, name: str) -> jax.Array:
     """Attention by the fused implementation of that name, as `window_attention` calls them.
 
     Raises:
       InputError: it cannot be used here.
     """
-    reason = FUSED[name].refusal(qkv, regions, scale, drops=key is not None)
+    qkv, regions, scale = given.qkv, given.regions, given.scale
+    reason = FUSED[name].refusal(qkv, regions, scale, drops=given.key is not None)
     if reason is not None:
         raise unusable("attention", name, reason)
-    return FUSED[name].attend(qkv, bias, regions, scale)
+    return FUSED[name].attend(qkv, given.bias, regions, scale)

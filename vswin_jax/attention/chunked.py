@@ -10,8 +10,7 @@ their own XLA would fill with zeros, those of all blocks at once, and copy for e
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -19,6 +18,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from vswin_jax.attention import plain
+from vswin_jax.attention.given import Given
 from vswin_jax.layout import splits
 
 # Window-heads at a time: enough work for all cores between two of their meetings, and float32
@@ -53,22 +53,22 @@ class _Chunk:
         starts = dict(zip(axes, self.starts, strict=True))
         return jax.lax.dynamic_update_slice(x, part, [starts.get(i, 0) for i in range(x.ndim)])
 
-    def flat(self, qkv: jax.Array, bias: jax.Array, regions: jax.Array | None) -> tuple[Any, ...]:
+    def flat(self, given: Given) -> Given:
         """What `plain` takes: the chunk's windows, clip after clip, its bias, regions and key."""
-        qkv = self.of(qkv, _QKV)
+        qkv, regions = self.of(given.qkv, _QKV), given.regions
         if regions is not None:
             regions = jnp.tile(self.of(regions, _REGIONS), (len(qkv), 1))
-        return qkv.reshape(-1, *qkv.shape[2:]), self.of(bias, _BIAS), regions, self.key
+        flat, bias = qkv.reshape(-1, *qkv.shape[2:]), self.of(given.bias, _BIAS)
+        return replace(given, qkv=flat, bias=bias, regions=regions, key=self.key)
 
 
-def _over_chunks(
-    step: Callable[[_Chunk, Any], Any], start: Any, qkv: jax.Array, key: jax.Array | None
-) -> Any:
+def _over_chunks(step: Callable[[_Chunk, Any], Any], start: Any, given: Given) -> Any:
     """What `step` makes of `start`, chunk after chunk of `[B, windows, N, 3, heads, dim]`.
 
     Where clips are split over devices, one window of all clips is a chunk: a loop over windows
     leaves every clip where it is, one over clips would gather them all on each device.
     """
+    qkv, key = given.qkv, given.key
     clips, windows, heads = qkv.shape[0], qkv.shape[1], qkv.shape[4]
     if splits("batch", clips):
         together, some = 1, heads
@@ -90,27 +90,16 @@ def _largest_divisor(number: int, most: int) -> int:
     return next(n for n in range(min(most, number), 0, -1) if number % n == 0)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _chunked(
-    qkv: jax.Array,
-    bias: jax.Array,
-    regions: jax.Array | None,
-    key: jax.Array | None,
-    drop_rate: float,
-    scale: float,
-) -> jax.Array:
-    return _forward(qkv, bias, regions, key, drop_rate, scale)[0]
+@jax.custom_vjp
+def _chunked(given: Given) -> jax.Array:
+    return _forward(given)[0]
 
 
-def _forward(
-    qkv: jax.Array,
-    bias: jax.Array,
-    regions: jax.Array | None,
-    key: jax.Array | None,
-    *settings: float,
-) -> tuple[jax.Array, tuple[Any, ...]]:
+def _forward(given: Given) -> tuple[jax.Array, tuple[Given, jax.Array, jax.Array]]:
+    qkv = given.qkv
+
     def step(chunk: _Chunk, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        parts = plain.attend(*chunk.flat(qkv, bias, regions), *settings)
+        parts = plain.attend(chunk.flat(given))
         parts = (part.reshape(len(qkv), -1, *part.shape[1:]) for part in parts)
         places = zip(parts, state, (_OUT, _TOTAL), strict=True)
         return tuple(chunk.put(*place) for place in places)
@@ -119,37 +108,38 @@ def _forward(
     start = qkv.reshape(len(qkv), -1)[:, : qkv[0].size // 3]
     start = start.reshape(*qkv.shape[:3], *qkv.shape[4:])
     totals = jnp.swapaxes(start[..., 0], 2, 3).astype(jnp.float32)
-    kept = checkpoint_name(_over_chunks(step, (start, totals), qkv, key), ATTENDED)
-    return kept[0], (qkv, bias, regions, key, *kept)
+    out, total = checkpoint_name(_over_chunks(step, (start, totals), given), ATTENDED)
+    return out, (given, out, total)
 
 
-def _backward(
-    drop_rate: float, scale: float, kept: tuple[Any, ...], gradient: jax.Array
-) -> tuple[jax.Array, jax.Array, None, None]:
-    qkv, bias, regions, key, out, total = kept
+def _backward(kept: tuple[Given, jax.Array, jax.Array], gradient: jax.Array) -> tuple[Given]:
+    given, out, total = kept
 
     def step(chunk: _Chunk, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         # The chunk's part of this is still the projection.
         d_qkv, d_bias = state
-        given = chunk.flat(d_qkv, bias, regions)
         others = (chunk.of(out, _OUT), chunk.of(total, _TOTAL), chunk.of(gradient, _OUT))
         others = (part.reshape(-1, *part.shape[2:]) for part in others)
-        of_qkv, of_bias = plain.gradients(*given, drop_rate, scale, *others)
-        of_qkv = of_qkv.reshape(len(qkv), -1, *of_qkv.shape[1:])
+        of_qkv, of_bias = plain.gradients(chunk.flat(replace(given, qkv=d_qkv)), *others)
+        of_qkv = of_qkv.reshape(len(d_qkv), -1, *of_qkv.shape[1:])
         of_bias = chunk.of(d_bias, _BIAS) + of_bias
         return chunk.put(of_qkv, d_qkv, _QKV), chunk.put(of_bias, d_bias, _BIAS)
 
     # Zeros of this bias: those of a constant would be one array, copied for each block.
-    return *_over_chunks(step, (qkv, 0 * bias), qkv, key), None, None
+    d_qkv, d_bias = _over_chunks(step, (given.qkv, 0 * given.bias), given)
+    return (replace(given, qkv=d_qkv, bias=d_bias, regions=None, key=None),)
 
 
 _chunked.defvjp(_forward, _backward)
 
 
-_of_flat_windows = plain.of_flat_windows(lambda qkv, *others: _chunked(qkv[None], *others)[0])
+def _flat(given: Given) -> jax.Array:
+    return _chunked(replace(given, qkv=given.qkv[None]))[0]
 
 
-def chunked(qkv: jax.Array, *others: Any) -> jax.Array:
+_of_flat_windows = plain.of_flat_windows(_flat)
+
+
+def chunked(given: Given) -> jax.Array:
     """Attention inside each window: see `window_attention`."""
-    attend = _chunked if splits("batch", len(qkv)) else _of_flat_windows
-    return attend(qkv, *others)
+    return (_chunked if splits("batch", len(given.qkv)) else _of_flat_windows)(given)

@@ -13,12 +13,13 @@ from jax.ad_checkpoint import checkpoint_name
 
 from vswin_jax.attention import choice, plain
 from vswin_jax.attention.chunked import ATTENDED, chunked
+from vswin_jax.attention.given import Given
 from vswin_jax.errors import unknown_name
 
 # All windows at once: the reference implementation.
-_xla = plain.of_flat_windows(lambda *given: plain.attend(*given)[0])
+_xla = plain.of_flat_windows(lambda given: plain.attend(given)[0])
 
-IMPLEMENTATIONS: dict[str, Callable[..., jax.Array]] = {
+IMPLEMENTATIONS: dict[str, Callable[[Given], jax.Array]] = {
     "xla": _xla,
     "chunked": chunked,
     **{name: partial(choice.fused, name=name) for name in choice.FUSED},
@@ -67,6 +68,6 @@ def window_attention(
     regions = None if region_ids is None else jnp.asarray(region_ids)
     drops = dropout_key is not None
     attend = IMPLEMENTATIONS[choose(implementation, qkv, regions, scale, drops)]
-    out = attend(qkv, bias, regions, dropout_key, dropout_rate, scale)
+    out = attend(Given(qkv, bias, regions, dropout_key, dropout_rate, scale))
     # `chunked` has given it that name, and keeps it for its own backward pass.
     return out if attend is chunked else checkpoint_name(out, ATTENDED)
