@@ -192,3 +192,42 @@ def test_offloaded_moments_are_in_the_hosts_memory() -> None:
     assert report["moments"] <= report["on_host"] < 1.25 * report["moments"]
     assert report["left_on_host"] == report["on_host"]
     assert report["params"] < report["on_device"] < 1.5 * report["params"]
+
+
+KERNELS = """
+import json, jax, jax.numpy as jnp
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
+from vswin_jax.hlo_cost import traffic
+from vswin_jax.hlo_text import parse_module
+from vswin_jax.models import create_model, init_params
+from vswin_jax.topologies import topology_devices
+mesh = Mesh(topology_devices("v5e:2x2")[:1], ("data",), axis_types=(AxisType.Auto,))
+model = create_model("swin_tiny", 10, "bfloat16", depths=(2,), num_heads=(3,), remat="block")
+shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+def placed(shape, dtype):
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, P()))
+params = jax.tree.map(lambda leaf: placed(leaf.shape, leaf.dtype), shapes)
+clips = placed((2, 32, 112, 112, 3), jnp.bfloat16)
+def loss(params, clips):
+    return model.apply({"params": params}, clips).sum()
+with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+    compiled = jax.jit(jax.grad(loss)).lower(params, clips).compile()
+module = parse_module(compiled.as_text())
+moved = {"kernels": 0.0, "others": 0.0}
+for execution in module.executions:
+    kernel = "tpu_custom_call" in execution.instruction.attributes
+    moved["kernels" if kernel else "others"] += traffic(module, execution) * execution.times
+print(json.dumps(moved))
+"""
+
+
+def test_between_the_kernels_little_is_moved() -> None:
+    """Copies to and from another layout came to twice as much as the kernels' own traffic."""
+    environment = dict(os.environ, JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1")
+    result = subprocess.run(
+        [sys.executable, "-c", KERNELS], capture_output=True, text=True, env=environment
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    moved = json.loads(result.stdout.splitlines()[-1])
+    assert moved["kernels"] > 0
+    assert moved["others"] < 1.5 * moved["kernels"]

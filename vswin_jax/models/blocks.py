@@ -4,97 +4,23 @@ Source: Video Swin Transformer, section 3, and the reference's `swin_transformer
 are float32 whatever the compute dtype; LayerNorm statistics are float32.
 """
 
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
-from flax.linen.dtypes import promote_dtype
 from jax.ad_checkpoint import checkpoint_name
 
-from vswin_jax.attention import (
-    ATTENDED,
-    ClipSharding,
-    Size,
-    SplitGeometry,
-    WindowGeometry,
-    relative_position_bias,
-    table_rows,
-    window_attention,
-)
-from vswin_jax.layout import pin, splits
+from vswin_jax.attention import WindowGeometry
+from vswin_jax.models.attention import TABLE, Qkv, WindowAttention, attend
 from vswin_jax.models.norm import EPSILON, LayerNorm
-from vswin_jax.spreading import on_each_batch
+from vswin_jax.models.settings import BlockSettings, pin_tokens
 from vswin_jax.tokenwise import Branches, NormDense, add_branches, fuses, norm_dense
 from vswin_jax.tokenwise.arithmetic import gelu, gelu_and_slope
 
-# The reference truncates at +-2, a hundred deviations away: a plain normal. It suits widths of 96
-# and more; in a narrow model every branch starts so near to linear that training from scratch
-# stalls, and a variance of 1/fan-in does not.
-KERNEL_INITS = {
-    "reference": nn.initializers.normal(0.02),
-    "lecun": nn.initializers.lecun_normal(),
-}
-
-# The names by which a remat policy may keep what goes into attention, the tokens between the two
-# branches, and the MLP's hidden ones before GELU. What attention gives has the name ATTENDED.
-QKV, BETWEEN, HIDDEN = "qkv", "between branches", "hidden"
-
-_TABLE = "relative_position_bias_table"
-
-
-@dataclass(frozen=True)
-class BlockSettings:
-    """What all blocks of a model share; see `SwinTransformer3D` for each."""
-
-    window_size: Size
-    mlp_ratio: float
-    qkv_bias: bool
-    qk_scale: float | None
-    drop_rate: float
-    attn_drop_rate: float
-    relative_position: str
-    attention: str
-    tokenwise: str
-    kernel_init: str
-    dtype: jnp.dtype
-    recompute_attention: bool
-    token_order: str
-    clip_sharding: ClipSharding | None
-
-    def geometry(self, grid: Size, shift: Size) -> WindowGeometry:
-        """Where the windows of a block lie over `grid`, on one device or over several."""
-        whole = WindowGeometry.create(grid, self.window_size, shift)
-        return SplitGeometry.of(whole, self.clip_sharding) if self.clip_sharding else whole
-
-    def dense(self, features: int, name: str, use_bias: bool = True) -> nn.Dense:
-        """A linear layer with the model's initialisation and compute dtype."""
-        kernel_init = KERNEL_INITS[self.kernel_init]
-        return nn.Dense(
-            features,
-            use_bias=use_bias,
-            kernel_init=kernel_init,
-            dtype=self.dtype,
-            dot_general=lambda x, kernel, *_, **__: self.product(x, kernel),
-            name=name,
-        )
-
-    def product(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        """Tokens `[..., C]` by `[C, D]`: `[..., D]`."""
-        if self.clip_sharding is not None:
-            return x @ kernel
-        # The kernel's gradient sums over all axes of tokens. Over more than one, XLA transposes
-        # the tokens first, and on a CPU that takes up to three times as long as the product. (Where
-        # devices share a clip they hold a part of each of two axes, which do not become one.)
-        return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
-
-
-def pin_tokens(x: jax.Array, last: str) -> jax.Array:
-    """`[B, ..., last]`, pinned: clips stay where they are, whatever the layout of parameters."""
-    return pin(x, "batch", *["any"] * (x.ndim - 2), last)
+# The names by which a remat policy may keep the tokens between the two branches, and the MLP's
+# hidden ones before GELU.
+BETWEEN, HIDDEN = "between branches", "hidden"
 
 
 class DropPath(nn.Module):
@@ -119,125 +45,6 @@ class DropPath(nn.Module):
         factors = factors.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
         # A branch that is not finite does not harm the clips that drop it.
         return jnp.where(factors > 0, x * factors, 0)
-
-
-class Qkv(nn.Module):
-    """The linear layer that makes queries, keys and values, its columns `[3, heads, dim]`."""
-
-    num_heads: int
-    settings: BlockSettings
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, windows, N, C]` to `[B, windows, N, 3, heads, C / heads]`."""
-        channels, kernel_init = x.shape[-1], KERNEL_INITS[self.settings.kernel_init]
-        split = (3, self.num_heads, channels // self.num_heads)
-        kernel = self.param("kernel", kernel_init, (channels, 3 * channels), jnp.float32)
-        bias = None
-        if self.settings.qkv_bias:
-            bias = self.param("bias", nn.initializers.zeros, (3 * channels,), jnp.float32)
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.settings.dtype)
-        if not splits("heads", self.num_heads):
-            # Flat: a TPU would pad `dim` to 128 lanes, and copy all that to what the kernels read.
-            out = self.settings.product(x, kernel)
-            out = out if bias is None else out + bias
-            return pin(out, "batch", "any", "any", "channels").reshape(*x.shape[:-1], *split)
-        kernel = self._by_head(kernel.reshape(channels, *split))
-        out = jnp.einsum("bwnc,cshd->bwnshd", x, kernel)
-        if bias is not None:
-            out = out + pin(bias.reshape(split), "kinds", "heads", "dim")
-        return pin(out, "batch", "any", "any", "kinds", "heads", "dim")
-
-    def _by_head(self, kernel: jax.Array) -> jax.Array:
-        """`[C, 3, heads, dim]`, stored by rows since no run of flat columns holds whole heads."""
-        # Both pins are needed: from the one to the other leads an all-to-all, and back as well.
-        kernel = pin(kernel, "rows", "kinds", "all heads", "dim")
-        return pin(kernel, "channels", "kinds", "heads", "dim")
-
-
-@jax.custom_vjp
-def _together(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Both, when both are there; their gradients do not wait for each other."""
-    return jax.lax.optimization_barrier((x, y))
-
-
-_together.defvjp(lambda x, y: (_together(x, y), None), lambda _, gradients: gradients)
-
-
-def _awaited(qkv: jax.Array, table: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Both, of which a policy may keep the first: it then has the second as well.
-
-    The biases of all blocks would else be made at once, before there are any tokens.
-    """
-    shape = qkv.shape
-    if not splits("heads", shape[4]):
-        # A TPU would pad `dim` to 128 lanes here, and copy all that to what the kernels read.
-        qkv = qkv.reshape(*shape[:3], -1)
-    # The table has the name too: it waits for qkv, which would be made again for it.
-    qkv, table = checkpoint_name(_together(qkv, table), QKV)
-    return qkv.reshape(shape), table
-
-
-def attend(
-    qkv: jax.Array,
-    table: jax.Array,
-    geometry: WindowGeometry,
-    settings: BlockSettings,
-    dropout_key: jax.Array | None = None,
-) -> jax.Array:
-    """What attention in windows makes of `[B, windows, N, 3, heads, dim]`: `[B, windows, N, C]`.
-
-    `table` is that of the relative position bias; with `dropout_key` weights are dropped.
-    """
-
-    def one_batch(
-        qkv: jax.Array, table: jax.Array, region_ids: jax.Array | np.ndarray | None
-    ) -> jax.Array:
-        return window_attention(
-            qkv,
-            relative_position_bias(table, geometry, settings.relative_position),
-            region_ids,
-            scale=settings.qk_scale,
-            implementation=settings.attention,
-            dropout_key=dropout_key,
-            dropout_rate=settings.attn_drop_rate,
-        )
-
-    # Dropout is drawn for all clips at once. Spread, the gradient that devices sum is that of the
-    # table and not that of the bias, which is 70 times as large.
-    spread = one_batch if dropout_key is not None else partial(on_each_batch, one_batch)
-    if settings.recompute_attention:
-        spread = jax.checkpoint(
-            spread, policy=jax.checkpoint_policies.save_only_these_names(ATTENDED)
-        )
-    out = geometry.attend(spread, *_awaited(qkv, table))
-    return out.reshape(*out.shape[:3], -1)
-
-
-class WindowAttention(nn.Module):
-    """Multi-head self-attention in windows, with a learned relative position bias."""
-
-    num_heads: int
-    settings: BlockSettings
-
-    @nn.compact
-    def __call__(self, windows: jax.Array, geometry: WindowGeometry, train: bool) -> jax.Array:
-        """`[B, windows, N, C]` to the same."""
-        settings, channels = self.settings, windows.shape[-1]
-        table = self.param(
-            _TABLE,
-            KERNEL_INITS["reference"],
-            (table_rows(settings.window_size), self.num_heads),
-            jnp.float32,
-        )
-        qkv = Qkv(self.num_heads, settings, name="qkv")(windows)
-        drops = train and settings.attn_drop_rate > 0
-        dropout_key = self.make_rng("dropout") if drops else None
-        out = attend(qkv, table, geometry, settings, dropout_key)
-        out = settings.dense(channels, "proj")(out)
-        out = pin_tokens(out, "channels")
-        dropout = nn.Dropout(settings.drop_rate, deterministic=not train)
-        return geometry.map_in_order(dropout, out)
 
 
 @jax.custom_vjp
@@ -333,7 +140,7 @@ class SwinBlock(nn.Module):
         layers = (self.norm1, self.attn, self.norm2, self.mlp)
         norm1, attn, norm2, mlp = (layer.variables["params"] for layer in layers)
         qkv, x = self._qkv(x, norm1, attn["qkv"])
-        attended = attend(qkv, attn[_TABLE], self.geometry, self.settings)
+        attended = attend(qkv, attn[TABLE], self.geometry, self.settings)
         if not self.in_windows:
             attended = self.geometry.merge(attended)
         proj, fc1, fc2 = attn["proj"], mlp["fc1"], mlp["fc2"]

@@ -11,8 +11,8 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
 from vswin_jax.attention import Size
-from vswin_jax.models.blocks import BlockSettings, pin_tokens
 from vswin_jax.models.norm import LayerNorm
+from vswin_jax.models.settings import BlockSettings, pin_tokens
 from vswin_jax.spreading import target
 
 

@@ -12,9 +12,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vswin_jax.attention import ATTENDED, Size, TokenOrder, WindowGeometry, reorder
-from vswin_jax.models.blocks import BETWEEN, HIDDEN, QKV, BlockSettings, SwinBlock
+from vswin_jax.models.attention import QKV
+from vswin_jax.models.blocks import BETWEEN, HIDDEN, SwinBlock
 from vswin_jax.models.norm import STATISTICS
 from vswin_jax.models.patches import PatchMerging, map_to_quads
+from vswin_jax.models.settings import BlockSettings
 
 _only = jax.checkpoint_policies.save_only_these_names
 

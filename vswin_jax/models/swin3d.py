@@ -10,10 +10,10 @@ from flax import linen as nn
 from vswin_jax.attention import ClipSharding, Size
 from vswin_jax.errors import unknown_name
 from vswin_jax.layout import pin
-from vswin_jax.models.blocks import KERNEL_INITS, BlockSettings
 from vswin_jax.models.heads import head, pool
 from vswin_jax.models.norm import LayerNorm
 from vswin_jax.models.patches import PatchEmbed
+from vswin_jax.models.settings import KERNEL_INITS, BlockSettings
 from vswin_jax.models.stage import REMAT, TOKEN_ORDERS, Stage
 from vswin_jax.tokenwise import IMPLEMENTATIONS
 
