@@ -119,7 +119,7 @@ def test_one_killed_process_ends_the_others_and_all_go_on_bit_for_bit(
     killed: int, undisturbed: Path, launch: Launch, tmp_path: Path
 ) -> None:
     # Who waits for the other to complete a save hears of its death by the heartbeat alone.
-    processes = launch(tmp_path, 2, "--heartbeat=60")
+    processes = launch(tmp_path, 2, "--heartbeat=25")
     wait_for_step(processes[0], tmp_path, 9 + 8 * killed)
     processes[killed].kill()
     since = time.monotonic()

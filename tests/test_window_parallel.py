@@ -31,7 +31,6 @@ WINDOW = (4, 2, 2)
 # (devices on data, fsdp and window, what the clip is split over, attention, remat)
 LAYOUTS: dict[str, tuple[tuple[int, int, int], str, str, str]] = {
     "one": ((1, 1, 1), "time", "xla", "none"),
-    "time 2": ((1, 1, 2), "time", "chunked", "none"),
     "time 4": ((1, 1, 4), "time", "xla", "none"),
     "fsdp 2 x height 2": ((1, 2, 2), "height", "xla", "block"),
     "data 2 x time 4": ((2, 1, 4), "time", "chunked", "none"),
@@ -271,7 +270,6 @@ def test_kernels_work_on_what_a_device_has_of_a_clip(reports: dict[str, Any]) ->
 
 def test_temporaries_shrink_with_the_part_of_a_device(reports: dict[str, Any]) -> None:
     whole = reports["one"]["temporaries"]
-    assert reports["time 2"]["temporaries"] < 0.6 * whole
     assert reports["time 4"]["temporaries"] < 0.35 * whole
 
 

@@ -78,7 +78,7 @@ def run(program: str, *arguments: str, **environment: str) -> Any:
 
 def test_devices_that_share_the_clips_sum_the_gradients() -> None:
     flags = "--xla_force_host_platform_device_count=8"
-    assert run(SPREAD, XLA_FLAGS=flags) < 1e-4
+    assert run(SPREAD, XLA_FLAGS=flags, JAX_DISABLE_MOST_OPTIMIZATIONS="1") < 1e-4
 
 
 @pytest.mark.skipif(
