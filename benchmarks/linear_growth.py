@@ -6,9 +6,9 @@
 Two programs of one clip: "forward", and "gradient", that of the loss with every block
 rematerialised, without an optimizer, whose work has nothing to do with the clip. On the CPU, in
 float32 and without the loop over blocks, which needs a copy of the parameters whatever the clip,
-seconds are the median of warm calls that take turns over the lengths. For a TPU the real
-compiler (pip install -e ".[tpu]") compiles in bfloat16, minutes a program, and nothing runs:
-seconds are then the least that the chip's peaks allow. Memory is what the compiled program
+the lengths take turns of two calls, of which the second counts, and seconds are the median. For a
+TPU the real compiler (pip install -e ".[tpu]") compiles in bfloat16, minutes a program, and nothing
+runs: seconds are then the least that the chip's peaks allow. Memory is what the compiled program
 allocates besides the parameters and their gradients. Rows that the JSON file has from earlier
 calls stay in it, in the table and in the plot.
 
@@ -165,11 +165,11 @@ def on_cpu(cases: Sequence[Case], rounds: int, say: Callable[[str], None]) -> It
         progress.add()
     videos = [np.random.default_rng(0).integers(0, 256, case.shape, np.uint8) for case in cases]
     seconds: list[list[float]] = [[] for _ in cases]
-    progress = Progress((rounds + 1) * len(cases), say, things="calls")
-    # The first round warms up.
-    for turn, place in itertools.product(range(rounds + 1), range(len(cases))):
-        taken = seconds_of(compiled[place], params, videos[place])
-        seconds[place] += [taken] if turn else []
+    progress = Progress(rounds * len(cases), say, things="turns")
+    for _, place in itertools.product(range(rounds), range(len(cases))):
+        # The first one after a call of another size pays for memory that the other one gave back.
+        first_and_second = [seconds_of(compiled[place], params, videos[place]) for _ in range(2)]
+        seconds[place].append(first_and_second[1])
         progress.add()
     for case, program, taken in zip(cases, compiled, seconds, strict=True):
         spread = {"seconds": statistics.median(taken), "fastest": min(taken), "slowest": max(taken)}
@@ -217,7 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--clips", type=int, default=1)
     parser.add_argument("--frames", type=int, nargs="+", default=FRAMES)
     parser.add_argument("--program", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
-    parser.add_argument("--rounds", type=int, default=5, help="measured calls of each on a CPU")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each on a CPU")
     parser.add_argument("--json", type=Path, metavar="PATH", help="results, kept between calls")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="the picture of all rows")
     parser.add_argument("--only-plot", action="store_true", help="measure nothing")
