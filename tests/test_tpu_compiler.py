@@ -47,13 +47,18 @@ print(json.dumps({
 """
 
 
-def test_a_data_parallel_step_compiles_for_four_chips() -> None:
+def printed_by(program: str) -> dict[str, float]:
+    """What the program prints last, as JSON."""
     environment = dict(os.environ, JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1")
     result = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment
     )
     assert result.returncode == 0, result.stderr[-2000:]
-    report = json.loads(result.stdout.splitlines()[-1])
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_a_data_parallel_step_compiles_for_four_chips() -> None:
+    report = printed_by(PROGRAM)
     assert 0 < report["temporaries"] < 16 * 2**30
     assert report["all_reduces"] > 0
     assert report["all_gathers"] == 0
@@ -223,11 +228,6 @@ print(json.dumps(moved))
 
 def test_between_the_kernels_little_is_moved() -> None:
     """Copies to and from another layout came to twice as much as the kernels' own traffic."""
-    environment = dict(os.environ, JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1")
-    result = subprocess.run(
-        [sys.executable, "-c", KERNELS], capture_output=True, text=True, env=environment
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
-    moved = json.loads(result.stdout.splitlines()[-1])
+    moved = printed_by(KERNELS)
     assert moved["kernels"] > 0
     assert moved["others"] < 1.5 * moved["kernels"]
