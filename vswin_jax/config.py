@@ -56,7 +56,7 @@ def _model() -> ConfigDict:
     model.remat = placeholder(str)  # what is computed twice: none, attention, dots, mlp, block
     model.relative_position = placeholder(str)
     model.attention = placeholder(str)
-    model.tokenwise = placeholder(str)  # all but attention: auto, xla, or pallas_tpu
+    model.tokenwise = placeholder(str)  # all but attention: auto, xla, chunked, or pallas_tpu
     model.token_order = placeholder(str)  # between blocks: windows, or map as in the reference
     model.scan = placeholder(bool)  # equal blocks in a loop: compiles faster, copies parameters
     return model

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vswin_jax.attention import WindowGeometry, relative_position_bias, table_rows
+from vswin_jax.attention import WindowGeometry, table_rows
 
 
 def reference_index(window: tuple[int, int, int]) -> np.ndarray:
@@ -38,7 +38,7 @@ def test_reference_slices_the_index_of_the_full_window(grid: tuple[int, int, int
     tokens = geometry.tokens
     index = reference_index(window)[:tokens, :tokens]
     table = a_table(window)
-    bias = relative_position_bias(table, geometry, "reference")
+    bias = geometry.bias(table, "reference")
     np.testing.assert_array_equal(bias, np.asarray(table)[index].transpose(2, 0, 1))
 
 
@@ -50,7 +50,7 @@ def test_exact_uses_the_true_offsets_of_a_clamped_window(grid: tuple[int, int, i
     offsets = np.asarray(table).reshape(7, 5, 5, 2)
     coords = np.stack(np.meshgrid(*map(np.arange, geometry.window), indexing="ij")).reshape(3, -1)
     d, h, w = coords[:, :, None] - coords[:, None, :]
-    bias = relative_position_bias(table, geometry, "exact")
+    bias = geometry.bias(table, "exact")
     np.testing.assert_array_equal(bias, offsets[d + 3, h + 2, w + 2].transpose(2, 0, 1))
 
 
@@ -59,7 +59,7 @@ def test_the_two_differ_only_when_space_is_clamped() -> None:
 
     def both(grid: tuple[int, int, int]) -> list[jax.Array]:
         geometry = WindowGeometry.create(grid, (4, 3, 3), (0, 0, 0))
-        return [relative_position_bias(table, geometry, how) for how in ("reference", "exact")]
+        return [geometry.bias(table, how) for how in ("reference", "exact")]
 
     np.testing.assert_array_equal(*both((2, 9, 9)))
     reference, exact = both((8, 2, 9))
@@ -74,7 +74,7 @@ def test_gradient_equals_that_of_a_gather_and_compiles_without_a_scatter() -> No
     index = reference_index(window)
 
     def ours(table: jax.Array) -> jax.Array:
-        return (relative_position_bias(table, geometry) * weights).sum()
+        return (geometry.bias(table, "reference") * weights).sum()
 
     def gathered(table: jax.Array) -> jax.Array:
         return (jnp.moveaxis(table[index], -1, 0) * weights).sum()

@@ -123,5 +123,5 @@ def test_the_token_kernels_compute_what_the_layers_do_in_padded_windows(params: 
 def test_the_token_kernels_refuse_dropout_and_other_names(params: Any) -> None:
     with pytest.raises(InputError, match="cannot be used: it has no dropout"):
         maps(params, a_clip(CLIPS[0]), tokenwise="pallas_tpu", drop_rate=0.1)
-    with pytest.raises(InputError, match="auto, pallas_tpu, xla"):
+    with pytest.raises(InputError, match="auto, chunked, pallas_tpu, xla"):
         init_params(model(tokenwise="palas"), jax.random.key(0))

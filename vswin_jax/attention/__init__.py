@@ -1,6 +1,6 @@
 """Window attention: where windows lie, their bias, and the attention inside them."""
 
-from vswin_jax.attention.bias import relative_position_bias, table_rows
+from vswin_jax.attention.bias import Size, table_rows
 from vswin_jax.attention.chunked import ATTENDED
 from vswin_jax.attention.clip_sharding import (
     SPLIT_AXES,
@@ -8,7 +8,7 @@ from vswin_jax.attention.clip_sharding import (
     ClipSharding,
     SplitGeometry,
 )
-from vswin_jax.attention.geometry import Size, WindowGeometry
+from vswin_jax.attention.geometry import WindowGeometry
 from vswin_jax.attention.token_order import TokenOrder, reorder
 from vswin_jax.attention.window_attention import IMPLEMENTATIONS, window_attention
 
@@ -22,7 +22,6 @@ __all__ = [
     "SplitGeometry",
     "TokenOrder",
     "WindowGeometry",
-    "relative_position_bias",
     "reorder",
     "table_rows",
     "window_attention",

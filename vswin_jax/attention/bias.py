@@ -5,13 +5,14 @@ matrix of the table: slices build it, and its gradient is padded sums where a ga
 scatter.
 """
 
+import math
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from vswin_jax.attention.geometry import Size, WindowGeometry
-
+# Tokens as (depth, height, width), where depth is time.
+Size = tuple[int, int, int]
 RelativePosition = Literal["reference", "exact"]
 
 
@@ -52,11 +53,9 @@ def _queries(grid: jax.Array, axis: int, whole: int, own: int, width: int) -> ja
 
 
 def relative_position_bias(
-    table: jax.Array,
-    geometry: WindowGeometry,
-    relative_position: RelativePosition = "reference",
+    table: jax.Array, full: Size, window: Size, relative_position: RelativePosition
 ) -> jax.Array:
-    """Bias `[heads, N, N]` (query, key) from a table `[rows, heads]`.
+    """Bias `[heads, N, N]` (query, key) of `window` from a table `[rows, heads]` of a `full` one.
 
     With `"reference"` a clamped window takes the bias of the first N tokens of the full window, as
     the reference does by slicing its index. That is the true geometry when only time is clamped;
@@ -64,8 +63,8 @@ def relative_position_bias(
     that way expect it. `"exact"` uses the true offsets always.
     """
     if relative_position == "exact":
-        return _expand(table, geometry.full_window, geometry.window)
-    height, width = geometry.full_window[1:]
-    slices = -(-geometry.tokens // (height * width))
-    bias = _expand(table, geometry.full_window, (slices, height, width))
-    return bias[:, : geometry.tokens, : geometry.tokens]
+        return _expand(table, full, window)
+    _, height, width = full
+    tokens = math.prod(window)
+    bias = _expand(table, full, (-(-tokens // (height * width)), height, width))
+    return bias[:, :tokens, :tokens]

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vswin_jax.attention.geometry import Attend, Size, WindowGeometry
+from vswin_jax.attention.bias import Size
+from vswin_jax.attention.geometry import Attend, WindowGeometry
 from vswin_jax.errors import InputError
 from vswin_jax.layout import BATCH_AXES
 

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Size = tuple[int, int, int]
+from vswin_jax.attention.bias import RelativePosition, Size, relative_position_bias
+
 # From qkv [B, windows, N, 3, heads, dim], a bias table and region ids [windows, N], None for one
 # region, to [B, windows, N, heads, dim].
 Attend = Callable[[jax.Array, jax.Array, jax.Array | np.ndarray | None], jax.Array]
@@ -92,6 +93,10 @@ class WindowGeometry:
             [n for pair in zip(self.counts, self.window, strict=True) for n in pair]
         )
         return blocks.transpose(0, 2, 4, 1, 3, 5).reshape(self.num_windows, self.tokens)
+
+    def bias(self, table: jax.Array, relative_position: RelativePosition) -> jax.Array:
+        """That of a window, `[heads, N, N]` (query, key): see `relative_position_bias`."""
+        return relative_position_bias(table, self.full_window, self.window, relative_position)
 
     def partition(self, x: jax.Array, roll: Roll = jnp.roll) -> jax.Array:
         """Pads, shifts and cuts `[B, D, H, W, C]` into `[B, windows, tokens, C]`.

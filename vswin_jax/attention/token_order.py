@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vswin_jax.attention.geometry import Size, WindowGeometry
+from vswin_jax.attention.bias import Size
+from vswin_jax.attention.geometry import WindowGeometry
 
 
 @dataclass(frozen=True)

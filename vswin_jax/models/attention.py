@@ -15,7 +15,6 @@ from jax.ad_checkpoint import checkpoint_name
 from vswin_jax.attention import (
     ATTENDED,
     WindowGeometry,
-    relative_position_bias,
     table_rows,
     window_attention,
 )
@@ -103,7 +102,7 @@ def attend(
     ) -> jax.Array:
         return window_attention(
             qkv,
-            relative_position_bias(table, geometry, settings.relative_position),
+            geometry.bias(table, settings.relative_position),
             region_ids,
             scale=settings.qk_scale,
             implementation=settings.attention,

@@ -15,6 +15,7 @@ from vswin_jax.attention import WindowGeometry
 from vswin_jax.models.attention import TABLE, Qkv, WindowAttention, attend
 from vswin_jax.models.norm import EPSILON, LayerNorm
 from vswin_jax.models.settings import BlockSettings, pin_tokens
+from vswin_jax.models.window_groups import WindowGroup, in_groups, over_groups
 from vswin_jax.tokenwise import Branches, NormDense, add_branches, fuses, norm_dense
 from vswin_jax.tokenwise.arithmetic import gelu, gelu_and_slope
 
@@ -87,7 +88,7 @@ class SwinBlock(nn.Module):
     """
 
     num_heads: int
-    geometry: WindowGeometry
+    geometry: WindowGeometry | WindowGroup
     in_windows: bool
     drop_path_rate: float
     settings: BlockSettings
@@ -113,6 +114,8 @@ class SwinBlock(nn.Module):
         Padding to whole windows comes after the norm, as in the reference: padded tokens have
         the query, key and value of the projection's bias, and are attended to.
         """
+        if self._takes_groups(x, train):
+            return self._group_by_group(x)
         x = pin_tokens(x, "channels")
         # Where layers have no parameters yet they are called, to get them.
         if not self.is_initializing() and self._fuses(x, train):
@@ -127,6 +130,25 @@ class SwinBlock(nn.Module):
             return self.attn(x, self.geometry, train)
         windows = self.geometry.partition(x)
         return self.geometry.merge(self.attn(windows, self.geometry, train))
+
+    def _takes_groups(self, x: jax.Array, train: bool) -> bool:
+        settings = self.settings
+        here = self.in_windows and not train and not self.is_initializing()
+        return here and in_groups(settings.tokenwise, x, int(x.shape[-1] * settings.mlp_ratio))
+
+    def _group_by_group(self, x: jax.Array) -> jax.Array:
+        """The same, without dropout, for a few windows at a time."""
+        params, settings = self.variables["params"], self.settings
+
+        def of_group(windows: jax.Array, group: WindowGroup) -> jax.Array:
+            block = self.clone(parent=None, name=None, geometry=group)
+            return block.apply({"params": params}, windows, False)
+
+        # Not before the tokens are there: else the biases of all blocks would be made at once.
+        x, table = jax.lax.optimization_barrier((x, params["attn"][TABLE]))
+        bias = self.geometry.bias(table, settings.relative_position)
+        hidden = int(x.shape[-1] * settings.mlp_ratio)
+        return over_groups(of_group, x, hidden, self.geometry.region_ids, bias)
 
     def _fuses(self, x: jax.Array, train: bool) -> bool:
         settings = self.settings

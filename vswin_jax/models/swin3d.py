@@ -41,7 +41,7 @@ class SwinTransformer3D(nn.Module):
         "none"; "attention", logits and softmax; "dots", all but the outputs of linear layers and
         attention; "mlp", all but the queries, keys, values and what attention makes of them;
         "block", each block.
-      relative_position: "reference" or "exact", see `attention.relative_position_bias`.
+      relative_position: "reference" or "exact", see `attention.WindowGeometry.bias`.
       attention: implementation of attention, see `attention.window_attention`.
       tokenwise: implementation of all but attention, a name of `tokenwise.IMPLEMENTATIONS`.
       kernel_init: of linear layers: "reference" (normal, 0.02), or "lecun" for narrow models that

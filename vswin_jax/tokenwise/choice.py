@@ -17,8 +17,9 @@ from vswin_jax.tokenwise.calls import Settings
 
 log = logging.getLogger(__name__)
 
-# "xla" is the layers themselves, as the compiler fuses them.
-IMPLEMENTATIONS = ("auto", "xla", "pallas_tpu")
+# "xla" is the layers themselves, as the compiler fuses them; "chunked" calls the layers of a block,
+# attention too, for a few windows at a time where nothing is trained: `models.window_groups`.
+IMPLEMENTATIONS = ("auto", "xla", "chunked", "pallas_tpu")
 
 
 def fuses(implementation: str, x: jax.Array, hidden: int, drops: bool) -> bool:
@@ -30,7 +31,7 @@ def fuses(implementation: str, x: jax.Array, hidden: int, drops: bool) -> bool:
     Raises:
       InputError: the kernels are asked for by name, and cannot be used here.
     """
-    if implementation == "xla" or (implementation == "auto" and target() != "tpu"):
+    if implementation in ("xla", "chunked") or (implementation == "auto" and target() != "tpu"):
         return False
     reason = _refusal(x, hidden, drops)
     if reason is None:

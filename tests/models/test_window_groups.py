@@ -1,0 +1,103 @@
+"""Outside training a CPU takes some windows at a time through a block: less memory, same values."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vswin_jax.models import SwinTransformer3D, create_model, init_params, window_groups
+
+# A stage of two pairs and a block, which are looped over and not, then one of a single pair.
+DEEP = {"embed_dim": 8, "depths": (5, 2), "num_heads": (1, 2), "window_size": (2, 3, 3)}
+# Whole windows in both stages; only in the first, then odd; padded in both.
+CLIPS = [(4, 24, 48), (4, 36, 36), (5, 30, 17)]
+# Of 18 tokens with 32 hidden channels: 5 of them fit, which divide neither 8, 9 nor 16.
+FIVE_WINDOWS = 5 * 18 * 32 * 4
+
+
+@pytest.fixture
+def small_groups(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(window_groups, "_HIDDEN_BYTES", FIVE_WINDOWS)
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+def model(**settings: Any) -> SwinTransformer3D:
+    return create_model("swin_tiny", 5, **(DEEP | settings))
+
+
+@pytest.fixture(scope="module")
+def params() -> Any:
+    return init_params(model(), jax.random.key(0))
+
+
+def a_clip(extent: tuple[int, int, int]) -> jax.Array:
+    return jax.random.normal(jax.random.key(7), (3, *extent, 3))
+
+
+def loops(function: Any, *args: Any) -> int:
+    return str(jax.make_jaxpr(function)(*args)).count(" scan[")
+
+
+@pytest.mark.usefixtures("small_groups", "quick_compiler")
+@pytest.mark.parametrize("extent", CLIPS)
+@pytest.mark.parametrize("scan", [False, True], ids=["block by block", "loop"])
+def test_every_map_is_that_of_whole_layers(params: Any, extent: Any, scan: bool) -> None:
+    def maps(name: str) -> dict[str, jax.Array]:
+        swin = model(tokenwise=name, scan=scan, attention="xla")
+        run = jax.jit(lambda p, x: swin.apply({"params": p}, x, method="features"))
+        return run(params, a_clip(extent))
+
+    ours, plain = maps("chunked"), maps("xla")
+    for name, values in plain.items():
+        np.testing.assert_allclose(ours[name], values, atol=2e-6 * np.abs(values).max())
+
+
+@pytest.mark.usefixtures("small_groups", "quick_compiler")
+def test_gradients_outside_training_are_those_of_whole_layers(params: Any) -> None:
+    def gradients(name: str) -> Any:
+        swin = model(tokenwise=name, scan=False)
+        return jax.jit(
+            jax.grad(lambda p: jnp.sum(swin.apply({"params": p}, a_clip(CLIPS[0])) ** 2))
+        )(params)
+
+    for ours, plain in zip(*map(jax.tree.leaves, map(gradients, ("chunked", "xla"))), strict=True):
+        np.testing.assert_allclose(ours, plain, atol=2e-5 * max(np.abs(plain).max(), 1e-3))
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_groups_are_for_one_cpu_outside_training(
+    params: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def groups(name: str, train: bool = False) -> int:
+        swin = model(tokenwise=name, scan=False, attention="xla", drop_path_rate=0.0)
+        rngs = {"dropout": jax.random.key(0)}
+        return loops(
+            lambda x: swin.apply({"params": params}, x, train, rngs=rngs), a_clip(CLIPS[0])
+        )
+
+    assert (groups("auto"), groups("chunked"), groups("xla")) == (7, 7, 0)
+    assert (groups("auto", train=True), groups("chunked", train=True)) == (0, 0)
+    monkeypatch.setattr(jax, "device_count", lambda: 2)
+    assert (groups("auto"), groups("chunked")) == (0, 7)
+    monkeypatch.setattr(window_groups, "target", lambda: "gpu")
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    assert groups("auto") == 0
+
+
+def test_what_layers_give_each_other_is_there_for_one_group() -> None:
+    """Of a long clip in real windows: without groups queries, keys and values are its peak."""
+    stage = {"embed_dim": 96, "depths": (2,), "num_heads": (3,), "window_size": (8, 7, 7)}
+
+    def temporaries(name: str) -> int:
+        swin = model(tokenwise=name, **stage)
+        params = jax.eval_shape(lambda: init_params(swin, jax.random.key(0)))
+        clips = jax.ShapeDtypeStruct((1, 64, 112, 112, 3), jnp.float32)
+        compiled = jax.jit(lambda p, x: swin.apply({"params": p}, x)).lower(params, clips).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporaries("auto") < 0.4 * temporaries("xla")
