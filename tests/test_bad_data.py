@@ -15,7 +15,7 @@ import pytest
 
 from vswin_jax import main
 
-pytestmark = pytest.mark.usefixtures("compile_once")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("compile_once")]
 CHECK_VIDEOS = Path(__file__).parents[1] / "scripts" / "check_videos.py"
 TOTAL = 200
 

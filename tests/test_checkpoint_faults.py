@@ -35,7 +35,7 @@ from vswin_jax.weights.orbax_directory import write_run
 if TYPE_CHECKING:
     from conftest import Run
 
-pytestmark = pytest.mark.usefixtures("compile_once")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("compile_once")]
 ROOT = Path(__file__).parents[1]
 # The steps that the tiny run keeps: the newest, which is the best too, and the one before.
 NEWEST, OLDER = 40, 35

@@ -11,6 +11,8 @@ import pytest
 from vswin_jax import compilation
 from vswin_jax.compilation import Compilations
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:

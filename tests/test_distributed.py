@@ -14,6 +14,8 @@ from vswin_jax import distributed
 from vswin_jax.distributed import Place
 from vswin_jax.errors import InputError
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[1]
 
 # Joins as the environment says; then one process is late, and the other has heard nothing of it.

@@ -18,6 +18,8 @@ from layouts_program import CLASSES, ROWS, SHAPES, STRATEGIES
 
 from vswin_jax.mesh import default_rules
 
+pytestmark = pytest.mark.long
+
 SPLIT = [name for name in STRATEGIES if "fsdp" in name]
 WITH_MODEL = [name for name in STRATEGIES if "model" in name]
 Shape = tuple[int, ...]

@@ -346,6 +346,7 @@ def test_help_and_errors_as_a_process() -> None:
     assert refused.stderr.count("\n") == 1
 
 
+@pytest.mark.long
 def test_a_run_goes_on_and_evaluates_split_over_four_devices(
     tiny_run: "Run", tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from vswin_jax.predict import predict
 from vswin_jax.predict import run as run_predict
 from vswin_jax.telemetry import Telemetry, read_metrics
 
-pytestmark = pytest.mark.usefixtures("compile_once")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("compile_once")]
 ROOT = Path(__file__).parents[1]
 COLOURS = {"disc": (240, 240, 240), "square": (220, 50, 40)}
 SETS = ((), ("disc",), ("square",), ("disc", "square"))

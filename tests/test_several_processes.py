@@ -15,6 +15,8 @@ import pytest
 
 from vswin_jax.telemetry import read_metrics
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from conftest import Run
 

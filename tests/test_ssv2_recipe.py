@@ -14,7 +14,7 @@ import pytest
 from vswin_jax import main
 from vswin_jax.data.moving_scene import MOTIONS, make_scene, render
 
-pytestmark = pytest.mark.usefixtures("compile_once")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("compile_once")]
 ROOT = Path(__file__).parents[1]
 SSV2 = f"{ROOT / 'experiments' / 'ssv2.py'}:runlocal"
 # In the order of their numbers, which is not the alphabet's; the first has no video.

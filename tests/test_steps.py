@@ -407,6 +407,7 @@ print(json.dumps(results))
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", ["toy", "sets"])
 def test_losses_are_the_same_on_one_and_on_eight_devices(model: str) -> None:
     """Of accumulated gradients; `test_layouts.py` has the other layouts, and a real model."""

@@ -27,7 +27,7 @@ from vswin_jax.telemetry import read_metrics
 if TYPE_CHECKING:
     from conftest import Run
 
-pytestmark = pytest.mark.usefixtures("compile_once")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("compile_once")]
 ROOT = Path(__file__).parents[1]
 PATIENCE = 300.0  # seconds
 

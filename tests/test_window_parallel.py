@@ -25,6 +25,8 @@ from vswin_jax.optim import make_optimizer
 from vswin_jax.state import TrainState, create_state
 from vswin_jax.steps import TrainStep, make_eval_step, make_train_step
 
+pytestmark = pytest.mark.long
+
 CLASSES, STEPS, ROWS = 5, 20, 4
 CLIP = (32, 32, 12)  # frames, height, width: (16, 8, 3) tokens, of which the width is padded
 WINDOW = (4, 2, 2)

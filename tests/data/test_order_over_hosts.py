@@ -18,6 +18,8 @@ from vswin_jax.data.annotations import Row
 from vswin_jax.data.pipeline import train_batches
 from vswin_jax.data.sources import VideoSource
 
+pytestmark = pytest.mark.long
+
 WriteVideo = Callable[..., Path]
 
 # Eight plain epochs, or four of two clips a video; no epoch ends with a batch.

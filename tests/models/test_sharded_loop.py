@@ -17,6 +17,8 @@ from vswin_jax.optim import make_optimizer
 from vswin_jax.state import abstract_state
 from vswin_jax.steps import make_train_step
 
+pytestmark = pytest.mark.long
+
 DEPTH, DIM, ROWS = 8, 32, 16
 
 

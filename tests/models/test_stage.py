@@ -10,7 +10,7 @@ import pytest
 from vswin_jax.errors import InputError
 from vswin_jax.models import SwinTransformer3D, create_model, init_params
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_compiler")]
 
 # A stage of two pairs and a block, which are looped over and not, then one of a single pair.
 DEEP = {"embed_dim": 8, "depths": (5, 2), "num_heads": (1, 2), "window_size": (2, 3, 3)}

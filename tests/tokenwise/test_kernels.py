@@ -15,7 +15,7 @@ from vswin_jax.kernel_memory import Chip
 from vswin_jax.tokenwise import Branches, NormDense, add_branches, choice, fuses, norm_dense
 from vswin_jax.tokenwise.plan import Needs, Tokens, make_plan, tile_of
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_compiler")]
 
 EPSILON = 1e-5
 TOLERANCES = {"float32": 1e-4, "bfloat16": 2e-2}
