@@ -89,6 +89,15 @@ def test_groups_are_for_one_cpu_outside_training(
     assert groups("auto") == 0
 
 
+def test_groups_that_would_be_small_are_one() -> None:
+    def together(windows: int) -> int:
+        return window_groups._together(
+            jax.ShapeDtypeStruct((1, windows, 392, 96), jnp.float32), 384
+        )
+
+    assert [together(n) for n in (64, 9, 13, 14, 17, 19, 22)] == [8, 9, 13, 7, 17, 19, 11]
+
+
 def test_what_layers_give_each_other_is_there_for_one_group() -> None:
     """Of a long clip in real windows: without groups queries, keys and values are its peak."""
     stage = {"embed_dim": 96, "depths": (2,), "num_heads": (3,), "window_size": (8, 7, 7)}

@@ -64,10 +64,14 @@ def in_groups(implementation: str, x: jax.Array, hidden: int) -> bool:
 
 
 def _together(x: jax.Array, hidden: int) -> int:
-    """How many windows are a group: the most that fit, and the same number each time."""
+    """How many windows are a group: the most that fit, and the same number each time.
+
+    All of them, where no such number is more than half of what would fit.
+    """
     windows = x.shape[0] * x.shape[1]
     most = max(1, _HIDDEN_BYTES // (4 * hidden * x.shape[2]))
-    return next(n for n in range(min(most, windows), 0, -1) if windows % n == 0)
+    fitting = range(min(most, windows), most // 2, -1)
+    return next((n for n in fitting if windows % n == 0), windows)
 
 
 def over_groups(
