@@ -24,6 +24,15 @@ def target() -> str:
     return jax.default_backend() if device is None else device.platform
 
 
+def on_one_cpu() -> bool:
+    """Whether the program being traced is for a CPU, and for it alone.
+
+    What goes over windows in a loop is made for that: over several devices it would gather all
+    windows on each.
+    """
+    return target() == "cpu" and jax.device_count() == 1
+
+
 def refusal() -> str | None:
     """Why nothing can be spread here; None where it can, or one device needs no spreading."""
     if jax.sharding.get_abstract_mesh().empty and jax.device_count() > 1:

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vswin_jax import spreading
 from vswin_jax.models import SwinTransformer3D, create_model, init_params, window_groups
 
 # A stage of two pairs and a block, which are looped over and not, then one of a single pair.
 DEEP = {"embed_dim": 8, "depths": (5, 2), "num_heads": (1, 2), "window_size": (2, 3, 3)}
 # Whole windows in both stages; only in the first, then odd; padded in both.
 CLIPS = [(4, 24, 48), (4, 36, 36), (5, 30, 17)]
-# Of 18 tokens with 32 hidden channels: 5 of them fit, which divide neither 8, 9 nor 16.
+# Of 18 tokens with 32 hidden channels: 5 of them fit, which divide no number of them here.
 FIVE_WINDOWS = 5 * 18 * 32 * 4
 
 
@@ -84,16 +85,15 @@ def test_groups_are_for_one_cpu_outside_training(
     assert (groups("auto", train=True), groups("chunked", train=True)) == (0, 0)
     monkeypatch.setattr(jax, "device_count", lambda: 2)
     assert (groups("auto"), groups("chunked")) == (0, 7)
-    monkeypatch.setattr(window_groups, "target", lambda: "gpu")
+    monkeypatch.setattr(spreading, "target", lambda: "gpu")
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     assert groups("auto") == 0
 
 
 def test_groups_that_would_be_small_are_one() -> None:
     def together(windows: int) -> int:
-        return window_groups._together(
-            jax.ShapeDtypeStruct((1, windows, 392, 96), jnp.float32), 384
-        )
+        tokens = jax.ShapeDtypeStruct((1, windows, 392, 96), jnp.float32)
+        return window_groups.windows_together("chunked", tokens, 384) or windows
 
     assert [together(n) for n in (64, 9, 13, 14, 17, 19, 22)] == [8, 9, 13, 7, 17, 19, 11]
 

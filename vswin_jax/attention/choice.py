@@ -9,7 +9,7 @@ import jax
 from vswin_jax.attention import cudnn, pallas_choice
 from vswin_jax.attention.given import Given
 from vswin_jax.errors import unusable
-from vswin_jax.spreading import target
+from vswin_jax.spreading import on_one_cpu, target
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +25,7 @@ def suited(qkv: jax.Array, regions: jax.Array | None, scale: float, drops: bool)
         reason = FUSED[name].refusal(qkv, regions, scale, drops)
         _log_refusal(name, reason)
         return name if reason is None else "xla"
-    # Over several devices a loop over windows would gather all of them on each.
-    return "chunked" if target() == "cpu" and jax.device_count() == 1 else "xla"
+    return "chunked" if on_one_cpu() else "xla"
 
 
 @functools.cache

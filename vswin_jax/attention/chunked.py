@@ -73,8 +73,8 @@ def _over_chunks(step: Callable[[_Chunk, Any], Any], start: Any, given: Given) -
     if splits("batch", clips):
         together, some = 1, heads
     else:
-        some = _largest_divisor(heads, _CHUNK_HEADS)
-        together = _largest_divisor(windows, _CHUNK_HEADS // some)
+        some = largest_divisor(heads, _CHUNK_HEADS)
+        together = largest_divisor(windows, _CHUNK_HEADS // some)
     count, groups = windows // together, heads // some
     keys = None if key is None else jax.random.split(key, groups * count)
 
@@ -85,7 +85,7 @@ def _over_chunks(step: Callable[[_Chunk, Any], Any], start: Any, given: Given) -
     return jax.lax.fori_loop(0, groups * count, one, start)
 
 
-def _largest_divisor(number: int, most: int) -> int:
+def largest_divisor(number: int, most: int) -> int:
     """The largest one of `number` that is at most `most`."""
     return next(n for n in range(min(most, number), 0, -1) if number % n == 0)
 

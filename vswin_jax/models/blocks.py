@@ -15,7 +15,7 @@ from vswin_jax.attention import WindowGeometry
 from vswin_jax.models.attention import TABLE, Qkv, WindowAttention, attend
 from vswin_jax.models.norm import EPSILON, LayerNorm
 from vswin_jax.models.settings import BlockSettings, pin_tokens
-from vswin_jax.models.window_groups import WindowGroup, in_groups, over_groups
+from vswin_jax.models.window_groups import WindowGroup, over_groups, windows_together
 from vswin_jax.tokenwise import Branches, NormDense, add_branches, fuses, norm_dense
 from vswin_jax.tokenwise.arithmetic import gelu, gelu_and_slope
 
@@ -73,7 +73,7 @@ class Mlp(nn.Module):
         """`[..., C]` to the same."""
         settings, channels = self.settings, x.shape[-1]
         dropout = nn.Dropout(settings.drop_rate, deterministic=not train)
-        x = settings.dense(int(channels * settings.mlp_ratio), "fc1")(x)
+        x = settings.dense(settings.hidden(channels), "fc1")(x)
         x = checkpoint_name(pin_tokens(x, "hidden"), HIDDEN)
         x = dropout(_exact_gelu(x))
         x = settings.dense(channels, "fc2")(x)
@@ -114,8 +114,9 @@ class SwinBlock(nn.Module):
         Padding to whole windows comes after the norm, as in the reference: padded tokens have
         the query, key and value of the projection's bias, and are attended to.
         """
-        if self._takes_groups(x, train):
-            return self._group_by_group(x)
+        together = self._windows_together(x, train)
+        if together is not None:
+            return self._group_by_group(x, together)
         x = pin_tokens(x, "channels")
         # Where layers have no parameters yet they are called, to get them.
         if not self.is_initializing() and self._fuses(x, train):
@@ -131,14 +132,15 @@ class SwinBlock(nn.Module):
         windows = self.geometry.partition(x)
         return self.geometry.merge(self.attn(windows, self.geometry, train))
 
-    def _takes_groups(self, x: jax.Array, train: bool) -> bool:
-        settings = self.settings
-        here = self.in_windows and not train and not self.is_initializing()
-        return here and in_groups(settings.tokenwise, x, int(x.shape[-1] * settings.mlp_ratio))
+    def _windows_together(self, x: jax.Array, train: bool) -> int | None:
+        """How many windows go through the block at a time; None where all do."""
+        if train or not self.in_windows or self.is_initializing():
+            return None
+        return windows_together(self.settings.tokenwise, x, self.settings.hidden(x.shape[-1]))
 
-    def _group_by_group(self, x: jax.Array) -> jax.Array:
-        """The same, without dropout, for a few windows at a time."""
-        params, settings = self.variables["params"], self.settings
+    def _group_by_group(self, x: jax.Array, together: int) -> jax.Array:
+        """The same, without dropout, for `together` windows at a time."""
+        params = self.variables["params"]
 
         def of_group(windows: jax.Array, group: WindowGroup) -> jax.Array:
             block = self.clone(parent=None, name=None, geometry=group)
@@ -146,14 +148,13 @@ class SwinBlock(nn.Module):
 
         # Not before the tokens are there: else the biases of all blocks would be made at once.
         x, table = jax.lax.optimization_barrier((x, params["attn"][TABLE]))
-        bias = self.geometry.bias(table, settings.relative_position)
-        hidden = int(x.shape[-1] * settings.mlp_ratio)
-        return over_groups(of_group, x, hidden, self.geometry.region_ids, bias)
+        bias = self.geometry.bias(table, self.settings.relative_position)
+        return over_groups(of_group, x, together, self.geometry.region_ids, bias)
 
     def _fuses(self, x: jax.Array, train: bool) -> bool:
         settings = self.settings
         drops = train and settings.drop_rate + settings.attn_drop_rate > 0
-        return fuses(settings.tokenwise, x, int(x.shape[-1] * settings.mlp_ratio), drops)
+        return fuses(settings.tokenwise, x, settings.hidden(x.shape[-1]), drops)
 
     def _fused(self, x: jax.Array, train: bool, factors: jax.Array | None) -> jax.Array:
         """The same by kernels that take the layers' parameters."""

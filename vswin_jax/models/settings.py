@@ -42,6 +42,10 @@ class BlockSettings:
         whole = WindowGeometry.create(grid, self.window_size, shift)
         return SplitGeometry.of(whole, self.clip_sharding) if self.clip_sharding else whole
 
+    def hidden(self, channels: int) -> int:
+        """The channels between the layers of an MLP on tokens of so many."""
+        return int(channels * self.mlp_ratio)
+
     def dense(self, features: int, name: str, use_bias: bool = True) -> nn.Dense:
         """A linear layer with the model's initialisation and compute dtype."""
         kernel_init = KERNEL_INITS[self.kernel_init]

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from vswin_jax.attention.bias import RelativePosition
+from vswin_jax.attention.chunked import largest_divisor
 from vswin_jax.attention.geometry import Attend
 from vswin_jax.layout import splits
-from vswin_jax.spreading import target
+from vswin_jax.spreading import on_one_cpu
 
 # Of the hidden channels of an MLP, in float32: the largest of what is between two layers. Much less
 # and the cores meet too often; much more and a cache that they share does not hold it.
@@ -50,44 +51,34 @@ class WindowGroup:
         return function(windows)
 
 
-def in_groups(implementation: str, x: jax.Array, hidden: int) -> bool:
-    """Whether tokens `[B, windows, N, C]` are more than one group, and are taken so.
+def windows_together(implementation: str, x: jax.Array, hidden: int) -> int | None:
+    """How many windows of tokens `[B, windows, N, C]` are a group; None where all are one.
 
+    They are the most that fit, the same number each time, and more than half of what would fit.
     `implementation` is a name of `tokenwise.IMPLEMENTATIONS`; `hidden` are the channels between the
     layers of the MLP.
     """
-    # Over several devices a loop over windows would gather all of them on each.
-    alone = target() == "cpu" and jax.device_count() == 1
-    if implementation != "chunked" and not (implementation == "auto" and alone):
-        return False
-    return not splits("batch", len(x)) and _together(x, hidden) < len(x) * x.shape[1]
-
-
-def _together(x: jax.Array, hidden: int) -> int:
-    """How many windows are a group: the most that fit, and the same number each time.
-
-    All of them, where no such number is more than half of what would fit.
-    """
-    windows = x.shape[0] * x.shape[1]
-    most = max(1, _HIDDEN_BYTES // (4 * hidden * x.shape[2]))
-    fitting = range(min(most, windows), most // 2, -1)
-    return next((n for n in fitting if windows % n == 0), windows)
+    chosen = implementation == "chunked" or (implementation == "auto" and on_one_cpu())
+    if not chosen or splits("batch", len(x)):
+        return None
+    windows, most = x.shape[0] * x.shape[1], max(1, _HIDDEN_BYTES // (4 * hidden * x.shape[2]))
+    together = largest_divisor(windows, most)
+    return together if most // 2 < together < windows else None
 
 
 def over_groups(
     block: Callable[[jax.Array, WindowGroup], jax.Array],
     x: jax.Array,
-    hidden: int,
+    together: int,
     region_ids: np.ndarray | None,
     bias: jax.Array,
 ) -> jax.Array:
-    """What `block` makes of `[B, windows, N, C]`, group by group; it gets `[1, some, N, C]` each.
+    """What `block` makes of `[B, windows, N, C]`; it gets `[1, together, N, C]` at a time.
 
-    `hidden` are the channels between the layers of the MLP; `region_ids` those of all windows of a
-    clip; `bias` is that of a window. What comes out overwrites what went in.
+    `region_ids` are those of all windows of a clip, `bias` is that of a window. What comes out
+    overwrites what went in.
     """
     batch, windows, *token_shape = x.shape
-    together = _together(x, hidden)
 
     def one(index: jax.Array, all_windows: jax.Array) -> jax.Array:
         regions = None
