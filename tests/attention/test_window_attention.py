@@ -55,7 +55,7 @@ def test_values(name: str, shifted: bool) -> None:
 def test_every_gradient_of_chunked_is_that_of_xla(
     shifted: bool, window_heads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunked, "_CHUNK_HEADS", window_heads)
+    monkeypatch.setattr(chunked, "CHUNK_HEADS", window_heads)
     qkv, bias = inputs()
     ids = GEOMETRY.region_ids if shifted else None
     weights = jax.random.normal(jax.random.key(2), qkv.shape[:3] + qkv.shape[4:])
@@ -123,7 +123,7 @@ def test_chunks_drop_the_same_weights_in_both_passes(
     window_heads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The gradient is the slope of what the forward pass gives."""
-    monkeypatch.setattr(chunked, "_CHUNK_HEADS", window_heads)
+    monkeypatch.setattr(chunked, "CHUNK_HEADS", window_heads)
     qkv, bias = inputs()
     weights = jax.random.normal(jax.random.key(2), qkv.shape[:3] + qkv.shape[4:])
     step = 1e-2 * jax.random.normal(jax.random.key(3), qkv.shape)

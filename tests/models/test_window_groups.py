@@ -1,4 +1,7 @@
-"""Outside training a CPU takes some windows at a time through a block: less memory, same values."""
+"""Outside training a CPU takes some windows at a time through a block, or some heads of all.
+
+That needs less memory, and gives the same values.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 
 from vswin_jax import spreading
+from vswin_jax.attention import head_groups
 from vswin_jax.models import SwinTransformer3D, create_model, init_params, window_groups
 
 # A stage of two pairs and a block, which are looped over and not, then one of a single pair.
@@ -22,6 +26,7 @@ FIVE_WINDOWS = 5 * 18 * 32 * 4
 @pytest.fixture
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(window_groups, "_HIDDEN_BYTES", FIVE_WINDOWS)
+    monkeypatch.setattr(head_groups, "CHUNK_HEADS", 1)
     jax.clear_caches()
     yield
     jax.clear_caches()
@@ -38,6 +43,15 @@ def params() -> Any:
 
 def a_clip(extent: tuple[int, int, int]) -> jax.Array:
     return jax.random.normal(jax.random.key(7), (3, *extent, 3))
+
+
+def temporaries(extent: tuple[int, int, int], **settings: Any) -> int:
+    """The bytes of a forward pass of one clip."""
+    swin = model(**settings)
+    params = jax.eval_shape(lambda: init_params(swin, jax.random.key(0)))
+    clips = jax.ShapeDtypeStruct((1, *extent, 3), jnp.float32)
+    compiled = jax.jit(lambda p, x: swin.apply({"params": p}, x)).lower(params, clips).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
 
 
 def loops(function: Any, *args: Any) -> int:
@@ -74,15 +88,15 @@ def test_gradients_outside_training_are_those_of_whole_layers(params: Any) -> No
 def test_groups_are_for_one_cpu_outside_training(
     params: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def groups(name: str, train: bool = False) -> int:
+    def groups(name: str, train: bool = False, extent: Any = CLIPS[0]) -> int:
         swin = model(tokenwise=name, scan=False, attention="xla", drop_path_rate=0.0)
         rngs = {"dropout": jax.random.key(0)}
-        return loops(
-            lambda x: swin.apply({"params": params}, x, train, rngs=rngs), a_clip(CLIPS[0])
-        )
+        return loops(lambda x: swin.apply({"params": params}, x, train, rngs=rngs), a_clip(extent))
 
     assert (groups("auto"), groups("chunked"), groups("xla")) == (7, 7, 0)
     assert (groups("auto", train=True), groups("chunked", train=True)) == (0, 0)
+    # Of a padded map all windows are one group; the heads of the second stage are two.
+    assert (groups("auto", extent=CLIPS[2]), groups("xla", extent=CLIPS[2])) == (2, 0)
     monkeypatch.setattr(jax, "device_count", lambda: 2)
     assert (groups("auto"), groups("chunked")) == (0, 7)
     monkeypatch.setattr(spreading, "target", lambda: "gpu")
@@ -93,7 +107,7 @@ def test_groups_are_for_one_cpu_outside_training(
 def test_groups_that_would_be_small_are_one() -> None:
     def together(windows: int) -> int:
         tokens = jax.ShapeDtypeStruct((1, windows, 392, 96), jnp.float32)
-        return window_groups.windows_together("chunked", tokens, 384) or windows
+        return window_groups.windows_together(tokens, 384) or windows
 
     assert [together(n) for n in (64, 9, 13, 14, 17, 19, 22)] == [8, 9, 13, 7, 17, 19, 11]
 
@@ -102,11 +116,13 @@ def test_what_layers_give_each_other_is_there_for_one_group() -> None:
     """Of a long clip in real windows: without groups queries, keys and values are its peak."""
     stage = {"embed_dim": 96, "depths": (2,), "num_heads": (3,), "window_size": (8, 7, 7)}
 
-    def temporaries(name: str) -> int:
-        swin = model(tokenwise=name, **stage)
-        params = jax.eval_shape(lambda: init_params(swin, jax.random.key(0)))
-        clips = jax.ShapeDtypeStruct((1, 64, 112, 112, 3), jnp.float32)
-        compiled = jax.jit(lambda p, x: swin.apply({"params": p}, x)).lower(params, clips).compile()
-        return compiled.memory_analysis().temp_size_in_bytes
+    clip = (64, 112, 112)
+    assert temporaries(clip, **stage) < 0.4 * temporaries(clip, **stage, tokenwise="xla")
 
-    assert temporaries("auto") < 0.4 * temporaries("xla")
+
+def test_the_biases_of_many_heads_are_never_there_at_once() -> None:
+    """Of a window with the heads of the last stage of Swin-T: 15 MB, and the copy of half."""
+    stage = {"embed_dim": 768, "depths": (2,), "num_heads": (24,), "window_size": (8, 7, 7)}
+
+    clip = (16, 28, 28)
+    assert temporaries(clip, **stage) < 0.75 * temporaries(clip, **stage, tokenwise="xla")

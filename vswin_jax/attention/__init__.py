@@ -9,6 +9,7 @@ from vswin_jax.attention.clip_sharding import (
     SplitGeometry,
 )
 from vswin_jax.attention.geometry import WindowGeometry
+from vswin_jax.attention.head_groups import HeadGroups
 from vswin_jax.attention.token_order import TokenOrder, reorder
 from vswin_jax.attention.window_attention import IMPLEMENTATIONS, window_attention
 
@@ -18,6 +19,7 @@ __all__ = [
     "SPLIT_AXES",
     "WINDOW_AXIS",
     "ClipSharding",
+    "HeadGroups",
     "Size",
     "SplitGeometry",
     "TokenOrder",

@@ -23,7 +23,7 @@ from vswin_jax.layout import splits
 
 # Window-heads at a time: enough work for all cores between two of their meetings, and float32
 # logits (392 x 392) that stay in the cache that they share.
-_CHUNK_HEADS = 12
+CHUNK_HEADS = 12
 
 # The name by which a remat policy may keep what attention gives, and here the sums as well.
 ATTENDED = "attended"
@@ -73,8 +73,8 @@ def _over_chunks(step: Callable[[_Chunk, Any], Any], start: Any, given: Given) -
     if splits("batch", clips):
         together, some = 1, heads
     else:
-        some = largest_divisor(heads, _CHUNK_HEADS)
-        together = largest_divisor(windows, _CHUNK_HEADS // some)
+        some = largest_divisor(heads, CHUNK_HEADS)
+        together = largest_divisor(windows, CHUNK_HEADS // some)
     count, groups = windows // together, heads // some
     keys = None if key is None else jax.random.split(key, groups * count)
 

@@ -134,9 +134,9 @@ class SwinBlock(nn.Module):
 
     def _windows_together(self, x: jax.Array, train: bool) -> int | None:
         """How many windows go through the block at a time; None where all do."""
-        if train or not self.in_windows or self.is_initializing():
+        if not self.in_windows or self.is_initializing() or not self.settings.takes_groups(train):
             return None
-        return windows_together(self.settings.tokenwise, x, self.settings.hidden(x.shape[-1]))
+        return windows_together(x, self.settings.hidden(x.shape[-1]))
 
     def _group_by_group(self, x: jax.Array, together: int) -> jax.Array:
         """The same, without dropout, for `together` windows at a time."""

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vswin_jax.attention import ClipSharding, Size, SplitGeometry, WindowGeometry
+from vswin_jax.attention import ClipSharding, HeadGroups, Size, SplitGeometry, WindowGeometry
 from vswin_jax.layout import pin
+from vswin_jax.spreading import on_one_cpu
 
 # The reference truncates at +-2, a hundred deviations away: a plain normal. It suits widths of 96
 # and more; in a narrow model every branch starts so near to linear that training from scratch
@@ -37,10 +38,17 @@ class BlockSettings:
     token_order: str
     clip_sharding: ClipSharding | None
 
-    def geometry(self, grid: Size, shift: Size) -> WindowGeometry:
+    def geometry(self, grid: Size, shift: Size, train: bool) -> WindowGeometry:
         """Where the windows of a block lie over `grid`, on one device or over several."""
         whole = WindowGeometry.create(grid, self.window_size, shift)
-        return SplitGeometry.of(whole, self.clip_sharding) if self.clip_sharding else whole
+        if self.clip_sharding:
+            return SplitGeometry.of(whole, self.clip_sharding)
+        return HeadGroups.of(whole) if self.takes_groups(train) else whole
+
+    def takes_groups(self, train: bool) -> bool:
+        """Whether some windows at a time go through a block, or some heads of all windows."""
+        named = self.tokenwise == "chunked"
+        return not train and (named or (self.tokenwise == "auto" and on_one_cpu()))
 
     def hidden(self, channels: int) -> int:
         """The channels between the layers of an MLP on tokens of so many."""

@@ -46,7 +46,7 @@ class _Walk:
     @classmethod
     def over(cls, grid: Size, settings: BlockSettings, train: bool) -> "_Walk":
         half = tuple(extent // 2 for extent in settings.window_size)
-        geometries = tuple(settings.geometry(grid, shift) for shift in ((0, 0, 0), half))
+        geometries = tuple(settings.geometry(grid, shift, train) for shift in ((0, 0, 0), half))
         as_map = TokenOrder.of_map(grid)
         padded = geometries[0].padded != grid
         # Dropout draws for each token where the map has it.

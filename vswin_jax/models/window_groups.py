@@ -17,7 +17,6 @@ from vswin_jax.attention.bias import RelativePosition
 from vswin_jax.attention.chunked import largest_divisor
 from vswin_jax.attention.geometry import Attend
 from vswin_jax.layout import splits
-from vswin_jax.spreading import on_one_cpu
 
 # Of the hidden channels of an MLP, in float32: the largest of what is between two layers. Much less
 # and the cores meet too often; much more and a cache that they share does not hold it.
@@ -51,15 +50,13 @@ class WindowGroup:
         return function(windows)
 
 
-def windows_together(implementation: str, x: jax.Array, hidden: int) -> int | None:
+def windows_together(x: jax.Array, hidden: int) -> int | None:
     """How many windows of tokens `[B, windows, N, C]` are a group; None where all are one.
 
     They are the most that fit, the same number each time, and more than half of what would fit.
-    `implementation` is a name of `tokenwise.IMPLEMENTATIONS`; `hidden` are the channels between the
-    layers of the MLP.
+    `hidden` are the channels between the layers of the MLP.
     """
-    chosen = implementation == "chunked" or (implementation == "auto" and on_one_cpu())
-    if not chosen or splits("batch", len(x)):
+    if splits("batch", len(x)):
         return None
     windows, most = x.shape[0] * x.shape[1], max(1, _HIDDEN_BYTES // (4 * hidden * x.shape[2]))
     together = largest_divisor(windows, most)
