@@ -5,12 +5,11 @@
 
 Two programs of one clip: "forward", and "gradient", that of the loss with every block
 rematerialised, without an optimizer, whose work has nothing to do with the clip. On the CPU, in
-float32 and without the loop over blocks, which needs a copy of the parameters whatever the clip,
-the lengths take turns of two calls, of which the second counts, and seconds are the median. For a
-TPU the real compiler (pip install -e ".[tpu]") compiles in bfloat16, minutes a program, and nothing
-runs: seconds are then the least that the chip's peaks allow. Memory is what the compiled program
-allocates besides the parameters and their gradients. Rows that the JSON file has from earlier
-calls stay in it, in the table and in the plot.
+float32, the lengths take turns of two calls, of which the second counts, and seconds are the
+median. For a TPU the real compiler (pip install -e ".[tpu]") compiles in bfloat16, minutes a
+program, and nothing runs: seconds are then the least that the chip's peaks allow. Memory is what
+the compiled program allocates besides the parameters and their gradients. Rows that the JSON file
+has from earlier calls stay in it, in the table and in the plot.
 
 Frames of a size that is no multiple of 224 are padded somewhere, in clips of all lengths alike.
 """
@@ -97,7 +96,6 @@ class Case:
             num_heads=VARIANTS[f"swin_{self.variant}"].num_heads[: len(self.depths)],
             drop_path_rate=0.1,
             remat="block",
-            scan=self.platform != "cpu",
         )
 
     @property

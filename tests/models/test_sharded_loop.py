@@ -24,9 +24,8 @@ DEPTH, DIM, ROWS = 8, 32, 16
 
 def main() -> None:
     """Prints the collectives of a training step as JSON: kind, times, elements of its results."""
-    model = create_model(
-        "swin_tiny", 5, embed_dim=DIM, depths=(DEPTH,), num_heads=(2,), window_size=(2, 3, 3)
-    )
+    narrow = {"embed_dim": DIM, "depths": (DEPTH,), "num_heads": (2,), "window_size": (2, 3, 3)}
+    model = create_model("swin_tiny", 5, **narrow, scan=True)
     mesh = make_mesh(1, 8)
     shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     optimizer = make_optimizer(base_config().optim, lambda step: 1.0, shapes, -1)

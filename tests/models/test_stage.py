@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vswin_jax.errors import InputError
-from vswin_jax.models import SwinTransformer3D, create_model, init_params
+from vswin_jax.models import SwinTransformer3D, create_model, init_params, stage
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_compiler")]
 
@@ -19,7 +19,8 @@ CLIPS = [(4, 24, 48), (4, 36, 36), (5, 30, 17)]
 
 
 def model(**settings: Any) -> SwinTransformer3D:
-    return create_model("swin_tiny", 5, **DEEP, drop_path_rate=0.3, **settings)
+    """With the loop, unless told otherwise."""
+    return create_model("swin_tiny", 5, **DEEP, drop_path_rate=0.3, **({"scan": True} | settings))
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +87,18 @@ def test_gradients_agree(params: Any, plain_gradients: Any, remat: str) -> None:
     assert_near(gradients(params, a_clip(CLIPS[0]), remat=remat), plain_gradients, 2e-5)
 
 
-def test_the_loop_is_there_and_parameters_keep_their_names(params: Any) -> None:
+def test_the_loop_is_there_and_parameters_keep_their_names(
+    params: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clips = a_clip(CLIPS[0])
 
     def loops(**settings: Any) -> int:
-        swin = model(attention="xla", **settings)
+        swin = model(attention="xla", tokenwise="xla", **settings)
         return str(jax.make_jaxpr(swin.apply)({"params": params}, clips)).count(" scan[")
 
-    assert (loops(), loops(scan=False)) == (1, 0)
+    assert [loops(scan=scan) for scan in (None, True, False)] == [0, 1, 0]
+    monkeypatch.setattr(stage, "target", lambda: "tpu")
+    assert [loops(scan=scan) for scan in (None, False)] == [1, 0]
     assert set(params["layers_0"]) == {"downsample", *(f"blocks_{i}" for i in range(5))}
 
 

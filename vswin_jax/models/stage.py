@@ -1,6 +1,6 @@
 """A stage: blocks of one resolution, alternating regular and shifted windows.
 
-Equal pairs of blocks run in a loop, so the compiler sees one pair of a stage and not nine.
+Equal pairs of blocks can run in a loop, so that the compiler sees one pair of a stage and not nine.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +17,7 @@ from vswin_jax.models.blocks import BETWEEN, HIDDEN, SwinBlock
 from vswin_jax.models.norm import STATISTICS
 from vswin_jax.models.patches import PatchMerging, map_to_quads
 from vswin_jax.models.settings import BlockSettings
+from vswin_jax.spreading import target
 
 _only = jax.checkpoint_policies.save_only_these_names
 
@@ -73,14 +74,14 @@ class Stage(nn.Module):
       drop_path_rates: of each block.
       merges: whether a merge follows.
       remat: a name of `REMAT`.
-      scan: run equal pairs of blocks in a loop.
+      scan: run equal pairs of blocks in a loop; None: for a TPU.
     """
 
     num_heads: int
     drop_path_rates: tuple[float, ...]
     merges: bool
     remat: str
-    scan: bool
+    scan: bool | None
     settings: BlockSettings
 
     @nn.compact
@@ -122,9 +123,10 @@ class Stage(nn.Module):
 
     def _scans(self, train: bool) -> bool:
         """Whether there are pairs to loop over; their parameters exist, and draws are of clips."""
+        wanted = target() == "tpu" if self.scan is None else self.scan
         drops = train and (self.settings.drop_rate > 0 or self.settings.attn_drop_rate > 0)
         pairs = len(self.drop_path_rates) // 2
-        return self.scan and pairs > 1 and not drops and not self.is_initializing()
+        return wanted and pairs > 1 and not drops and not self.is_initializing()
 
     def _scan(
         self, blocks: Sequence[SwinBlock], walk: _Walk, x: jax.Array, train: bool
