@@ -24,6 +24,11 @@ def target() -> str:
     return jax.default_backend() if device is None else device.platform
 
 
+def on_nvidia() -> bool:
+    """Whether the program being traced is for GPUs of NVIDIA."""
+    return target() in ("gpu", "cuda")
+
+
 def on_one_cpu() -> bool:
     """Whether the program being traced is for a CPU, and for it alone.
 

@@ -7,11 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vswin_jax.attention import Size, TokenOrder, WindowGeometry, reorder
+from vswin_jax.attention import Size, TokenOrder, WindowGeometry, reorder, token_order
 from vswin_jax.models.patches import map_to_quads
 
 GRIDS = [(4, 6, 9), (2, 6, 3), (4, 3, 3)]
 WINDOW = (2, 3, 3)
+
+
+@pytest.fixture(params=[False, True], ids=["any", "nvidia"], autouse=True)
+def platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_order, "on_nvidia", lambda: request.param)
 
 
 def geometry(grid: Size, shift: Size) -> WindowGeometry:

@@ -14,6 +14,7 @@ import numpy as np
 
 from vswin_jax.attention.bias import Size
 from vswin_jax.attention.geometry import WindowGeometry
+from vswin_jax.spreading import on_nvidia
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,29 @@ def reorder(x: jax.Array, source: TokenOrder, target: TokenOrder) -> jax.Array:
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _reorder(source: TokenOrder, target: TokenOrder, x: jax.Array) -> jax.Array:
     batch, channels = x.shape[0], x.shape[-1]
-    rows = x.reshape(batch, -1, channels).at[:, target.rows_in(source)]
-    moved = rows.get(mode="promise_in_bounds", unique_indices=True)
+    moved = _rows(x.reshape(batch, -1, channels), target.rows_in(source))
     return moved.reshape(batch, *target.shape, channels)
+
+
+# Clips as an axis that indices have too: else a GPU puts tokens before clips, and transposes.
+_BY_CLIP = jax.lax.GatherDimensionNumbers(
+    offset_dims=(2,),
+    collapsed_slice_dims=(1,),
+    start_index_map=(1,),
+    operand_batching_dims=(0,),
+    start_indices_batching_dims=(0,),
+)
+
+
+def _rows(x: jax.Array, rows: jax.Array) -> jax.Array:
+    """Those rows, each once, of each clip of `[B, tokens, C]`."""
+    if not on_nvidia():
+        return x.at[:, rows].get(mode="promise_in_bounds", unique_indices=True)
+    of_clips = jnp.broadcast_to(rows[:, None], (len(x), len(rows), 1))
+    size = (1, 1, x.shape[-1])
+    return jax.lax.gather(
+        x, of_clips, _BY_CLIP, size, unique_indices=True, mode="promise_in_bounds"
+    )
 
 
 def _reorder_forward(

@@ -20,7 +20,7 @@ from vswin_jax.attention import (
 )
 from vswin_jax.layout import pin, splits
 from vswin_jax.models.settings import KERNEL_INITS, BlockSettings, pin_tokens
-from vswin_jax.spreading import on_each_batch
+from vswin_jax.spreading import on_each_batch, on_nvidia
 
 # The name by which a remat policy may keep what goes into attention; what comes out is ATTENDED.
 QKV = "qkv"
@@ -74,8 +74,11 @@ _together.defvjp(lambda x, y: (_together(x, y), None), lambda _, gradients: grad
 def _awaited(qkv: jax.Array, table: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Both, of which a policy may keep the first: it then has the second as well.
 
-    The biases of all blocks would else be made at once, before there are any tokens.
+    The biases of all blocks would else be made at once, before there are any tokens. To a GPU that
+    does not matter, and there the layer's last step is one with cutting its result into three.
     """
+    if on_nvidia():
+        return checkpoint_name(qkv, QKV), table
     shape = qkv.shape
     if not splits("heads", shape[4]):
         # A TPU would pad `dim` to 128 lanes here, and copy all that to what the kernels read.

@@ -13,15 +13,14 @@ from jax.ad_checkpoint import checkpoint_name
 
 from vswin_jax.attention import WindowGeometry
 from vswin_jax.models.attention import TABLE, Qkv, WindowAttention, attend
+from vswin_jax.models.mlp import Mlp
 from vswin_jax.models.norm import EPSILON, LayerNorm
 from vswin_jax.models.settings import BlockSettings, pin_tokens
 from vswin_jax.models.window_groups import WindowGroup, over_groups, windows_together
 from vswin_jax.tokenwise import Branches, NormDense, add_branches, fuses, norm_dense
-from vswin_jax.tokenwise.arithmetic import gelu, gelu_and_slope
 
-# The names by which a remat policy may keep the tokens between the two branches, and the MLP's
-# hidden ones before GELU.
-BETWEEN, HIDDEN = "between branches", "hidden"
+# The name by which a remat policy may keep the tokens between the two branches.
+BETWEEN = "between branches"
 
 
 class DropPath(nn.Module):
@@ -46,38 +45,6 @@ class DropPath(nn.Module):
         factors = factors.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
         # A branch that is not finite does not harm the clips that drop it.
         return jnp.where(factors > 0, x * factors, 0)
-
-
-@jax.custom_vjp
-def _exact_gelu(x: jax.Array) -> jax.Array:
-    """GELU as the reference computes it, whose gradient needs nothing but `x`."""
-    return gelu(x)
-
-
-def _gelu_backward(x: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
-    # Else XLA would keep the erf of the forward pass, or of what remat computes again.
-    x, gradient = jax.lax.optimization_barrier((x, gradient))
-    return (gradient * gelu_and_slope(x)[1],)
-
-
-_exact_gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
-
-
-class Mlp(nn.Module):
-    """Two dense layers with an exact GELU between them."""
-
-    settings: BlockSettings
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """`[..., C]` to the same."""
-        settings, channels = self.settings, x.shape[-1]
-        dropout = nn.Dropout(settings.drop_rate, deterministic=not train)
-        x = settings.dense(settings.hidden(channels), "fc1")(x)
-        x = checkpoint_name(pin_tokens(x, "hidden"), HIDDEN)
-        x = dropout(_exact_gelu(x))
-        x = settings.dense(channels, "fc2")(x)
-        return dropout(pin_tokens(x, "channels"))
 
 
 class SwinBlock(nn.Module):

@@ -13,7 +13,8 @@ from flax import linen as nn
 
 from vswin_jax.attention import ATTENDED, Size, TokenOrder, WindowGeometry, reorder
 from vswin_jax.models.attention import QKV
-from vswin_jax.models.blocks import BETWEEN, HIDDEN, SwinBlock
+from vswin_jax.models.blocks import BETWEEN, SwinBlock
+from vswin_jax.models.mlp import HIDDEN
 from vswin_jax.models.norm import STATISTICS
 from vswin_jax.models.patches import PatchMerging, map_to_quads
 from vswin_jax.models.settings import BlockSettings
