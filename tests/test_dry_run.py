@@ -225,6 +225,10 @@ def test_the_words_of_the_tpu_compiler_are_understood() -> None:
         ("v4:2x2", "3 axes.*v4:2x2x4"),
         # The compiler would end the whole process.
         ("v5e:16x32", "at most 256 chips"),
+        ("h200", "from h200:1 to h200:8"),
+        ("h100:9", "from h100:1 to h100:8"),
+        ("b200:8", "known ones are v4, v5e, v5p, v6e"),
+        ("h20", "h100:1 to h100:8, h200:1 to h200:8"),
     ],
 )
 def test_unknown_topologies_list_the_known_ones(name: str, words: str) -> None:
@@ -236,6 +240,8 @@ def test_without_the_compiler_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r'pip install "jax\[tpu\]"'):
         topology_devices("v5e:2x2")
+    with pytest.raises(InputError, match=r'pip install "jax\[cuda13\]"'):
+        topology_devices("h200:8")
 
 
 @pytest.mark.parametrize(

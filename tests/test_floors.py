@@ -13,10 +13,10 @@ PACKAGE = Path(__file__).parents[1] / "vswin_jax"
 # From the ground up. Rooms of one floor do not import each other.
 FLOORS = (
     ("errors", "file_lock", "hlo_text", "progress", "script_parser", "whole_file"),
-    ("distributed", "full_disk", "layout", "worker_pool"),
-    ("kernel_memory", "spreading"),
+    ("chips", "distributed", "full_disk", "layout", "worker_pool"),
+    ("gpu_boxes", "kernel_memory", "spreading"),
     (
-        *("attention", "chips", "compilation", "config", "config_rules", "data", "goodput"),
+        *("attention", "compilation", "config", "config_rules", "data", "goodput"),
         *("hlo_cost", "offload", "profiling", "tokenwise", "watch", "watchdog"),
     ),
     (

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from vswin_jax.compiled_program import read_program
-from vswin_jax.hlo_cost import flops, loop_factors, memory_traffic, traffic
+from vswin_jax.hlo_cost import flops, loop_factors, memory_traffic, totals, traffic
 from vswin_jax.hlo_text import parse_module
 
 TPU_PROGRAM = Path(__file__).parent / "data" / "tpu_program.txt"
@@ -92,6 +92,20 @@ ENTRY %main (x: f32[2,{data},3], k: f32[{kernel},3,7]) -> f32[2,{result},7] {{
 """
     module = parse_module(text)
     assert sum(map(flops, module.executions)) == 2 * 2 * 7 * 3 * places
+
+
+@pytest.mark.parametrize(("target", "products"), [("Softmax", 2), ("SoftmaxBackward", 5)])
+def test_attention_of_cudnn_is_its_products(target: str, products: int) -> None:
+    call = f'custom_call_target="__cudnn$fmhaScaleBias{target}"'
+    text = f"""HloModule m
+
+ENTRY %main (q: bf16[4,6,2,8], k: bf16[4,6,2,8]) -> bf16[4,2,6,8] {{
+  %q = bf16[4,6,2,8]{{3,2,1,0}} parameter(0)
+  %k = bf16[4,6,2,8]{{3,2,1,0}} parameter(1)
+  ROOT %c = bf16[4,2,6,8]{{3,1,2,0}} custom-call(%q, %k), {call}
+}}
+"""
+    assert totals(parse_module(text)) == (products * 2 * (4 * 2) * 6 * 6 * 8, 3 * 2 * 4 * 6 * 2 * 8)
 
 
 def test_of_a_sliced_array_only_the_slice_is_read() -> None:

@@ -16,7 +16,8 @@ class Chip:
     and add; memory_bandwidth: bytes a second; link_bandwidth: bytes a second that it can send to
     its neighbours through all its links together (half of a figure that counts both ways);
     device_kind: a regular expression of what `jax.Device.device_kind` says; torus: axes of the
-    interconnect; largest: chips in the largest slice that one program runs on (0: no slices).
+    interconnect; largest: chips in the largest slice that one program runs on (0: no slices);
+    compute_capability: of a GPU, what NVIDIA calls the generation of its instructions.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Chip:
     device_kind: str
     torus: int = 0
     largest: int = 0
+    compute_capability: tuple[int, int] | None = None
 
 
 # Google: docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e. The memory is what the TPU compiler of
@@ -40,11 +42,11 @@ CHIPS = (
     Chip(
         "v6e", int(31.24 * GIB), 918e12, 1.638e12, 400e9, "TPU v6 ?(lite|e)", torus=2, largest=256
     ),
-    Chip("A100 80GB", 80 * 10**9, 312e12, 2.039e12, 300e9, "A100.*80GB"),
-    Chip("A100 40GB", 40 * 10**9, 312e12, 1.555e12, 300e9, "A100"),
-    Chip("H100 PCIe", 80 * 10**9, 756e12, 2.0e12, 300e9, r"\bH100 PCIe"),
-    Chip("H100 SXM", 80 * 10**9, 989e12, 3.35e12, 450e9, r"\bH100"),
-    Chip("H200 SXM", 141 * 10**9, 989e12, 4.8e12, 450e9, r"\bH200"),
+    Chip("A100 80GB", 80 * 10**9, 312e12, 2.039e12, 300e9, "A100.*80GB", compute_capability=(8, 0)),
+    Chip("A100 40GB", 40 * 10**9, 312e12, 1.555e12, 300e9, "A100", compute_capability=(8, 0)),
+    Chip("H100 PCIe", 80 * 10**9, 756e12, 2.0e12, 300e9, r"\bH100 PCIe", compute_capability=(9, 0)),
+    Chip("H100 SXM", 80 * 10**9, 989e12, 3.35e12, 450e9, r"\bH100", compute_capability=(9, 0)),
+    Chip("H200 SXM", 141 * 10**9, 989e12, 4.8e12, 450e9, r"\bH200", compute_capability=(9, 0)),
 )
 TPUS = {chip.name: chip for chip in CHIPS if chip.torus}
 

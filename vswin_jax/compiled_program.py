@@ -4,12 +4,13 @@ It reads `jax.stages.Compiled` of any platform, a program compiled ahead of time
 """
 
 import math
+import operator
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vswin_jax.hlo_cost import loop_factors, memory_traffic
+from vswin_jax.hlo_cost import loop_factors, memory_traffic, totals
 from vswin_jax.hlo_text import Array, Execution, Module, parse_module
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
@@ -68,9 +69,10 @@ class CompiledProgram:
     """What one device does in a call.
 
     flops, bytes_accessed: XLA's own count times `loop_factors`, since it takes the body of a loop
-    once, however often it runs, on every platform. Both leave out what a custom call, such as a
-    Pallas kernel, does inside, unless it says so itself (`pl.CostEstimate`); its operands and
-    results count. memory_traffic: bytes between the chip and its memory, by our own count
+    once, however often it runs, on every platform; where XLA counts nothing, as for GPUs that are
+    not there, our own (`hlo_cost.totals`). Both leave out what a custom call, such as a Pallas
+    kernel, does inside, unless it says so itself (`pl.CostEstimate`); its operands and results
+    count. memory_traffic: bytes between the chip and its memory, by our own count
     (`hlo_cost.memory_traffic`): on a TPU XLA's has also what never leaves the chip, and leaves out
     the padding of tiles. custom_calls: their targets, with how often each runs.
     """
@@ -103,7 +105,11 @@ def read_program(compiled: Any) -> CompiledProgram:
     """The facts of a `jax.stages.Compiled`."""
     module = parse_module(compiled.as_text())
     stats, cost = compiled.memory_analysis(), compiled.cost_analysis()
-    more_flops, more_bytes = loop_factors(module)
+    if cost:
+        counts = cost.get("flops", 0.0), cost.get("bytes accessed", 0.0)
+        flops, accessed = map(operator.mul, counts, loop_factors(module))
+    else:
+        flops, accessed = totals(module)
     memory = Memory(
         stats.argument_size_in_bytes,
         stats.output_size_in_bytes,
@@ -115,8 +121,8 @@ def read_program(compiled: Any) -> CompiledProgram:
         module.partitions,
         tuple(find_collectives(module)),
         memory,
-        cost.get("flops", 0.0) * more_flops,
-        cost.get("bytes accessed", 0.0) * more_bytes,
+        flops,
+        accessed,
         memory_traffic(module),
         _custom_calls(module.executions),
     )

@@ -28,23 +28,31 @@ _NAMES_ONLY = ("AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast")
 
 def loop_factors(module: Module) -> tuple[float, float]:
     """How many times more FLOPs and bytes there are with the loops than with their bodies once."""
-    totals = np.zeros((2, 2))
-    for execution in module.executions:
-        costs = np.array([flops(execution), traffic(module, execution)])
-        totals += np.outer(costs, (execution.times, 1))
-    looped, once = totals.T
+    once = np.sum([_costs(module, execution) for execution in module.executions], axis=0)
     return tuple(
-        float(more / less) if less else 1.0 for more, less in zip(looped, once, strict=True)
+        float(more / less) if less else 1.0 for more, less in zip(totals(module), once, strict=True)
     )
+
+
+def totals(module: Module) -> tuple[float, float]:
+    """FLOPs and bytes of a call of the program, as they are written."""
+    costs = [e.times * _costs(module, e) for e in module.executions]
+    return tuple(map(float, np.sum(costs, axis=0)))
+
+
+def _costs(module: Module, execution: Execution) -> np.ndarray:
+    return np.array([flops(execution), traffic(module, execution)])
 
 
 def flops(execution: Execution) -> float:
     """2 for each multiply and add of a matrix product or convolution that runs once.
 
-    Of a kernel, what it says of itself (`pl.CostEstimate`).
+    Of a kernel, what it says of itself (`pl.CostEstimate`); of cuDNN's attention its products.
     """
     instruction = execution.instruction
     if instruction.opcode == "custom-call":
+        if '"__cudnn$fmha' in instruction.attributes:
+            return _attention_flops(execution)
         said = re.search(r'"cost_estimate":\s*\{[^}]*"flops":\s*"?(\d+)', instruction.attributes)
         return float(said[1]) if said else 0.0
     if instruction.opcode not in ("dot", "convolution"):
@@ -56,6 +64,13 @@ def flops(execution: Execution) -> float:
         axes = _numbers(instruction.attributes, r"lhs_contracting_dims=\{([\d,]*)\}")
         return 2.0 * instruction.results[0].size * math.prod(operands[0].shape[a] for a in axes)
     return _convolution_flops(instruction, *operands)
+
+
+def _attention_flops(execution: Execution) -> float:
+    """Two products of queries and keys `[G, N, heads, dim]`, and five in the backward pass."""
+    query, key = execution.computation.operands(execution.instruction)[:2]
+    products = 5 if "Backward" in execution.instruction.attributes else 2
+    return 2.0 * products * query.size * key.shape[1]
 
 
 def _convolution_flops(instruction: Instruction, data: Array, kernel: Array) -> float:

@@ -1,4 +1,4 @@
-"""TPU slices by name, for the TPU compiler alone: no TPU has to be there."""
+"""TPU slices and boxes of GPUs by name, for their compilers alone: none has to be there."""
 
 import importlib.util
 import math
@@ -10,6 +10,7 @@ import jax
 
 from vswin_jax.chips import TPUS, Chip, tpu
 from vswin_jax.errors import InputError
+from vswin_jax.gpu_boxes import BOXES, LARGEST, box_devices
 
 # The slices that Google rents out (cloud.google.com/tpu/docs: v4, v5e, v5p, v6e); others that the
 # compiler knows will do as well.
@@ -25,14 +26,16 @@ _CHIP_CONFIGS: Mapping[str, tuple[str | None, ...]] = {"v4": ("megacore", "megac
 
 
 def topology_devices(name: str) -> Sequence[jax.Device]:
-    """The chips of a slice such as "v5e:4x4" or "v4:2x2x4", for lowering and compiling only.
+    """The chips of a slice such as "v5e:4x4", "v4:2x2x4" or "h200:8", for compiling only.
 
     This process computes on its CPU from then on, whatever else it could use: nothing may take a
     TPU that a training run holds.
 
     Raises:
-        InputError: a name that the TPU compiler does not know, or the compiler is not installed.
+        InputError: a name that the compiler does not know, or the compiler is not installed.
     """
+    if name.partition(":")[0] in BOXES:
+        return box_devices(name)
     chip, sizes = _parse(name)
     if importlib.util.find_spec("libtpu") is None:
         raise InputError(
@@ -55,7 +58,8 @@ def _parse(name: str) -> tuple[Chip, tuple[int, ...]]:
     found = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", name)
     if found is None:
         raise InputError(
-            f"Expected --topology CHIP:SIZES, such as v5e:4x4, but {name!r} came. {_known()}"
+            f"Expected --topology CHIP:SIZES, such as v5e:4x4, but {name!r} came. {_known()} Boxes "
+            f"of GPUs are {', '.join(f'{box}:1 to {box}:{LARGEST}' for box in BOXES)}."
         )
     chip, sizes = tpu(found[1]), tuple(map(int, found[2].split("x")))
     if len(sizes) != chip.torus or not 1 <= math.prod(sizes) <= chip.largest:

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -112,7 +113,7 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """As far as the choice can see, this is an H100 whose cuDNN has every kernel."""
     for module in (spreading, choice):
         monkeypatch.setattr(module, "target", lambda: "gpu")
-    monkeypatch.setattr(cudnn, "_compute_capability", lambda: (9, 0))
+    monkeypatch.setattr(cudnn, "_local_capability", lambda: (9, 0))
     monkeypatch.setattr(cudnn, "_failure", lambda tokens, width: None)
     return monkeypatch
 
@@ -132,11 +133,20 @@ def test_auto_takes_it_on_a_gpu(on_a_gpu: pytest.MonkeyPatch) -> None:
 
 
 def test_an_older_gpu(on_a_gpu: pytest.MonkeyPatch) -> None:
-    on_a_gpu.setattr(cudnn, "_compute_capability", lambda: (8, 0))
+    on_a_gpu.setattr(cudnn, "_local_capability", lambda: (8, 0))
     assert chosen() == "gpu"
     assert chosen(dim=128) == "xla"
-    on_a_gpu.setattr(cudnn, "_compute_capability", lambda: (7, 5))
+    on_a_gpu.setattr(cudnn, "_local_capability", lambda: (7, 5))
     assert chosen() == "xla"
+
+
+def test_for_gpus_that_are_not_here_nobody_is_asked(on_a_gpu: pytest.MonkeyPatch) -> None:
+    on_a_gpu.setattr(cudnn, "_local_capability", lambda: None)
+    on_a_gpu.setattr(cudnn, "_failure", lambda tokens, width: "no GPU")
+    assert chosen() == "xla"
+    there = SimpleNamespace(abstract_device=SimpleNamespace(device_kind="NVIDIA H200"), empty=False)
+    on_a_gpu.setattr(jax.sharding, "get_abstract_mesh", lambda: there)
+    assert chosen() == "gpu"
 
 
 def test_why_it_is_not_taken_is_logged_once(

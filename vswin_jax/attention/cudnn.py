@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from vswin_jax import spreading
+from vswin_jax.chips import chip_of
 
 # At most 8 regions meet in a window, see `WindowGeometry.region_ids`.
 REGIONS = 8
@@ -38,6 +39,9 @@ def refusal(qkv: jax.Array, regions: jax.Array | None, scale: float, drops: bool
     width, most = _width(qkv, regions), 256 if capability >= (9, 0) else 128
     if width > most:
         return f"a head, with the marks of regions, has {width} channels, and {most} is the limit"
+    if _local_capability() is None:
+        # Compiled for GPUs that are not here, which nobody can ask.
+        return spreading.refusal()
     return spreading.refusal() or _failure(_even(qkv.shape[2]), width)
 
 
@@ -120,6 +124,13 @@ def _even(tokens: int) -> int:
 
 
 def _compute_capability() -> tuple[int, int] | None:
+    """That of the GPU that the program is for; None where it is for none."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    chip = None if device is None else chip_of(device.device_kind)
+    return _local_capability() or (chip.compute_capability if chip else None)
+
+
+def _local_capability() -> tuple[int, int] | None:
     """That of this machine's NVIDIA GPU; None where there is none."""
     found = re.fullmatch(r"(\d+)\.(\d+)", getattr(jax.local_devices()[0], "compute_capability", ""))
     return (int(found[1]), int(found[2])) if found else None

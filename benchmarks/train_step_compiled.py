@@ -1,15 +1,16 @@
-"""The training step of one chip by the TPU compiler, and where its bytes go.
+"""The training step of one chip by its compiler, and where its bytes go.
 
-    pip install -e ".[tpu]"
-    python benchmarks/train_step_tpu.py [--variant base] [--kernels none attention all]
+    pip install -e ".[tpu]"; or pip install -e . "jax[cuda13]"
+    python benchmarks/train_step_compiled.py [--topology v5e:1x1] [--variant base] [--kernels ...]
 
-No TPU is needed and nothing runs; a program takes the compiler minutes. The recipe is that of
-experiments/k400.py with every block rematerialised, in bfloat16: without kernels, tokens in the
-map's order and blocks one by one; with those of attention; with all of them, in a loop ("all") and
-without it ("all, no loop"). "Accessed" is the compiler's own count, which has what stays on the
-chip too. "Moved" is what goes between the chip and its memory, read off the program's text: the
-operands and results of each instruction, with their padding, unless they lie in vector memory. The
-roofline is of that.
+No TPU, and no GPU with --topology h200:1, is needed and nothing runs; a program takes the compiler
+minutes. The recipe is that of experiments/k400.py in bfloat16, on TPUs with every block
+rematerialised: without kernels, tokens in the map's order and blocks one by one; with those of
+attention; on a TPU with all of them too, in a loop ("all") and without it ("all, no loop").
+"Accessed" is the compiler's own count, which has what stays on the chip too; for a GPU it is ours.
+"Moved" is what goes between the chip and its memory, read off the program's text: the operands and
+results of each instruction, with their padding, unless they lie in vector memory. The roofline is
+of that.
 """
 
 import argparse
@@ -20,15 +21,15 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from vswin_jax.chips import tpu
 from vswin_jax.compiled_program import read_program
 from vswin_jax.dry_run import Subject
+from vswin_jax.gpu_boxes import BOXES
 from vswin_jax.hlo_cost import in_memory, traffic
 from vswin_jax.hlo_text import Execution, Instruction, Module, parse_module
 from vswin_jax.progress import Progress
@@ -44,17 +45,25 @@ MOVES = {
     *("parameter", "constant", "tuple", "get-tuple-element", "iota"),
 }
 PRODUCTS = {"convolution", "dot"}
+KERNEL = re.compile(r"tpu_custom_call|__cudnn\$fmha")
 
-KERNELS = {
-    "none": {"attention": "xla", "tokenwise": "xla", "token_order": "map", "scan": False},
-    "attention": {"attention": "pallas_tpu", "tokenwise": "xla"},
-    "all": {"attention": "pallas_tpu", "tokenwise": "pallas_tpu"},
-    "all, no loop": {"attention": "pallas_tpu", "tokenwise": "pallas_tpu", "scan": False},
+PLAIN = {"attention": "xla", "tokenwise": "xla", "token_order": "map", "scan": False}
+ON_TPU = {
+    "none": PLAIN | {"remat": "block"},
+    "attention": {"attention": "pallas_tpu", "tokenwise": "xla", "remat": "block"},
+    "all": {"attention": "pallas_tpu", "tokenwise": "pallas_tpu", "remat": "block"},
+    "all, no loop": {
+        **{"attention": "pallas_tpu", "tokenwise": "pallas_tpu"},
+        **{"scan": False, "remat": "block"},
+    },
 }
+# By "auto", which is cuDNN there: the parameters are drawn on this machine, which has no GPU.
+ON_GPU = {"none": PLAIN, "attention": {"attention": "auto"}}
 
 # What an instruction belongs to, by the first of these in its name; the rest is around the blocks.
 PLACES = {
     "window_attention": "attention itself",
+    "dot_product_attention": "attention itself",
     "norm_dense": "LayerNorm and qkv",
     "add_branches": "projection and MLP",
     "attn/qkv": "qkv product",
@@ -71,7 +80,7 @@ PLACES = {
 def kind(module: Module, instruction: Instruction) -> str:
     """What an instruction does: a kernel of ours, a matrix product, moving, or anything else."""
     if instruction.opcode == "custom-call":
-        return "kernel" if "tpu_custom_call" in instruction.attributes else "other"
+        return "kernel" if KERNEL.search(instruction.attributes) else "other"
     opcodes = set(_opcodes(module, instruction))
     if opcodes & PRODUCTS:
         return "product"
@@ -103,10 +112,23 @@ def moved_by_place(text: str) -> dict[tuple[str, str], float]:
     return dict(counts.most_common())
 
 
+def compilers(topology: str) -> list[str]:
+    """The packages of the compiler."""
+    if topology.partition(":")[0] not in BOXES:
+        return ["libtpu"]
+    names = (distribution.metadata["Name"] for distribution in distributions())
+    return sorted(name for name in set(names) if re.match("jax-cuda|nvidia-cudnn", name))
+
+
+def choices(topology: str) -> dict[str, dict[str, Any]]:
+    """What the model is told to use, by the name of the kernels."""
+    return ON_GPU if topology.partition(":")[0] in BOXES else ON_TPU
+
+
 def measure(variant: str, kernels: str, clips: int, topology: str) -> dict[str, Any]:
     """Compiles the step for one chip."""
     config = runpy.run_path(str(RECIPES))["get_config"](f"variant={variant}")
-    config.model.update(KERNELS[kernels], remat="block", dtype="bfloat16")
+    config.model.update(choices(topology)[kernels], dtype="bfloat16")
     config.train.update(batch_size=clips, accumulate=1)
     subject = Subject.of(config, topology_devices(topology)[:1])
     begin = time.perf_counter()
@@ -114,7 +136,7 @@ def measure(variant: str, kernels: str, clips: int, topology: str) -> dict[str, 
         lowered = subject.train_step.lower(subject.state, subject.batch(clips, views=1))
         compiled = lowered.compile()
     seconds, program = time.perf_counter() - begin, read_program(compiled)
-    chip = tpu(topology.split(":")[0])
+    chip = subject.chip
     times = program.memory_traffic / chip.memory_bandwidth, program.flops / chip.flops
     return {
         "kernels": kernels,
@@ -150,22 +172,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Compiles with each set of kernels; prints the tables and writes them as JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--variant", default="base")
-    parser.add_argument("--kernels", nargs="+", choices=KERNELS, default=list(KERNELS))
+    parser.add_argument("--kernels", nargs="+", choices=ON_TPU, help="all that the chip has")
     parser.add_argument("--topology", default="v5e:1x1")
     parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
+    all_kernels = options.kernels or list(choices(options.topology))
     progress = Progress(
-        len(options.kernels), lambda line: print(line, file=sys.stderr), things="programs"
+        len(all_kernels), lambda line: print(line, file=sys.stderr), things="programs"
     )
     rows = []
-    for kernels in options.kernels:
+    for kernels in all_kernels:
         rows.append(measure(options.variant, kernels, options.clips, options.topology))
         print(table(rows[-1]), flush=True)
         progress.add()
     if options.json:
         report = {"variant": options.variant, "topology": options.topology, "clips": options.clips}
-        report |= {name: version(name) for name in ("jax", "jaxlib", "libtpu")} | {"rows": rows}
+        report |= {name: version(name) for name in ("jax", "jaxlib", *compilers(options.topology))}
+        report |= {"rows": rows}
         with whole_file(options.json) as path:
             path.write_text(json.dumps(report, indent=2))
     return 0
