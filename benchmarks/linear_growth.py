@@ -6,10 +6,10 @@
 Two programs of one clip: "forward", and "gradient", that of the loss with every block
 rematerialised, without an optimizer, whose work has nothing to do with the clip. On the CPU, in
 float32, the lengths take turns of two calls, of which the second counts, and seconds are the
-median. For a TPU the real compiler (pip install -e ".[tpu]") compiles in bfloat16, minutes a
-program, and nothing runs: seconds are then the least that the chip's peaks allow. Memory is what
-the compiled program allocates besides the parameters and their gradients. Rows that the JSON file
-has from earlier calls stay in it, in the table and in the plot.
+median. For a TPU, or a GPU as h200:1, the real compiler (pip install -e ".[tpu]", or "jax[cuda13]")
+compiles in bfloat16, minutes a program, and nothing runs: seconds are then the least that the
+chip's peaks allow. Memory is what the compiled program allocates besides the parameters and their
+gradients. Rows that the JSON file has from earlier calls stay in it, in the table and in the plot.
 
 Frames of a size that is no multiple of 224 are padded somewhere, in clips of all lengths alike.
 """
@@ -23,7 +23,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from compilers import versions
 from growth_report import Row, growths, kept, save_growth, table
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from vswin_jax.chips import chip_of
 from vswin_jax.compiled_program import CompiledProgram, read_program
 from vswin_jax.errors import InputError
 from vswin_jax.models import VARIANTS, SwinTransformer3D, create_model, init_params
@@ -123,10 +124,8 @@ class Case:
         state = jax.tree.leaves(abstract_params(self.model))
         parameters = sum(leaf.size * leaf.dtype.itemsize for leaf in state)
         memory = program.memory.temporaries + program.memory.arguments - parameters
-        names = ("jax", "jaxlib") + (() if self.platform == "cpu" else ("libtpu",))
-        versions = {name: version(name) for name in names}
         settings = vars(self) | {"depths": list(self.depths)}
-        return {**settings, "memory": memory, **measured, "versions": versions}
+        return {**settings, "memory": memory, **measured, "versions": versions(self.platform)}
 
 
 def abstract_params(model: SwinTransformer3D) -> Any:
@@ -134,15 +133,15 @@ def abstract_params(model: SwinTransformer3D) -> Any:
     return jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
 
 
-def on_tpu(case: Case) -> Row:
+def by_compiler(case: Case) -> Row:
     """Compiles a case for one chip of a topology."""
     # The package of the dry run needs more libraries than a measurement on a CPU does.
-    from vswin_jax.chips import tpu
     from vswin_jax.dry_run.roofline import Roofline
 
     begin = time.perf_counter()
-    program = read_program(case.compile(topology_devices(case.platform)[0]))
-    bound = Roofline.of(program, tpu(case.platform.partition(":")[0]))
+    device = topology_devices(case.platform)[0]
+    program = read_program(case.compile(device))
+    bound = Roofline.of(program, chip_of(device.device_kind))
     return case.row(
         program,
         seconds=bound.seconds,
@@ -211,7 +210,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--platform", default="cpu", help="cpu, or a topology such as v5e:1x1")
     parser.add_argument("--variant", default="tiny", choices=("tiny", "small", "base", "large"))
     parser.add_argument("--depths", type=int, nargs="+", help="blocks a stage (the variant's)")
-    parser.add_argument("--size", type=int, help="of a frame (cpu: 112, TPU: 224)")
+    parser.add_argument("--size", type=int, help="of a frame (cpu: 112, others: 224)")
     parser.add_argument("--clips", type=int, default=1)
     parser.add_argument("--frames", type=int, nargs="+", default=FRAMES)
     parser.add_argument("--program", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
@@ -234,13 +233,13 @@ def _say(line: str) -> None:
 
 
 def measured(asked: argparse.Namespace, saved: Sequence[Row]) -> list[Row]:
-    """Measures what is asked for; saves after each program of a TPU, which takes minutes."""
+    """Measures what is asked for; saves after each program that takes a compiler minutes."""
     cases = cases_of(asked)
     if asked.platform == "cpu":
         return kept(saved, list(on_cpu(cases, asked.rounds, _say)))
     rows, progress = list(saved), Progress(len(cases), _say, things="programs", every=0)
     for case in cases:
-        rows = kept(rows, [on_tpu(case)])
+        rows = kept(rows, [by_compiler(case)])
         _save(asked.json, rows)
         progress.add(note=f"{case.program} of {case.frames} frames compiled")
     return rows

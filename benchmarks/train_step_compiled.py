@@ -21,15 +21,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
 import jax
+from compilers import is_gpu, versions
 
 from vswin_jax.compiled_program import read_program
 from vswin_jax.dry_run import Subject
-from vswin_jax.gpu_boxes import BOXES
 from vswin_jax.hlo_cost import in_memory, traffic
 from vswin_jax.hlo_text import Execution, Instruction, Module, parse_module
 from vswin_jax.progress import Progress
@@ -57,8 +56,7 @@ ON_TPU = {
         **{"scan": False, "remat": "block"},
     },
 }
-# By "auto", which is cuDNN there: the parameters are drawn on this machine, which has no GPU.
-ON_GPU = {"none": PLAIN, "attention": {"attention": "auto"}}
+ON_GPU = {"none": PLAIN, "attention": {"attention": "gpu"}}
 
 # What an instruction belongs to, by the first of these in its name; the rest is around the blocks.
 PLACES = {
@@ -112,17 +110,9 @@ def moved_by_place(text: str) -> dict[tuple[str, str], float]:
     return dict(counts.most_common())
 
 
-def compilers(topology: str) -> list[str]:
-    """The packages of the compiler."""
-    if topology.partition(":")[0] not in BOXES:
-        return ["libtpu"]
-    names = (distribution.metadata["Name"] for distribution in distributions())
-    return sorted(name for name in set(names) if re.match("jax-cuda|nvidia-cudnn", name))
-
-
 def choices(topology: str) -> dict[str, dict[str, Any]]:
     """What the model is told to use, by the name of the kernels."""
-    return ON_GPU if topology.partition(":")[0] in BOXES else ON_TPU
+    return ON_GPU if is_gpu(topology) else ON_TPU
 
 
 def measure(variant: str, kernels: str, clips: int, topology: str) -> dict[str, Any]:
@@ -188,8 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         progress.add()
     if options.json:
         report = {"variant": options.variant, "topology": options.topology, "clips": options.clips}
-        report |= {name: version(name) for name in ("jax", "jaxlib", *compilers(options.topology))}
-        report |= {"rows": rows}
+        report |= versions(options.topology) | {"rows": rows}
         with whole_file(options.json) as path:
             path.write_text(json.dumps(report, indent=2))
     return 0

@@ -22,7 +22,7 @@ import jax
 from vswin_jax.dry_run import Subject, compile_train_step
 from vswin_jax.topologies import topology_devices
 config = runpy.run_path("experiments/k400.py")["get_config"]("variant=tiny")
-config.model.update(depths=(2, 2), num_heads=(3, 6), embed_dim=96)
+config.model.update(depths=(2, 2), num_heads=(3, 6), attention="gpu")
 config.data.update(num_frames=16, size=112)
 config.train.update(batch_size=16, accumulate=1)
 config.mesh.fsdp = 4

@@ -24,8 +24,8 @@ def target() -> str:
     return jax.default_backend() if device is None else device.platform
 
 
-def on_nvidia() -> bool:
-    """Whether the program being traced is for GPUs of NVIDIA."""
+def on_gpu() -> bool:
+    """Whether the program being traced is for GPUs."""
     return target() in ("gpu", "cuda")
 
 

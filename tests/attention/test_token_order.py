@@ -14,9 +14,9 @@ GRIDS = [(4, 6, 9), (2, 6, 3), (4, 3, 3)]
 WINDOW = (2, 3, 3)
 
 
-@pytest.fixture(params=[False, True], ids=["any", "nvidia"], autouse=True)
+@pytest.fixture(params=[False, True], ids=["any", "gpu"], autouse=True)
 def platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_order, "on_nvidia", lambda: request.param)
+    monkeypatch.setattr(token_order, "on_gpu", lambda: request.param)
 
 
 def geometry(grid: Size, shift: Size) -> WindowGeometry:

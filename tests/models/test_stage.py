@@ -6,21 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from two_stages import CLIPS, TWO_STAGES, a_clip
 
 from vswin_jax.errors import InputError
 from vswin_jax.models import SwinTransformer3D, create_model, init_params, stage
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_compiler")]
 
-# A stage of two pairs and a block, which are looped over and not, then one of a single pair.
-DEEP = {"embed_dim": 8, "depths": (5, 2), "num_heads": (1, 2), "window_size": (2, 3, 3)}
-# Whole windows in both stages; only in the first, then odd; padded in both.
-CLIPS = [(4, 24, 48), (4, 36, 36), (5, 30, 17)]
-
 
 def model(**settings: Any) -> SwinTransformer3D:
     """With the loop, unless told otherwise."""
-    return create_model("swin_tiny", 5, **DEEP, drop_path_rate=0.3, **({"scan": True} | settings))
+    return create_model(
+        "swin_tiny", 5, **TWO_STAGES, drop_path_rate=0.3, **({"scan": True} | settings)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +30,6 @@ def params() -> Any:
 def plain_gradients(params: Any) -> Any:
     """Of the first clip, in the reference's order and block by block."""
     return gradients(params, a_clip(CLIPS[0]), token_order="map", scan=False, tokenwise="xla")
-
-
-def a_clip(extent: tuple[int, int, int]) -> jax.Array:
-    return jax.random.normal(jax.random.key(7), (3, *extent, 3))
 
 
 def maps(params: Any, clips: jax.Array, **settings: Any) -> dict[str, jax.Array]:

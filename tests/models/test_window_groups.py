@@ -10,15 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from two_stages import CLIPS, TWO_STAGES, a_clip
 
 from vswin_jax import spreading
 from vswin_jax.attention import head_groups
 from vswin_jax.models import SwinTransformer3D, create_model, init_params, window_groups
 
-# A stage of two pairs and a block, which are looped over and not, then one of a single pair.
-DEEP = {"embed_dim": 8, "depths": (5, 2), "num_heads": (1, 2), "window_size": (2, 3, 3)}
-# Whole windows in both stages; only in the first, then odd; padded in both.
-CLIPS = [(4, 24, 48), (4, 36, 36), (5, 30, 17)]
 # Of 18 tokens with 32 hidden channels: 5 of them fit, which divide no number of them here.
 FIVE_WINDOWS = 5 * 18 * 32 * 4
 
@@ -33,16 +30,12 @@ def small_groups(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def model(**settings: Any) -> SwinTransformer3D:
-    return create_model("swin_tiny", 5, **(DEEP | settings))
+    return create_model("swin_tiny", 5, **(TWO_STAGES | settings))
 
 
 @pytest.fixture(scope="module")
 def params() -> Any:
     return init_params(model(), jax.random.key(0))
-
-
-def a_clip(extent: tuple[int, int, int]) -> jax.Array:
-    return jax.random.normal(jax.random.key(7), (3, *extent, 3))
 
 
 def temporaries(extent: tuple[int, int, int], **settings: Any) -> int:

@@ -32,7 +32,7 @@ def refusal(qkv: jax.Array, regions: jax.Array | None, scale: float, drops: bool
     if scale <= 0:
         return f"it takes a scale above 0, not {scale}"
     capability = _compute_capability()
-    if not spreading.on_nvidia() or capability is None:
+    if not spreading.on_gpu() or capability is None:
         return f"it needs an NVIDIA GPU, and this program is for {spreading.target()}"
     if capability < (8, 0):
         return f"it needs compute capability 8.0, and this GPU has {'.'.join(map(str, capability))}"

@@ -23,8 +23,10 @@ def exponentials(query: jax.Array, key: jax.Array, given: Given) -> jax.Array:
     logits = logits + given.bias
     regions = given.regions
     if regions is not None:
-        # A product: of a choice between two numbers XLA fills arrays with each for a CPU.
-        logits = logits + OTHER_REGION * (regions[:, None, :, None] != regions[:, None, None, :])
+        # A product: of a choice between two numbers XLA fills arrays with each for a CPU. It stores
+        # this one, so a small dtype, which has the number exactly.
+        other = regions[:, None, :, None] != regions[:, None, None, :]
+        logits = logits + jnp.bfloat16(OTHER_REGION) * other
     return jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
 
 

@@ -20,7 +20,7 @@ from vswin_jax.attention import (
 )
 from vswin_jax.layout import pin, splits
 from vswin_jax.models.settings import KERNEL_INITS, BlockSettings, pin_tokens
-from vswin_jax.spreading import on_each_batch, on_nvidia
+from vswin_jax.spreading import on_each_batch, on_gpu
 
 # The name by which a remat policy may keep what goes into attention; what comes out is ATTENDED.
 QKV = "qkv"
@@ -77,7 +77,7 @@ def _awaited(qkv: jax.Array, table: jax.Array) -> tuple[jax.Array, jax.Array]:
     The biases of all blocks would else be made at once, before there are any tokens. To a GPU that
     does not matter, and there the layer's last step is one with cutting its result into three.
     """
-    if on_nvidia():
+    if on_gpu():
         return checkpoint_name(qkv, QKV), table
     shape = qkv.shape
     if not splits("heads", shape[4]):

@@ -55,8 +55,11 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """`[..., C]` to the same."""
-        settings, channels = self.settings, x.shape[-1]
+        settings, shape, channels = self.settings, x.shape, x.shape[-1]
+        if settings.takes_groups(train):
+            # As one axis a CPU takes GELU in place, where it would need as much memory again.
+            x = x.reshape(-1, channels)
         dropout = nn.Dropout(settings.drop_rate, deterministic=not train)
         x = dropout(DenseGelu(settings.hidden(channels), settings, name="fc1")(x))
         x = settings.dense(channels, "fc2")(x)
-        return dropout(pin_tokens(x, "channels"))
+        return dropout(pin_tokens(x, "channels")).reshape(shape)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from vswin_jax import attention, tokenwise
 from vswin_jax.attention import ClipSharding, Size
 from vswin_jax.errors import unknown_name
 from vswin_jax.layout import pin
@@ -15,7 +16,6 @@ from vswin_jax.models.norm import LayerNorm
 from vswin_jax.models.patches import PatchEmbed
 from vswin_jax.models.settings import KERNEL_INITS, BlockSettings
 from vswin_jax.models.stage import REMAT, TOKEN_ORDERS, Stage
-from vswin_jax.tokenwise import IMPLEMENTATIONS
 
 
 class SwinTransformer3D(nn.Module):
@@ -83,7 +83,8 @@ class SwinTransformer3D(nn.Module):
         for kind, name, known in (
             ("remat policy", self.remat, REMAT),
             ("relative_position", self.relative_position, ("reference", "exact")),
-            ("tokenwise implementation", self.tokenwise, IMPLEMENTATIONS),
+            ("attention implementation", self.attention, ("auto", *attention.IMPLEMENTATIONS)),
+            ("tokenwise implementation", self.tokenwise, tokenwise.IMPLEMENTATIONS),
             ("kernel_init", self.kernel_init, KERNEL_INITS),
             ("token_order", self.token_order, TOKEN_ORDERS),
         ):
@@ -105,8 +106,10 @@ class SwinTransformer3D(nn.Module):
     def _settings(self) -> BlockSettings:
         names = {field.name for field in fields(BlockSettings)} - {"recompute_attention"}
         shared = {name: getattr(self, name) for name in names}
-        # Parameters do not depend on the clip, so they are initialised with one of a single patch.
-        shared["clip_sharding"] = None if self.is_initializing() else self.clip_sharding
+        if self.is_initializing():
+            # Parameters depend neither on the clip, here of a single patch, nor on what attends,
+            # which may be for devices that are not here.
+            shared |= {"clip_sharding": None, "attention": "auto"}
         return BlockSettings(**shared, recompute_attention=self.remat == "attention")
 
     def _stage(self, index: int, rates: np.ndarray) -> Stage:

@@ -1,12 +1,13 @@
-"""Attention of the first stage by each implementation, by the TPU compiler: bytes, temporaries.
+"""Attention of the first stage by each implementation, by the chip's compiler: bytes, temporaries.
 
-    pip install -e ".[tpu]"
-    python benchmarks/attention_tpu.py [--topology v5e:1x1] [--clips 8] [--json out.json]
+    pip install -e ".[tpu]"; or pip install -e . "jax[cuda13]"
+    python benchmarks/attention_compiled.py [--topology v5e:1x1] [--clips 8] [--json out.json]
 
-No TPU is needed and nothing runs. The windows are the shifted ones of clips of 32x224x224 in
-bfloat16; the operands are the packed projection, the bias [heads, N, N] and the region ids. Bytes
-are those that the compiler counts in HBM, loops as often as they run; a kernel of ours says what
-it moves. The roofline time is the longer of bytes over bandwidth and operations over peak.
+No TPU, and no GPU with --topology h200:1, is needed and nothing runs. The windows are the shifted
+ones of clips of 32x224x224 in bfloat16; the operands are the packed projection, the bias
+[heads, N, N] and the region ids. Bytes are those that the compiler counts in HBM, loops as often as
+they run, for a GPU those that we count; a kernel of ours says what it moves. The roofline time is
+the longer of bytes over bandwidth and operations over peak.
 """
 
 import argparse
@@ -15,16 +16,16 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from compilers import is_gpu, versions
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vswin_jax.attention import WindowGeometry, window_attention
-from vswin_jax.chips import tpu
+from vswin_jax.chips import chip_of
 from vswin_jax.compiled_program import read_program
 from vswin_jax.progress import Progress
 from vswin_jax.topologies import topology_devices
@@ -32,7 +33,7 @@ from vswin_jax.whole_file import whole_file
 
 HEADS = {"swin_tiny": 3, "swin_base": 4}
 DIM = 32
-IMPLEMENTATIONS = ("xla", "chunked", "pallas_tpu")
+ON_TPU, ON_GPU = ("xla", "chunked", "pallas_tpu"), ("xla", "chunked", "gpu")
 GEOMETRY = WindowGeometry.create((16, 56, 56), (8, 7, 7), (4, 3, 3))
 
 
@@ -62,7 +63,8 @@ def function(case: Case) -> Callable[..., Any]:
 
 def measure(case: Case, clips: int, topology: str) -> dict[str, Any]:
     """Compiles a case for one chip of the topology."""
-    mesh = Mesh(topology_devices(topology)[:1], ("data",), axis_types=(AxisType.Auto,))
+    device = topology_devices(topology)[0]
+    mesh = Mesh([device], ("data",), axis_types=(AxisType.Auto,))
     place = NamedSharding(mesh, PartitionSpec())
 
     def array(*shape: int, dtype: Any = jnp.bfloat16) -> jax.ShapeDtypeStruct:
@@ -78,7 +80,7 @@ def measure(case: Case, clips: int, topology: str) -> dict[str, Any]:
     begin = time.perf_counter()
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         program = read_program(jax.jit(function(case)).lower(*operands).compile())
-    chip = tpu(topology.split(":")[0])
+    chip = chip_of(device.device_kind)
     times = program.bytes_accessed / chip.memory_bandwidth, program.flops / chip.flops
     return {
         "model": case.model,
@@ -125,7 +127,7 @@ def main() -> int:
         Case(model, implementation, backward)
         for model in HEADS
         for backward in (False, True)
-        for implementation in IMPLEMENTATIONS
+        for implementation in (ON_GPU if is_gpu(options.topology) else ON_TPU)
     ]
     progress = Progress(len(cases), lambda line: print(line, file=sys.stderr), things="programs")
     rows = []
@@ -134,8 +136,8 @@ def main() -> int:
         progress.add()
     print(table(rows))
     if options.json:
-        packages = {name: version(name) for name in ("jax", "jaxlib", "libtpu")}
-        report = {"topology": options.topology, "clips": options.clips, "rows": rows} | packages
+        report = {"topology": options.topology, "clips": options.clips, "rows": rows}
+        report |= versions(options.topology)
         with whole_file(options.json) as path:
             path.write_text(json.dumps(report, indent=2))
     return 0
