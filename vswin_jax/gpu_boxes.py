@@ -20,8 +20,8 @@ BOXES: Mapping[str, Chip] = {
 }
 LARGEST = 8
 
-# What XLA asks the driver otherwise: xla/stream_executor/device_description.proto, its values as in
-# XLA's own tools/hlo_opt/gpu_specs/h100_sxm.txtpb.
+# What XLA asks the driver otherwise, a stream_executor.GpuTargetConfigProto; the values are those
+# of its own h100_sxm.txtpb and h200.txtpb in xla/backends/gpu/target_config/specs.
 _TARGET = """
 gpu_device_info {{
   threads_per_block_limit: 1024
@@ -71,9 +71,15 @@ def box_devices(name: str) -> Sequence[jax.Device]:
     jax.config.update("jax_platforms", "cpu")
     from jax.experimental import topologies
 
-    return topologies.get_topology_desc(
-        platform="cuda", target_config=_target(BOXES[chip_name], cuda), topology=f"1x1x{count}"
-    ).devices
+    settings = {"target_config": _target(BOXES[chip_name], cuda), "topology": f"1x1x{count}"}
+    try:
+        return topologies.get_topology_desc(platform="cuda", **settings).devices
+    except (RuntimeError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"XLA's compiler for GPUs refuses the topology {name!r}: {reason}. Install the latest "
+            f'with pip install -U "jax[cuda{cuda}]".'
+        ) from None
 
 
 def _cuda() -> int | None:

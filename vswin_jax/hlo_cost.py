@@ -28,20 +28,23 @@ _NAMES_ONLY = ("AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast")
 
 def loop_factors(module: Module) -> tuple[float, float]:
     """How many times more FLOPs and bytes there are with the loops than with their bodies once."""
-    once = np.sum([_costs(module, execution) for execution in module.executions], axis=0)
+    costs, times = _costs(module)
     return tuple(
-        float(more / less) if less else 1.0 for more, less in zip(totals(module), once, strict=True)
+        float(more / less) if less else 1.0
+        for more, less in zip(times @ costs, costs.sum(0), strict=True)
     )
 
 
 def totals(module: Module) -> tuple[float, float]:
     """FLOPs and bytes of a call of the program, as they are written."""
-    costs = [e.times * _costs(module, e) for e in module.executions]
-    return tuple(map(float, np.sum(costs, axis=0)))
+    costs, times = _costs(module)
+    return tuple(map(float, times @ costs))
 
 
-def _costs(module: Module, execution: Execution) -> np.ndarray:
-    return np.array([flops(execution), traffic(module, execution)])
+def _costs(module: Module) -> tuple[np.ndarray, np.ndarray]:
+    """FLOPs and bytes of every instruction, `[N, 2]`, and how often each runs, `[N]`."""
+    costs = [(flops(execution), traffic(module, execution)) for execution in module.executions]
+    return np.array(costs), np.array([execution.times for execution in module.executions])
 
 
 def flops(execution: Execution) -> float:
