@@ -21,12 +21,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from compilers import is_gpu, versions
+from compilers import versions
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vswin_jax.attention import WindowGeometry, window_attention
 from vswin_jax.chips import chip_of
 from vswin_jax.compiled_program import read_program
+from vswin_jax.gpu_boxes import is_box
 from vswin_jax.progress import Progress
 from vswin_jax.topologies import topology_devices
 from vswin_jax.whole_file import whole_file
@@ -127,7 +128,7 @@ def main() -> int:
         Case(model, implementation, backward)
         for model in HEADS
         for backward in (False, True)
-        for implementation in (ON_GPU if is_gpu(options.topology) else ON_TPU)
+        for implementation in (ON_GPU if is_box(options.topology) else ON_TPU)
     ]
     progress = Progress(len(cases), lambda line: print(line, file=sys.stderr), things="programs")
     rows = []

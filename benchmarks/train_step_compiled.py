@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from compilers import is_gpu, versions
+from compilers import versions
 
 from vswin_jax.compiled_program import read_program
 from vswin_jax.dry_run import Subject
+from vswin_jax.gpu_boxes import is_box
 from vswin_jax.hlo_cost import in_memory, traffic
 from vswin_jax.hlo_text import Execution, Instruction, Module, parse_module
 from vswin_jax.progress import Progress
@@ -48,13 +49,10 @@ KERNEL = re.compile(r"tpu_custom_call|__cudnn\$fmha")
 
 PLAIN = {"attention": "xla", "tokenwise": "xla", "token_order": "map", "scan": False}
 ON_TPU = {
-    "none": PLAIN | {"remat": "block"},
-    "attention": {"attention": "pallas_tpu", "tokenwise": "xla", "remat": "block"},
-    "all": {"attention": "pallas_tpu", "tokenwise": "pallas_tpu", "remat": "block"},
-    "all, no loop": {
-        **{"attention": "pallas_tpu", "tokenwise": "pallas_tpu"},
-        **{"scan": False, "remat": "block"},
-    },
+    "none": PLAIN,
+    "attention": {"attention": "pallas_tpu", "tokenwise": "xla"},
+    "all": {"attention": "pallas_tpu", "tokenwise": "pallas_tpu"},
+    "all, no loop": {"attention": "pallas_tpu", "tokenwise": "pallas_tpu", "scan": False},
 }
 ON_GPU = {"none": PLAIN, "attention": {"attention": "gpu"}}
 
@@ -112,13 +110,14 @@ def moved_by_place(text: str) -> dict[tuple[str, str], float]:
 
 def choices(topology: str) -> dict[str, dict[str, Any]]:
     """What the model is told to use, by the name of the kernels."""
-    return ON_GPU if is_gpu(topology) else ON_TPU
+    return ON_GPU if is_box(topology) else ON_TPU
 
 
 def measure(variant: str, kernels: str, clips: int, topology: str) -> dict[str, Any]:
     """Compiles the step for one chip."""
     config = runpy.run_path(str(RECIPES))["get_config"](f"variant={variant}")
-    config.model.update(choices(topology)[kernels], dtype="bfloat16")
+    remat = "none" if is_box(topology) else "block"
+    config.model.update(choices(topology)[kernels], remat=remat, dtype="bfloat16")
     config.train.update(batch_size=clips, accumulate=1)
     subject = Subject.of(config, topology_devices(topology)[:1])
     begin = time.perf_counter()

@@ -50,6 +50,11 @@ device_description_str: "NVIDIA {name}"
 """
 
 
+def is_box(topology: str) -> bool:
+    """Whether a topology is a box of GPUs, and not a TPU slice."""
+    return topology.partition(":")[0] in BOXES
+
+
 def box_devices(name: str) -> Sequence[jax.Device]:
     """The GPUs of a box such as "h200:8", for lowering and compiling only.
 

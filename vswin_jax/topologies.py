@@ -10,7 +10,7 @@ import jax
 
 from vswin_jax.chips import TPUS, Chip, tpu
 from vswin_jax.errors import InputError
-from vswin_jax.gpu_boxes import BOXES, LARGEST, box_devices
+from vswin_jax.gpu_boxes import BOXES, LARGEST, box_devices, is_box
 
 # The slices that Google rents out (cloud.google.com/tpu/docs: v4, v5e, v5p, v6e); others that the
 # compiler knows will do as well.
@@ -34,7 +34,7 @@ def topology_devices(name: str) -> Sequence[jax.Device]:
     Raises:
         InputError: a name that the compiler does not know, or the compiler is not installed.
     """
-    if name.partition(":")[0] in BOXES:
+    if is_box(name):
         return box_devices(name)
     chip, sizes = _parse(name)
     if importlib.util.find_spec("libtpu") is None:

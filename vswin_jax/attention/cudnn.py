@@ -39,10 +39,11 @@ def refusal(qkv: jax.Array, regions: jax.Array | None, scale: float, drops: bool
     width, most = _width(qkv, regions), 256 if capability >= (9, 0) else 128
     if width > most:
         return f"a head, with the marks of regions, has {width} channels, and {most} is the limit"
-    if _local_capability() is None:
-        # Compiled for GPUs that are not here, which nobody can ask.
-        return spreading.refusal()
-    return spreading.refusal() or _failure(_even(qkv.shape[2]), width)
+    reason = spreading.refusal()
+    if reason is not None or _local_capability() is None:
+        # GPUs that are not here are compiled for, and nobody can ask them.
+        return reason
+    return _failure(_even(qkv.shape[2]), width)
 
 
 def attend(

@@ -47,8 +47,9 @@ class BlockSettings:
 
     def takes_groups(self, train: bool) -> bool:
         """Whether some windows at a time go through a block, or some heads of all windows."""
-        named = self.tokenwise == "chunked"
-        return not train and (named or (self.tokenwise == "auto" and on_one_cpu()))
+        if train or self.clip_sharding:
+            return False
+        return self.tokenwise == "chunked" or (self.tokenwise == "auto" and on_one_cpu())
 
     def hidden(self, channels: int) -> int:
         """The channels between the layers of an MLP on tokens of so many."""
