@@ -27,13 +27,15 @@ ON_CPU = {"remat": "dots"}
 class Work:
     """What a contender does.
 
-    contender: a name of CONTENDERS; attention: the implementation, of ours; training: a step, or
-    else a forward pass; variant: a name for the model, embed_dim, depths and num_heads what it is;
-    dtype: "float32" or "bfloat16"; device: "cpu" or "gpu"; clips a call, of frames x size x size.
+    contender: a name of CONTENDERS; attention: the implementation, of ours; autotune: whether XLA
+    times kernels for ours while it compiles; training: a step, or else a forward pass; variant: a
+    name for the model, embed_dim, depths and num_heads what it is; dtype: "float32" or "bfloat16";
+    device: "cpu" or "gpu"; clips a call, of frames x size x size.
     """
 
     contender: str
     attention: str
+    autotune: bool
     training: bool
     variant: str
     embed_dim: int
@@ -47,8 +49,9 @@ class Work:
 
     @property
     def name(self) -> str:
-        """That of the contender, with its attention if that was chosen."""
-        return self.contender + ("" if self.attention == "auto" else f", {self.attention}")
+        """That of the contender, with what was chosen for ours."""
+        attention = "" if self.attention == "auto" else f", {self.attention}"
+        return self.contender + attention + (", autotuned" if self.autotune else "")
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,13 @@ def _our_model(work: Work) -> tuple[Any, Any, Any]:
 def _our_forward(work: Work) -> Callable[[], object]:
     import jax
 
+    from vswin_jax.compilation import compiler_options
+
     model, params, clips = _our_model(work)
-    forward = jax.jit(lambda params, clips: model.apply({"params": params}, clips))
+    forward = jax.jit(
+        lambda params, clips: model.apply({"params": params}, clips),
+        compiler_options=compiler_options(None, work.autotune),
+    )
     return lambda: jax.block_until_ready(forward(params, clips))
 
 
@@ -119,6 +127,8 @@ def _our_training(work: Work) -> Callable[[], object]:
     import jax
     import jax.numpy as jnp
     import optax
+
+    from vswin_jax.compilation import compiler_options
 
     model, params, clips = _our_model(work)
     labels = jnp.zeros(work.clips, jnp.int32)
@@ -137,7 +147,9 @@ def _our_training(work: Work) -> Callable[[], object]:
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
-    train, key = jax.jit(step, donate_argnums=0), jax.random.key(2)
+    options = compiler_options(None, work.autotune)
+    train = jax.jit(step, donate_argnums=0, compiler_options=options)
+    key = jax.random.key(2)
     state = [(params, optimizer.init(params))]
 
     def train_once() -> None:

@@ -7,6 +7,8 @@ ends, every one in a fresh process, whose peak is therefore its own.
 
 import argparse
 import dataclasses
+import itertools
+import json
 import os
 import sys
 import time
@@ -27,8 +29,9 @@ SIZES = {
     "smallest": Variant(8, (1, 1), (1, 2)),
 }
 _DEFAULTS = {
-    "cpu": {"variants": ["tiny"], "clips": [1], "frames": 16, "rounds": 9},
+    "cpu": {"variants": ["tiny"], "clips": [1], "frames": 16, "rounds": 9, "autotune": [False]},
     "gpu": {
+        "autotune": [False, True],
         "variants": ["tiny", "small", "base"],
         "clips": [8 * 2**n for n in range(8)],
         "frames": 32,
@@ -53,6 +56,13 @@ def parse(docstring: str | None, dtypes: dict[str, list[str]]) -> argparse.Names
     parser.add_argument("--torch-python", default=sys.executable, help="the Python with torch")
     parser.add_argument("--minutes", type=float, help="begin nothing new after that long")
     parser.add_argument("--json", type=Path, help="rows, kept between calls")
+    parser.add_argument(
+        "--autotune",
+        nargs="+",
+        type=json.loads,
+        metavar="BOOL",
+        help="ours on a GPU: false, true or both (both)",
+    )
     options = parser.parse_args()
     for name, value in (_DEFAULTS[options.device] | {"dtypes": dtypes[options.device]}).items():
         if getattr(options, name) is None:
@@ -67,6 +77,7 @@ def groups(options: argparse.Namespace, training: bool) -> Iterator[list[Work]]:
             Work(
                 contender=contender,
                 attention=attention,
+                autotune=autotune,
                 training=training,
                 variant=variant,
                 **dataclasses.asdict(SIZES[variant]),
@@ -78,7 +89,11 @@ def groups(options: argparse.Namespace, training: bool) -> Iterator[list[Work]]:
             )
             for dtype in options.dtypes
             for contender in options.contenders
-            for attention in (options.attention if contender == "vswin_jax" else ["auto"])
+            for attention, autotune in (
+                itertools.product(options.attention, options.autotune)
+                if contender == "vswin_jax"
+                else [("auto", False)]
+            )
         ]
         yield from [works] if options.device == "cpu" else [[work] for work in works]
 

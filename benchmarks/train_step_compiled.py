@@ -30,7 +30,7 @@ from compilers import versions
 from vswin_jax.compiled_program import read_program
 from vswin_jax.dry_run import Subject
 from vswin_jax.gpu_boxes import is_box
-from vswin_jax.hlo_cost import in_memory, traffic
+from vswin_jax.hlo_cost import CUBLAS, in_memory, traffic
 from vswin_jax.hlo_text import Execution, Instruction, Module, parse_module
 from vswin_jax.progress import Progress
 from vswin_jax.topologies import topology_devices
@@ -76,6 +76,8 @@ PLACES = {
 def kind(module: Module, instruction: Instruction) -> str:
     """What an instruction does: a kernel of ours, a matrix product, moving, or anything else."""
     if instruction.opcode == "custom-call":
+        if CUBLAS in instruction.attributes:
+            return "product"
         return "kernel" if KERNEL.search(instruction.attributes) else "other"
     opcodes = set(_opcodes(module, instruction))
     if opcodes & PRODUCTS:

@@ -31,7 +31,7 @@ def options(**changes: Any) -> argparse.Namespace:
     settings = {
         **{"device": "gpu", "variants": ["tiny"], "dtypes": ["bfloat16"], "clips": [8, 16, 32]},
         **{"contenders": ["vswin_jax", "torchvision eager"], "attention": ["auto", "xla"]},
-        **{"frames": 32, "size": 224, "minutes": None},
+        **{"frames": 32, "size": 224, "minutes": None, "autotune": [False]},
     }
     return argparse.Namespace(**settings | changes)
 
@@ -93,11 +93,17 @@ def test_on_a_cpu_all_are_alive_together() -> None:
     ]
 
 
+def test_on_a_gpu_ours_runs_with_timed_kernels_too() -> None:
+    both = options(attention=["auto"], autotune=[False, True])
+    names = [[work.name for work in group] for group in module("throughput").groups(both, True)]
+    assert names == [["vswin_jax"], ["vswin_jax, autotuned"], ["torchvision eager"]]
+
+
 def work(**changes: Any) -> Any:
     fields = {
         **{"contender": "vswin_jax", "attention": "auto", "training": True, "variant": "smallest"},
         **{"embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2), "dtype": "float32"},
-        **{"device": "cpu", "clips": 1, "frames": 4, "size": 28},
+        **{"device": "cpu", "clips": 1, "frames": 4, "size": 28, "autotune": False},
     }
     return module("model_worker").Work(**fields | changes)
 

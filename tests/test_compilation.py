@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,22 @@ pytestmark = pytest.mark.long
 def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fixtures of other modules may have set JAX's own."""
     assert not jax.config.jax_compilation_cache_dir
+
+
+def test_kernels_for_gpus_are_timed_only_where_that_is_asked_for() -> None:
+    """There is none here: a mesh that only says so."""
+    meshes = {
+        name: SimpleNamespace(
+            abstract_mesh=SimpleNamespace(abstract_device=SimpleNamespace(platform=name))
+        )
+        for name in ("cpu", "tpu", "gpu", "cuda")
+    }
+    told = {name: compilation.compiler_options(mesh, False) for name, mesh in meshes.items()}
+    assert told["cpu"] is told["tpu"] is None
+    assert told["gpu"] == told["cuda"]
+    assert told["gpu"]["xla_gpu_autotune_level"] == 0
+    assert compilation.compiler_options(None, False) is None
+    assert compilation.compiler_options(meshes["gpu"], True) is None
 
 
 def test_inner_programs_count_once() -> None:

@@ -108,6 +108,22 @@ ENTRY %main (q: bf16[4,6,2,8], k: bf16[4,6,2,8]) -> bf16[4,2,6,8] {{
     assert totals(parse_module(text)) == (products * 2 * (4 * 2) * 6 * 6 * 8, 3 * 2 * 4 * 6 * 2 * 8)
 
 
+def test_a_product_of_cublas_without_its_workspace() -> None:
+    config = 'backend_config={"dot_dimension_numbers":{"lhs_contracting_dimensions":["0"]}}'
+    call = f'custom_call_target="__cublas$lt$matmul", {config}'
+    text = f"""HloModule m
+
+ENTRY %main (x: bf16[6,8], k: bf16[6,5]) -> bf16[8,5] {{
+  %x = bf16[6,8]{{1,0}} parameter(0)
+  %k = bf16[6,5]{{1,0}} parameter(1)
+  %c = (bf16[8,5]{{1,0}}, s8[4194304]{{0}}) custom-call(%x, %k), {call}
+  ROOT %out = bf16[8,5]{{1,0}} get-tuple-element(%c), index=0
+}}
+"""
+    moved = 2 * (6 * 8 + 6 * 5 + 8 * 5)
+    assert totals(parse_module(text)) == (2 * 8 * 5 * 6, moved)
+
+
 def test_of_a_sliced_array_only_the_slice_is_read() -> None:
     text = """HloModule m
 

@@ -160,6 +160,15 @@ def test_checkpoint_of_another_model(
     assert (tiny_run.workdir / "config.json").read_bytes() == config
 
 
+def test_unknown_choice_of_the_model_before_videos_are_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main.run([QUICKSTART, f"--workdir={tmp_path}", "--config.model.tokenwise=fast"])
+    assert status == 2
+    assert "unknown tokenwise implementation 'fast'" in capsys.readouterr().err.lower()
+    assert not list(tmp_path.iterdir())
+
+
 def test_run_started_from_a_run(
     tiny_run: "Run",
     tiny_arguments: tuple[str, ...],

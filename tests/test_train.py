@@ -53,6 +53,7 @@ def settings(**changes: Any) -> SimpleNamespace:
         "ema_decay": 0.5,
         "max_bad_steps": 1,
         "hang_after": 10.0,
+        "autotune": False,
         **changes,
     }
     return SimpleNamespace(

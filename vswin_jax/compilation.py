@@ -1,5 +1,7 @@
 """Compiled programs: kept on disk for the next start, and what compiling costs this one.
 
+Kernels for GPUs are not timed while they are compiled, unless asked for.
+
 The cache is JAX's own (`jax_compilation_cache_dir`). It lies in the workdir unless something else
 is said: that is where a preempted run goes on from, maybe on another machine, where a home may be
 empty or read-only, and what several hosts share, of which JAX lets the first one write.
@@ -19,6 +21,9 @@ from typing import Any
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
+from jax.sharding import Mesh
+
+from vswin_jax.spreading import on_gpu
 
 log = logging.getLogger("vswin_jax")
 
@@ -33,6 +38,19 @@ _PHASES = (
     _BACKEND,
 )
 _HIT = "/jax/compilation_cache/cache_hits"
+
+# XLA for GPUs would time kernels of each product and fusion, and try Triton's for products: that
+# takes longer than the rest of compiling, and another start, of the same run, may choose others.
+_UNTIMED = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
+
+
+def compiler_options(mesh: Mesh | None, autotune: bool) -> dict[str, Any] | None:
+    """What `jax.jit` tells the compiler for the devices of `mesh`, or of this machine.
+
+    Without `autotune` a program for GPUs takes the kernels that cuBLAS and XLA expect to be the
+    fastest, as PyTorch does, and no time is measured.
+    """
+    return _UNTIMED if on_gpu(mesh) and not autotune else None
 
 
 @contextlib.contextmanager

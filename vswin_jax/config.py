@@ -117,6 +117,9 @@ def _train() -> ConfigDict:
     # Where compiled programs are kept for the next start: "workdir", "off" or a directory that
     # runs may share. JAX_COMPILATION_CACHE_DIR comes before it.
     train.compilation_cache = "workdir"
+    # True: on a GPU the compiler times many kernels and takes the fastest, which costs minutes, and
+    # another machine's choice may give losses that differ in the last bits.
+    train.autotune = False
     return train
 
 

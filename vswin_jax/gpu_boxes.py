@@ -1,7 +1,7 @@
 """Boxes of NVIDIA GPUs by name, for XLA's GPU compiler alone: no GPU has to be there.
 
-XLA chooses kernels of matrix products by trying them, which only the GPU itself allows: here each
-gets the first that compiles. Memory, traffic and arithmetic are those of the program all the same.
+With `config.train.autotune` XLA chooses kernels by timing them, which only the GPU itself allows:
+here each product and fusion gets the first that compiles then.
 """
 
 import importlib.util

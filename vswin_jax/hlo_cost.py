@@ -22,6 +22,8 @@ _FREE = (
 _SLICES = ("dynamic-slice", "slice", "gather")
 # Their results are (operand, what is moved, context).
 _MOVES = ("copy-start", "slice-start", "dynamic-slice-start")
+# In a call of cuBLAS; its second result is room to work in.
+CUBLAS = '"__cublas$'
 # Calls of a TPU program that say something of an array, and move nothing.
 _NAMES_ONLY = ("AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast")
 
@@ -50,23 +52,31 @@ def _costs(module: Module) -> tuple[np.ndarray, np.ndarray]:
 def flops(execution: Execution) -> float:
     """2 for each multiply and add of a matrix product or convolution that runs once.
 
-    Of a kernel, what it says of itself (`pl.CostEstimate`); of cuDNN's attention its products.
+    Of a kernel, what it says of itself (`pl.CostEstimate`); of cuDNN's attention and of cuBLAS
+    their products.
     """
     instruction = execution.instruction
     if instruction.opcode == "custom-call":
         if '"__cudnn$fmha' in instruction.attributes:
             return _attention_flops(execution)
+        if CUBLAS in instruction.attributes:
+            return _product_flops(execution, r'"lhs_contracting_dimensions":\[([\d,"]*)\]')
         said = re.search(r'"cost_estimate":\s*\{[^}]*"flops":\s*"?(\d+)', instruction.attributes)
         return float(said[1]) if said else 0.0
     if instruction.opcode not in ("dot", "convolution"):
         return 0.0
-    operands = execution.computation.operands(instruction)
-    if len(operands) != 2:
-        return 0.0
     if instruction.opcode == "dot":
-        axes = _numbers(instruction.attributes, r"lhs_contracting_dims=\{([\d,]*)\}")
-        return 2.0 * instruction.results[0].size * math.prod(operands[0].shape[a] for a in axes)
-    return _convolution_flops(instruction, *operands)
+        return _product_flops(execution, r"lhs_contracting_dims=\{([\d,]*)\}")
+    operands = execution.computation.operands(instruction)
+    return _convolution_flops(instruction, *operands) if len(operands) == 2 else 0.0
+
+
+def _product_flops(execution: Execution, contracted: str) -> float:
+    """`contracted` finds the first operand's axes that are summed over."""
+    instruction = execution.instruction
+    first = execution.computation.operands(instruction)[0]
+    axes = _numbers(instruction.attributes, contracted)
+    return 2.0 * instruction.results[0].size * math.prod(first.shape[axis] for axis in axes)
 
 
 def _attention_flops(execution: Execution) -> float:
@@ -175,6 +185,8 @@ def _written(computation: Computation, instruction: Instruction, measure: Measur
     if instruction.opcode == "dynamic-update-slice":
         update = computation.types_of(instruction.operands[1])
         return _part(measure, update, instruction.results)
+    if CUBLAS in instruction.attributes:
+        return measure(instruction.results[0])
     return sum(map(measure, instruction.results))
 
 
@@ -232,4 +244,4 @@ def _result_bytes(inside: Computation, part: Instruction, measure: Measure) -> i
 
 def _numbers(attributes: str, pattern: str) -> list[int]:
     found = re.search(pattern, attributes)
-    return [int(n) for n in found[1].split(",") if n] if found else []
+    return [int(n) for n in found[1].replace('"', "").split(",") if n] if found else []

@@ -97,6 +97,8 @@ def _run(arguments: Sequence[str]) -> int:
         print(command_line.USAGE, end="")
         return 0
     config_rules.check(asked.config)
+    # The model knows its own settings; a wrong one is refused before any video is written.
+    parts.build_model(asked.config, num_classes=1)
     if asked.mode == "dry_run":
         with _log_to_stderr():
             text, fits = dry_run(asked.config, asked.topology)
@@ -198,7 +200,8 @@ def make_score(
     config: ConfigDict, model: models.SwinTransformer3D, mesh: Mesh, source: Source, spec: ClipSpec
 ) -> Callable[[Any], AnyEvaluation]:
     """The function from parameters to the evaluation of all of `source`; it compiles once."""
-    step = make_eval_step(model, config.eval.views_per_pass, task_of(config), mesh)
+    views, task = config.eval.views_per_pass, task_of(config)
+    step = make_eval_step(model, views, task, mesh, config.train.autotune)
     # Padding makes every batch size exact, so it may as well divide over the devices.
     devices = batch_parts(mesh)
     batch_size = math.ceil(config.eval.batch_size / devices) * devices

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import AbstractMesh, AxisType, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
 
 from vswin_jax.layout import BATCH_AXES, fitted
 
@@ -14,19 +14,20 @@ from vswin_jax.layout import BATCH_AXES, fitted
 Attention = Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
 
 
-def target() -> str:
-    """The platform that the program being traced is for.
+def target(mesh: Mesh | AbstractMesh | None = None) -> str:
+    """The platform that a program over `mesh`, or the one being traced, is for.
 
     That of the mesh that is set (`jax.set_mesh`), whose devices may be elsewhere; without a mesh,
     that of this machine's devices.
     """
-    device = jax.sharding.get_abstract_mesh().abstract_device
+    abstract = jax.sharding.get_abstract_mesh() if mesh is None else mesh.abstract_mesh
+    device = abstract.abstract_device
     return jax.default_backend() if device is None else device.platform
 
 
-def on_gpu() -> bool:
-    """Whether the program being traced is for GPUs."""
-    return target() in ("gpu", "cuda")
+def on_gpu(mesh: Mesh | AbstractMesh | None = None) -> bool:
+    """Whether a program over `mesh`, or the one being traced, is for GPUs."""
+    return target(mesh) in ("gpu", "cuda")
 
 
 def on_one_cpu() -> bool:

@@ -14,6 +14,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from vswin_jax.compilation import compiler_options
 from vswin_jax.errors import InputError
 from vswin_jax.layout import activations_on
 from vswin_jax.losses import mix, random_erasing
@@ -78,6 +79,7 @@ def make_train_step(
     state_shardings: TrainState | None = None,
     mesh: Mesh | None = None,
     task: Task = SINGLE_LABEL,
+    autotune: bool = False,
 ) -> TrainStep:
     """The compiled (state, batch) -> (state, metrics); it consumes (donates) the state.
 
@@ -86,7 +88,8 @@ def make_train_step(
     into `accumulate` micro-batches whose gradients add up to those of the whole batch. The metrics
     are scalars on the device: the task's sums over the batch, and learning_rate, grad_norm,
     skipped_total and skipped_in_a_row of the optimizer. `state_shardings` pins the layout of the
-    new state to that of the old one, and `mesh` that of the activations, see `layout`.
+    new state to that of the old one, and `mesh` that of the activations, see `layout`. `autotune`
+    is that of `compilation.compiler_options`.
 
     Raises:
       InputError: when first called with a batch that does not divide by `accumulate`, whose
@@ -113,7 +116,8 @@ def make_train_step(
         return state, sums | _optimizer_metrics(state.opt_state)
 
     shardings = None if state_shardings is None else (state_shardings, None)
-    return jax.jit(train_step, donate_argnums=0, out_shardings=shardings)
+    options = compiler_options(mesh, autotune)
+    return jax.jit(train_step, donate_argnums=0, out_shardings=shardings, compiler_options=options)
 
 
 def step_keys(seed: int, step: jax.typing.ArrayLike) -> tuple[jax.Array, jax.Array]:
@@ -224,6 +228,7 @@ def make_eval_step(
     views_per_pass: int = 1,
     task: Task = SINGLE_LABEL,
     mesh: Mesh | None = None,
+    autotune: bool = False,
 ) -> EvalStep:
     """The compiled (params, batch) -> {"probabilities": float32 [B, K], "loss": float32 [B]}.
 
@@ -231,6 +236,7 @@ def make_eval_step(
     and flip bool [B]. Probabilities are the mean over the views of each view's own, and the loss
     is that of the mean; see the task. At most `views_per_pass` views of a video go through the
     model at once; any V works. Padded rows are computed like others: the caller masks them.
+    `autotune` is that of `compilation.compiler_options`.
 
     Raises:
       InputError: when first called with a batch whose labels are not those of the task.
@@ -245,7 +251,7 @@ def make_eval_step(
         by_row = grouped.swapaxes(0, 1).reshape(rows, groups * size, classes)[:, :views]
         return task.average_views(by_row, batch["label"])
 
-    return jax.jit(eval_step)
+    return jax.jit(eval_step, compiler_options=compiler_options(mesh, autotune))
 
 
 def _group_views(video: jax.Array, views_per_pass: int) -> jax.Array:

@@ -224,6 +224,7 @@ class _Setup:
             state_shardings=jax.tree.map(lambda leaf: leaf.sharding, target),
             mesh=mesh,
             task=task,
+            autotune=config.train.autotune,
         )
         fixed = (model, optimizer, mesh, rules, over, has_ema, target, train_step, task.score)
         return cls(*fixed, config.optim.offload)

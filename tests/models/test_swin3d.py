@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 
 from vswin_jax.errors import InputError
 from vswin_jax.models import SwinTransformer3D, create_model, init_params, is_frozen
-from vswin_jax.models.blocks import DropPath
+from vswin_jax.models.blocks import draw_depth, drop_path
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -126,12 +126,18 @@ def test_each_dropout_acts_in_training_only(rate: str) -> None:
 
 
 def test_stochastic_depth_drops_whole_clips_and_scales_the_others() -> None:
-    x = jnp.ones((1000, 2, 3))
-    y = np.asarray(DropPath(0.5).apply({}, x, True, rngs={"dropout": jax.random.key(0)}))
-    per_clip = y.reshape(1000, -1)
-    assert np.all(per_clip == per_clip[:, :1])
-    assert set(np.unique(y)) == {0.0, 2.0}
-    assert abs(y.mean() - 1) < 0.1
+    factors = draw_depth(jax.random.key(0), (0.0, 0.5), 1000)
+    assert factors.shape == (2, 2, 1000)
+    assert np.all(factors[0] == 1)
+    first, second = (
+        np.asarray(drop_path(jnp.ones((1000, 2, 3)), of_branch)).reshape(1000, -1)
+        for of_branch in factors[1]
+    )
+    for y in (first, second):
+        assert np.all(y == y[:, :1])
+        assert set(np.unique(y)) == {0.0, 2.0}
+        assert abs(y.mean() - 1) < 0.1
+    assert np.any(first != second)
 
 
 @pytest.mark.parametrize("frozen", [-1, 0, 1, 2])

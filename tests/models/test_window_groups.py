@@ -92,7 +92,7 @@ def test_groups_are_for_one_cpu_outside_training(
     assert (groups("auto", extent=CLIPS[2]), groups("xla", extent=CLIPS[2])) == (2, 0)
     monkeypatch.setattr(jax, "device_count", lambda: 2)
     assert (groups("auto"), groups("chunked")) == (0, 7)
-    monkeypatch.setattr(spreading, "target", lambda: "gpu")
+    monkeypatch.setattr(spreading, "target", lambda mesh=None: "gpu")
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     assert groups("auto") == 0
 

@@ -143,10 +143,10 @@ def compile_train_step(subject: Subject) -> Attempt:
 
 def compile_eval_step(subject: Subject) -> Attempt:
     """The step of the evaluation that ends a run, with all views."""
-    views = subject.config.eval
+    config, views = subject.config, subject.config.eval
     batch = subject.batch(subject.eval_rows, views.clips * views.crops)
     step = make_eval_step(
-        subject.model, views.views_per_pass, task_of(subject.config), subject.mesh
+        subject.model, views.views_per_pass, task_of(config), subject.mesh, config.train.autotune
     )
     shapes = {name: batch[name] for name in ("video", "label", "flip")}
     return _compile(subject, "evaluation step", step, inference_params(subject.state), shapes)

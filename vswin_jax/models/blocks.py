@@ -4,6 +4,7 @@ Source: Video Swin Transformer, section 3, and the reference's `swin_transformer
 are float32 whatever the compute dtype; LayerNorm statistics are float32.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -23,28 +24,25 @@ from vswin_jax.tokenwise import Branches, NormDense, add_branches, fuses, norm_d
 BETWEEN = "between branches"
 
 
-class DropPath(nn.Module):
-    """Stochastic depth: drops the whole branch of a clip, and scales up the branches kept."""
+def draw_depth(key: jax.Array, rates: Sequence[float], batch: int) -> jax.Array:
+    """Factors of both branches of blocks for each clip, float32 `[blocks, 2, batch]`.
 
-    rate: float
+    They are 0 where the branch is dropped, with the rate of the block, and else 1 / (1 - rate).
+    """
+    kept = 1 - jnp.asarray(rates, jnp.float32)[:, None, None]
+    return jax.random.bernoulli(key, kept, (len(rates), 2, batch)) / kept
 
-    def draw(self, batch: int) -> jax.Array:
-        """Factors of the branches of `batch` clips, float32 `[batch]`: 0, or 1 / (1 - rate)."""
-        kept = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, (batch,))
-        return kept / jnp.float32(1.0 - self.rate)
 
-    def __call__(self, x: jax.Array, train: bool, factors: jax.Array | None = None) -> jax.Array:
-        """`[B, ...]` to the same; each of the B clips is drawn on its own.
+def drop_path(branch: jax.Array, factors: jax.Array | None) -> jax.Array:
+    """Stochastic depth of `[B, ...]`: a clip's whole branch is dropped, or scaled up.
 
-        `factors`, those of `draw`, are given where they were drawn before.
-        """
-        if factors is None:
-            if not train or self.rate == 0.0:
-                return x
-            factors = self.draw(len(x))
-        factors = factors.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
-        # A branch that is not finite does not harm the clips that drop it.
-        return jnp.where(factors > 0, x * factors, 0)
+    `factors` are those of `draw_depth`, `[B]`; None keeps all as it is.
+    """
+    if factors is None:
+        return branch
+    factors = factors.astype(branch.dtype).reshape(-1, *[1] * (branch.ndim - 1))
+    # A branch that is not finite does not harm the clips that drop it.
+    return jnp.where(factors > 0, branch * factors, 0)
 
 
 class SwinBlock(nn.Module):
@@ -57,7 +55,6 @@ class SwinBlock(nn.Module):
     num_heads: int
     geometry: WindowGeometry | WindowGroup
     in_windows: bool
-    drop_path_rate: float
     settings: BlockSettings
 
     def setup(self) -> None:
@@ -66,17 +63,11 @@ class SwinBlock(nn.Module):
         self.norm1, self.norm2 = LayerNorm(dtype), LayerNorm(dtype)
         self.attn = WindowAttention(self.num_heads, self.settings)
         self.mlp = Mlp(self.settings)
-        self.drop_path1 = DropPath(self.drop_path_rate)
-        self.drop_path2 = DropPath(self.drop_path_rate)
-
-    def draw(self, batch: int) -> jax.Array:
-        """What a training call would draw of stochastic depth: float32 `[2, batch]`."""
-        return jnp.stack([self.drop_path1.draw(batch), self.drop_path2.draw(batch)])
 
     def __call__(self, x: jax.Array, train: bool, factors: jax.Array | None = None) -> jax.Array:
         """`[B, D, H, W, C]`, or `[B, windows, N, C]` in windows, to the same.
 
-        `factors`, those of `draw`, are given where they were drawn before.
+        `factors` `[2, B]` are those of stochastic depth, or None without it.
 
         Padding to whole windows comes after the norm, as in the reference: padded tokens have
         the query, key and value of the projection's bias, and are attended to.
@@ -87,11 +78,11 @@ class SwinBlock(nn.Module):
         x = pin_tokens(x, "channels")
         # Where layers have no parameters yet they are called, to get them.
         if not self.is_initializing() and self._fuses(x, train):
-            return self._fused(x, train, factors)
+            return self._fused(x, factors)
         first, second = (None, None) if factors is None else factors
-        x = x + self.drop_path1(self._attention(self.norm1(x), train), train, first)
+        x = x + drop_path(self._attention(self.norm1(x), train), first)
         x = checkpoint_name(x, BETWEEN)
-        return x + self.drop_path2(self.mlp(self.norm2(x), train), train, second)
+        return x + drop_path(self.mlp(self.norm2(x), train), second)
 
     def _attention(self, x: jax.Array, train: bool) -> jax.Array:
         if self.in_windows:
@@ -123,10 +114,8 @@ class SwinBlock(nn.Module):
         drops = train and settings.drop_rate + settings.attn_drop_rate > 0
         return fuses(settings.tokenwise, x, settings.hidden(x.shape[-1]), drops)
 
-    def _fused(self, x: jax.Array, train: bool, factors: jax.Array | None) -> jax.Array:
+    def _fused(self, x: jax.Array, factors: jax.Array | None) -> jax.Array:
         """The same by kernels that take the layers' parameters."""
-        if factors is None and train and self.drop_path_rate > 0:
-            factors = self.draw(len(x))
         layers = (self.norm1, self.attn, self.norm2, self.mlp)
         norm1, attn, norm2, mlp = (layer.variables["params"] for layer in layers)
         qkv, x = self._qkv(x, norm1, attn["qkv"])

@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from vswin_jax.attention import ATTENDED, Size, TokenOrder, WindowGeometry, reorder
 from vswin_jax.models.attention import QKV
-from vswin_jax.models.blocks import BETWEEN, SwinBlock
+from vswin_jax.models.blocks import BETWEEN, SwinBlock, draw_depth
 from vswin_jax.models.mlp import HIDDEN
 from vswin_jax.models.norm import STATISTICS
 from vswin_jax.models.patches import PatchMerging, map_to_quads
@@ -93,19 +93,25 @@ class Stage(nn.Module):
         """
         walk = _Walk.over(x.shape[1:4], self.settings, train)
         blocks = [self._block(walk, index) for index in range(len(self.drop_path_rates))]
+        factors = self._draw(len(x)) if train and any(self.drop_path_rates) else None
         scanned = len(blocks) // 2 * 2 if self._scans(train) else 0
         here = walk.map
         if scanned:
             x = reorder(x, here, walk.orders[0])
-            x, here = self._scan(blocks[:scanned], walk, x, train), walk.orders[0]
-        for index, block in enumerate(blocks[scanned:]):
+            first = None if factors is None else factors[:scanned]
+            x, here = self._scan(blocks[:scanned], walk, x, train, first), walk.orders[0]
+        for index, block in enumerate(blocks[scanned:], scanned):
             x, here = reorder(x, here, walk.orders[index % 2]), walk.orders[index % 2]
-            x = block(x, train)
+            x = block(x, train, None if factors is None else factors[index])
         before = reorder(x, here, walk.map)
         if not self.merges:
             return before, before
         merge = PatchMerging(self.settings, name="downsample")
         return before, merge(walk.to_quads(x, here))
+
+    def _draw(self, batch: int) -> jax.Array:
+        # Once for all blocks: a program for each takes time to compile, on a GPU above all.
+        return draw_depth(self.make_rng("dropout"), self.drop_path_rates, batch)
 
     def _block(self, walk: _Walk, index: int) -> SwinBlock:
         policy = REMAT[self.remat]
@@ -118,27 +124,29 @@ class Stage(nn.Module):
             "num_heads": self.num_heads,
             "geometry": walk.geometries[index % 2],
             "in_windows": walk.in_windows,
-            "drop_path_rate": self.drop_path_rates[index],
             "settings": self.settings,
         }
 
     def _scans(self, train: bool) -> bool:
-        """Whether there are pairs to loop over; their parameters exist, and draws are of clips."""
+        """Whether there are pairs to loop over; their parameters exist, and no dropout draws."""
         wanted = target() == "tpu" if self.scan is None else self.scan
         drops = train and (self.settings.drop_rate > 0 or self.settings.attn_drop_rate > 0)
         pairs = len(self.drop_path_rates) // 2
         return wanted and pairs > 1 and not drops and not self.is_initializing()
 
     def _scan(
-        self, blocks: Sequence[SwinBlock], walk: _Walk, x: jax.Array, train: bool
+        self,
+        blocks: Sequence[SwinBlock],
+        walk: _Walk,
+        x: jax.Array,
+        train: bool,
+        factors: jax.Array | None,
     ) -> jax.Array:
         """What `blocks`, regular and shifted in turn, make of `x`; it lies as the first has it.
 
         The parameters stay those of each block: the loop runs over a stack of them, which costs a
-        copy of the parameters. Stochastic depth is drawn before, as each block would draw it.
+        copy of the parameters.
         """
-        drops = train and self.drop_path_rates[-1] > 0
-        factors = jnp.stack([block.draw(len(x)) for block in blocks]) if drops else None
         run = [self._unbound(walk, index, train) for index in range(2)]
         regular, shifted = walk.orders
 

@@ -80,16 +80,7 @@ class SwinTransformer3D(nn.Module):
 
     def setup(self) -> None:
         """Declares the layers under the names of the released checkpoints."""
-        for kind, name, known in (
-            ("remat policy", self.remat, REMAT),
-            ("relative_position", self.relative_position, ("reference", "exact")),
-            ("attention implementation", self.attention, ("auto", *attention.IMPLEMENTATIONS)),
-            ("tokenwise implementation", self.tokenwise, tokenwise.IMPLEMENTATIONS),
-            ("kernel_init", self.kernel_init, KERNEL_INITS),
-            ("token_order", self.token_order, TOKEN_ORDERS),
-        ):
-            if name not in known:
-                raise unknown_name(kind, name, known)
+        self.check_names()
         self.patch_embed = PatchEmbed(
             self.embed_dim, self.patch_size, self.patch_norm, self._settings(), name="patch_embed"
         )
@@ -102,6 +93,24 @@ class SwinTransformer3D(nn.Module):
         self.head_drop = nn.Dropout(self.head_dropout_rate)
         if self.num_classes:
             self.head = head(self.num_classes, "head")
+
+    @nn.nowrap
+    def check_names(self) -> None:
+        """Refuses choices that do not exist.
+
+        Raises:
+          InputError: naming those that do.
+        """
+        for kind, name, known in (
+            ("remat policy", self.remat, REMAT),
+            ("relative_position", self.relative_position, ("reference", "exact")),
+            ("attention implementation", self.attention, ("auto", *attention.IMPLEMENTATIONS)),
+            ("tokenwise implementation", self.tokenwise, tokenwise.IMPLEMENTATIONS),
+            ("kernel_init", self.kernel_init, KERNEL_INITS),
+            ("token_order", self.token_order, TOKEN_ORDERS),
+        ):
+            if name not in known:
+                raise unknown_name(kind, name, known)
 
     def _settings(self) -> BlockSettings:
         names = {field.name for field in fields(BlockSettings)} - {"recompute_attention"}

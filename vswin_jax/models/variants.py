@@ -82,7 +82,7 @@ def create_model(
         None keeps the variant's value.
 
     Raises:
-      InputError: for an unknown name, override or dtype, and sizes that do not fit together.
+      InputError: for an unknown name, override, choice or dtype, or sizes that do not fit together.
     """
     if name not in VARIANTS:
         raise unknown_name("model", name, VARIANTS)
@@ -93,4 +93,6 @@ def create_model(
         if value is not None:
             fields[key] = tuple(value) if key in _PER_AXIS + _PER_STAGE else value
     _check_stages(fields)
-    return SwinTransformer3D(num_classes=num_classes, dtype=_check_dtype(dtype), **fields)
+    model = SwinTransformer3D(num_classes=num_classes, dtype=_check_dtype(dtype), **fields)
+    model.check_names()
+    return model
