@@ -1,4 +1,4 @@
-"""What the order of tokens and the loop over equal blocks do to the compiled training step.
+"""What the order of tokens does to the compiled training step.
 
     python benchmarks/token_order.py [--platform cpu v5e:1x1] [--variant tiny] [--json out.json]
 
@@ -10,6 +10,7 @@ that of the clock depends on what else runs.
 """
 
 import argparse
+import itertools
 import json
 import resource
 import runpy
@@ -31,15 +32,13 @@ from vswin_jax.whole_file import whole_file
 
 RECIPES = Path(__file__).parents[1] / "experiments" / "k400.py"
 COUNTED = ("gather", "scatter", "copy", "transpose", "slice", "concatenate", "pad")
-# (token order, whether equal blocks are looped over): before, and one change after the other.
-CHOICES = (("map", False), ("windows", False), ("windows", True))
+ORDERS = ("map", "windows")
 
 
-def subject_of(options: argparse.Namespace, platform: str, stage: bool, choice: Any) -> Subject:
+def subject_of(options: argparse.Namespace, platform: str, stage: bool, order: str) -> Subject:
     """The training step of a row."""
     config = runpy.run_path(str(RECIPES))["get_config"](f"variant={options.variant}")
-    order, scan = choice
-    config.model.update(token_order=order, scan=scan, dtype="bfloat16", remat=options.remat)
+    config.model.update(token_order=order, dtype="bfloat16", remat=options.remat)
     config.model.attention = options.attention
     if stage:
         heads = {"tiny": 3, "small": 3, "base": 4, "large": 6}[options.variant]
@@ -92,7 +91,7 @@ def _processor_seconds() -> float:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """All rows as Markdown."""
-    head = ("platform", "model", "order", "loop", *COUNTED, "accessed", "temporaries")
+    head = ("platform", "model", "order", *COUNTED, "accessed", "temporaries")
     head += ("largest constant", "traced", "compiled")
     lines = [head, ("---",) * len(head), *map(_cells, rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
@@ -100,7 +99,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _cells(row: Mapping[str, Any]) -> Sequence[str]:
     return (
-        *(row["platform"], row["model"], row["order"], "yes" if row["scan"] else "no"),
+        *(row["platform"], row["model"], row["order"]),
         *(str(row[name]) for name in COUNTED),
         *(f"{row[name] / 1e9:.2f} GB" for name in ("bytes", "temporaries")),
         f"{row['largest_constant'] / 1e3:.0f} kB",
@@ -119,19 +118,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
-    wanted = [
-        (platform, model, choice)
-        for platform in options.platform
-        for model in options.model
-        for choice in CHOICES
-        # A single pair has nothing to loop over.
-        if not (model == "stage" and choice[1])
-    ]
+    wanted = list(itertools.product(options.platform, options.model, ORDERS))
     progress = Progress(len(wanted), lambda line: print(line, file=sys.stderr), things="programs")
     rows = []
-    for platform, model, choice in wanted:
-        subject = subject_of(options, platform, model == "stage", choice)
-        names = {"platform": platform, "model": model, "order": choice[0], "scan": choice[1]}
+    for platform, model, order in wanted:
+        subject = subject_of(options, platform, model == "stage", order)
+        names = {"platform": platform, "model": model, "order": order}
         rows.append({**names, **measure(subject, options.clips)})
         progress.add()
     print(table(rows))

@@ -5,9 +5,9 @@
 
 No TPU, and no GPU with --topology h200:1, is needed and nothing runs; a program takes the compiler
 minutes. The recipe is that of experiments/k400.py in bfloat16, on TPUs with every block
-rematerialised: without kernels, tokens in the map's order and blocks one by one; with those of
-attention; on a TPU with all of them too, in a loop ("all") and without it ("all, no loop").
-"Accessed" is the compiler's own count, which has what stays on the chip too; for a GPU it is ours.
+rematerialised: without kernels, tokens in the map's order; with those of attention; on a TPU with
+all of them too. "Accessed" is the compiler's own count, which has what stays on the chip too; for a
+GPU it is ours.
 "Moved" is what goes between the chip and its memory, read off the program's text: the operands and
 results of each instruction, with their padding, unless they lie in vector memory. The roofline is
 of that.
@@ -47,12 +47,11 @@ MOVES = {
 PRODUCTS = {"convolution", "dot"}
 KERNEL = re.compile(r"tpu_custom_call|__cudnn\$fmha")
 
-PLAIN = {"attention": "xla", "tokenwise": "xla", "token_order": "map", "scan": False}
+PLAIN = {"attention": "xla", "tokenwise": "xla", "token_order": "map"}
 ON_TPU = {
     "none": PLAIN,
     "attention": {"attention": "pallas_tpu", "tokenwise": "xla"},
     "all": {"attention": "pallas_tpu", "tokenwise": "pallas_tpu"},
-    "all, no loop": {"attention": "pallas_tpu", "tokenwise": "pallas_tpu", "scan": False},
 }
 ON_GPU = {"none": PLAIN, "attention": {"attention": "gpu"}}
 

@@ -2,8 +2,8 @@
 
 import jax
 
-# A stage of two pairs and a block, which are looped over and not, then one of a single pair.
-TWO_STAGES = {"embed_dim": 8, "depths": (5, 2), "num_heads": (1, 2), "window_size": (2, 3, 3)}
+# A stage that ends with a regular block, then one that ends with a shifted one.
+TWO_STAGES = {"embed_dim": 8, "depths": (3, 2), "num_heads": (1, 2), "window_size": (2, 3, 3)}
 # Whole windows in both stages; only in the first, then odd; padded in both.
 CLIPS = [(4, 24, 48), (4, 36, 36), (5, 30, 17)]
 

@@ -58,7 +58,6 @@ def _model() -> ConfigDict:
     model.attention = placeholder(str)
     model.tokenwise = placeholder(str)  # all but attention: auto, xla, chunked, or pallas_tpu
     model.token_order = placeholder(str)  # between blocks: windows, or map as in the reference
-    model.scan = placeholder(bool)  # equal blocks in a loop, as for a TPU: compiles faster there
     return model
 
 

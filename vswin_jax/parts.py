@@ -66,6 +66,8 @@ def training_order(config: ConfigDict, source: Source) -> dict[str, Any]:
 def build_model(config: ConfigDict, num_classes: int) -> models.SwinTransformer3D:
     """The config's model; fields that are None keep the variant's own values."""
     settings = {**config.model, "num_classes": num_classes}
+    # Older checkpoints name it; blocks are no longer looped over.
+    settings.pop("scan", None)
     return models.create_model(settings.pop("name"), **settings)
 
 

@@ -1,4 +1,4 @@
-"""Token order and the loop over blocks change how a stage is computed, and nothing else."""
+"""Token order, remat and kernels change how a stage is computed, and nothing else."""
 
 from typing import Any
 
@@ -9,16 +9,13 @@ import pytest
 from two_stages import CLIPS, TWO_STAGES, a_clip
 
 from vswin_jax.errors import InputError
-from vswin_jax.models import SwinTransformer3D, create_model, init_params, stage
+from vswin_jax.models import SwinTransformer3D, create_model, init_params
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_compiler")]
 
 
 def model(**settings: Any) -> SwinTransformer3D:
-    """With the loop, unless told otherwise."""
-    return create_model(
-        "swin_tiny", 5, **TWO_STAGES, drop_path_rate=0.3, **({"scan": True} | settings)
-    )
+    return create_model("swin_tiny", 5, **TWO_STAGES, drop_path_rate=0.3, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +25,8 @@ def params() -> Any:
 
 @pytest.fixture(scope="module")
 def plain_gradients(params: Any) -> Any:
-    """Of the first clip, in the reference's order and block by block."""
-    return gradients(params, a_clip(CLIPS[0]), token_order="map", scan=False, tokenwise="xla")
+    """Of the first clip, in the reference's order."""
+    return gradients(params, a_clip(CLIPS[0]), token_order="map", tokenwise="xla")
 
 
 def maps(params: Any, clips: jax.Array, **settings: Any) -> dict[str, jax.Array]:
@@ -63,44 +60,15 @@ def assert_near(ours: Any, theirs: Any, tolerance: float) -> None:
 @pytest.mark.parametrize("extent", CLIPS)
 def test_window_order_and_map_order_agree(params: Any, extent: tuple[int, int, int]) -> None:
     clips = a_clip(extent)
-    plain = maps(params, clips, token_order="map", scan=False)
-    ours = maps(params, clips, token_order="windows", scan=False)
+    plain = maps(params, clips, token_order="map")
+    ours = maps(params, clips, token_order="windows")
     assert ours.keys() == plain.keys()
     assert_near(ours, plain, 1e-6)
-
-
-@pytest.mark.parametrize("order", ["windows", "map"])
-def test_the_loop_draws_and_computes_what_single_blocks_do(params: Any, order: str) -> None:
-    clips = a_clip(CLIPS[0])
-    plain = maps(params, clips, token_order=order, scan=False)
-    assert_near(maps(params, clips, token_order=order, scan=True), plain, 2e-6)
 
 
 @pytest.mark.parametrize("remat", ["none", "mlp", "block"])
 def test_gradients_agree(params: Any, plain_gradients: Any, remat: str) -> None:
     assert_near(gradients(params, a_clip(CLIPS[0]), remat=remat), plain_gradients, 2e-5)
-
-
-def test_the_loop_is_there_and_parameters_keep_their_names(
-    params: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clips = a_clip(CLIPS[0])
-
-    def loops(**settings: Any) -> int:
-        swin = model(attention="xla", tokenwise="xla", **settings)
-        return str(jax.make_jaxpr(swin.apply)({"params": params}, clips)).count(" scan[")
-
-    assert [loops(scan=scan) for scan in (None, True, False)] == [0, 1, 0]
-    monkeypatch.setattr(stage, "target", lambda: "tpu")
-    assert [loops(scan=scan) for scan in (None, False)] == [1, 0]
-    assert set(params["layers_0"]) == {"downsample", *(f"blocks_{i}" for i in range(5))}
-
-
-def test_dropout_of_tokens_takes_the_blocks_one_by_one(params: Any) -> None:
-    settings = {"drop_rate": 0.1, "attn_drop_rate": 0.1}
-    clips = a_clip(CLIPS[0])
-    ours = maps(params, clips, **settings)
-    assert_near(ours, maps(params, clips, **settings, scan=False), 1e-6)
 
 
 def test_an_unknown_order_lists_those_there_are() -> None:

@@ -53,10 +53,9 @@ def loops(function: Any, *args: Any) -> int:
 
 @pytest.mark.usefixtures("small_groups", "quick_compiler")
 @pytest.mark.parametrize("extent", CLIPS)
-@pytest.mark.parametrize("scan", [False, True], ids=["block by block", "loop"])
-def test_every_map_is_that_of_whole_layers(params: Any, extent: Any, scan: bool) -> None:
+def test_every_map_is_that_of_whole_layers(params: Any, extent: Any) -> None:
     def maps(name: str) -> dict[str, jax.Array]:
-        swin = model(tokenwise=name, scan=scan, attention="xla")
+        swin = model(tokenwise=name, attention="xla")
         run = jax.jit(lambda p, x: swin.apply({"params": p}, x, method="features"))
         return run(params, a_clip(extent))
 
@@ -68,7 +67,7 @@ def test_every_map_is_that_of_whole_layers(params: Any, extent: Any, scan: bool)
 @pytest.mark.usefixtures("small_groups", "quick_compiler")
 def test_gradients_outside_training_are_those_of_whole_layers(params: Any) -> None:
     def gradients(name: str) -> Any:
-        swin = model(tokenwise=name, scan=False)
+        swin = model(tokenwise=name)
         return jax.jit(
             jax.grad(lambda p: jnp.sum(swin.apply({"params": p}, a_clip(CLIPS[0])) ** 2))
         )(params)
@@ -82,16 +81,16 @@ def test_groups_are_for_one_cpu_outside_training(
     params: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def groups(name: str, train: bool = False, extent: Any = CLIPS[0]) -> int:
-        swin = model(tokenwise=name, scan=False, attention="xla", drop_path_rate=0.0)
+        swin = model(tokenwise=name, attention="xla", drop_path_rate=0.0)
         rngs = {"dropout": jax.random.key(0)}
         return loops(lambda x: swin.apply({"params": params}, x, train, rngs=rngs), a_clip(extent))
 
-    assert (groups("auto"), groups("chunked"), groups("xla")) == (7, 7, 0)
+    assert (groups("auto"), groups("chunked"), groups("xla")) == (5, 5, 0)
     assert (groups("auto", train=True), groups("chunked", train=True)) == (0, 0)
     # Of a padded map all windows are one group; the heads of the second stage are two.
     assert (groups("auto", extent=CLIPS[2]), groups("xla", extent=CLIPS[2])) == (2, 0)
     monkeypatch.setattr(jax, "device_count", lambda: 2)
-    assert (groups("auto"), groups("chunked")) == (0, 7)
+    assert (groups("auto"), groups("chunked")) == (0, 5)
     monkeypatch.setattr(spreading, "target", lambda mesh=None: "gpu")
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     assert groups("auto") == 0

@@ -1,14 +1,8 @@
-"""A stage: blocks of one resolution, alternating regular and shifted windows.
+"""A stage: blocks of one resolution, alternating regular and shifted windows."""
 
-Equal pairs of blocks can run in a loop, so that the compiler sees one pair of a stage and not nine.
-"""
-
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from vswin_jax.attention import ATTENDED, Size, TokenOrder, WindowGeometry, reorder
@@ -18,7 +12,6 @@ from vswin_jax.models.mlp import HIDDEN
 from vswin_jax.models.norm import STATISTICS
 from vswin_jax.models.patches import PatchMerging, map_to_quads
 from vswin_jax.models.settings import BlockSettings
-from vswin_jax.spreading import target
 
 _only = jax.checkpoint_policies.save_only_these_names
 
@@ -75,14 +68,12 @@ class Stage(nn.Module):
       drop_path_rates: of each block.
       merges: whether a merge follows.
       remat: a name of `REMAT`.
-      scan: run equal pairs of blocks in a loop; None: for a TPU.
     """
 
     num_heads: int
     drop_path_rates: tuple[float, ...]
     merges: bool
     remat: str
-    scan: bool | None
     settings: BlockSettings
 
     @nn.compact
@@ -94,13 +85,8 @@ class Stage(nn.Module):
         walk = _Walk.over(x.shape[1:4], self.settings, train)
         blocks = [self._block(walk, index) for index in range(len(self.drop_path_rates))]
         factors = self._draw(len(x)) if train and any(self.drop_path_rates) else None
-        scanned = len(blocks) // 2 * 2 if self._scans(train) else 0
         here = walk.map
-        if scanned:
-            x = reorder(x, here, walk.orders[0])
-            first = None if factors is None else factors[:scanned]
-            x, here = self._scan(blocks[:scanned], walk, x, train, first), walk.orders[0]
-        for index, block in enumerate(blocks[scanned:], scanned):
+        for index, block in enumerate(blocks):
             x, here = reorder(x, here, walk.orders[index % 2]), walk.orders[index % 2]
             x = block(x, train, None if factors is None else factors[index])
         before = reorder(x, here, walk.map)
@@ -117,66 +103,10 @@ class Stage(nn.Module):
         policy = REMAT[self.remat]
         # `train` steers Python control flow: argument 2, counting self.
         block = nn.remat(SwinBlock, static_argnums=(2,), policy=policy) if policy else SwinBlock
-        return block(**self._block_fields(walk, index), name=f"blocks_{index}")
-
-    def _block_fields(self, walk: _Walk, index: int) -> dict[str, Any]:
-        return {
-            "num_heads": self.num_heads,
-            "geometry": walk.geometries[index % 2],
-            "in_windows": walk.in_windows,
-            "settings": self.settings,
-        }
-
-    def _scans(self, train: bool) -> bool:
-        """Whether there are pairs to loop over; their parameters exist, and no dropout draws."""
-        wanted = target() == "tpu" if self.scan is None else self.scan
-        drops = train and (self.settings.drop_rate > 0 or self.settings.attn_drop_rate > 0)
-        pairs = len(self.drop_path_rates) // 2
-        return wanted and pairs > 1 and not drops and not self.is_initializing()
-
-    def _scan(
-        self,
-        blocks: Sequence[SwinBlock],
-        walk: _Walk,
-        x: jax.Array,
-        train: bool,
-        factors: jax.Array | None,
-    ) -> jax.Array:
-        """What `blocks`, regular and shifted in turn, make of `x`; it lies as the first has it.
-
-        The parameters stay those of each block: the loop runs over a stack of them, which costs a
-        copy of the parameters.
-        """
-        run = [self._unbound(walk, index, train) for index in range(2)]
-        regular, shifted = walk.orders
-
-        def pair(x: jax.Array, each: tuple[Any, Any]) -> tuple[jax.Array, None]:
-            (first, second), factors = each
-            x = run[0](first, x, None if factors is None else factors[0])
-            x = reorder(x, regular, shifted)
-            x = run[1](second, x, None if factors is None else factors[1])
-            return reorder(x, shifted, regular), None
-
-        # Not before the tokens are there: else the stacks of all stages would be made at once.
-        params = [block.variables["params"] for block in blocks]
-        params, x = jax.lax.optimization_barrier((params, x))
-        stacks = tuple(_stack(params[parity::2]) for parity in range(2))
-        if factors is not None:
-            factors = factors.reshape(-1, 2, *factors.shape[1:])
-        return jax.lax.scan(pair, x, (stacks, factors))[0]
-
-    def _unbound(self, walk: _Walk, index: int, train: bool) -> Callable[..., jax.Array]:
-        """(parameters, x, factors) to what such a block makes of x, under the remat policy."""
-        block = SwinBlock(**self._block_fields(walk, index), parent=None)
-
-        def run(params: Any, x: jax.Array, factors: jax.Array | None) -> jax.Array:
-            return block.apply({"params": params}, x, train, factors)
-
-        policy = REMAT[self.remat]
-        # In a loop nothing is there that could be merged with what is computed again.
-        return jax.checkpoint(run, policy=policy, prevent_cse=False) if policy else run
-
-
-def _stack(params: Sequence[Any]) -> Any:
-    """The parameters of equal blocks, with a leading axis of blocks."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
+        return block(
+            num_heads=self.num_heads,
+            geometry=walk.geometries[index % 2],
+            in_windows=walk.in_windows,
+            settings=self.settings,
+            name=f"blocks_{index}",
+        )

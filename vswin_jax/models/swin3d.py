@@ -47,8 +47,6 @@ class SwinTransformer3D(nn.Module):
       kernel_init: of linear layers: "reference" (normal, 0.02), or "lecun" for narrow models that
         are trained from scratch.
       token_order: "windows" keeps tokens in window order between blocks, "map" in the map's.
-      scan: equal pairs of blocks of a stage run in a loop, which copies parameters, and what blocks
-        keep for the backward pass; None: for a TPU, whose compiler takes less time then.
       dtype: compute dtype.
       clip_sharding: the devices that share each clip; None where one holds all of it.
     """
@@ -74,7 +72,6 @@ class SwinTransformer3D(nn.Module):
     tokenwise: str = "auto"
     kernel_init: str = "reference"
     token_order: str = "windows"
-    scan: bool | None = None
     dtype: jnp.dtype = jnp.float32
     clip_sharding: ClipSharding | None = None
 
@@ -127,7 +124,6 @@ class SwinTransformer3D(nn.Module):
             drop_path_rates=tuple(map(float, rates)),
             merges=index + 1 < len(self.depths),
             remat=self.remat,
-            scan=self.scan,
             settings=self._settings(),
             name=f"layers_{index}",
         )
