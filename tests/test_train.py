@@ -18,6 +18,7 @@ import pytest
 from jax.sharding import Mesh
 
 from vswin_jax import train as train_module
+from vswin_jax import training_setup
 from vswin_jax.checkpoint import Checkpoints, load_for_inference
 from vswin_jax.errors import InputError
 from vswin_jax.goodput import CATEGORIES
@@ -330,7 +331,7 @@ def test_the_ledger_covers_all_starts_of_a_run(tmp_path: Path, model: SwinTransf
 def test_nothing_but_batches_goes_to_the_device(
     tmp_path: Path, model: SwinTransformer3D, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = train_module.make_train_step
+    make = training_setup.make_train_step
 
     def with_a_stray_array(*arguments: Any, **more: Any) -> Any:
         step = make(*arguments, **more)
@@ -341,7 +342,7 @@ def test_nothing_but_batches_goes_to_the_device(
         stray.lower = step.lower
         return stray
 
-    monkeypatch.setattr(train_module, "make_train_step", with_a_stray_array)
+    monkeypatch.setattr(training_setup, "make_train_step", with_a_stray_array)
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
         run(settings(), tmp_path, model)
 

@@ -16,23 +16,20 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from vswin_jax import full_disk, metrics, offload, signals, watchdog
+from vswin_jax import full_disk, metrics, signals, watchdog
 from vswin_jax.checkpoint import Checkpoints
 from vswin_jax.compilation import Compilations
 from vswin_jax.distributed import compile_together, wait_for_all
 from vswin_jax.errors import InputError
-from vswin_jax.flops import ideal_step_seconds
 from vswin_jax.goodput import Ledger
-from vswin_jax.mesh import Rules, default_rules, mesh_of, place_batch
-from vswin_jax.models import SwinTransformer3D, init_params, split_clips
-from vswin_jax.optim import make_optimizer
+from vswin_jax.mesh import mesh_of, place_batch
 from vswin_jax.plan import Plan
 from vswin_jax.profiling import Profiler
-from vswin_jax.schedules import make_schedule
-from vswin_jax.state import TrainState, abstract_state, create_state, inference_params
-from vswin_jax.steps import BATCH_KEYS, TrainStep, make_train_step
+from vswin_jax.state import TrainState, inference_params
+from vswin_jax.steps import BATCH_KEYS
 from vswin_jax.task import SINGLE_LABEL, Task
 from vswin_jax.telemetry import Telemetry, log_parameters
+from vswin_jax.training_setup import TrainingSetup
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +121,7 @@ def train(
     """
     mesh = mesh or mesh_of(config)
     plan = Plan.of(config, num_examples)
-    setup = _Setup.of(config, plan, model, mesh, task)
+    setup = TrainingSetup.of(config, plan, model, mesh, task)
     directory = Path(workdir) / "checkpoints"
     begun = time.monotonic() if begun is None else begun
     with signals.watching() as watch:
@@ -168,100 +165,23 @@ def train(
     return Trained(step, plan.total_steps, params, was_finished, stopped_by)
 
 
-@dataclass(frozen=True)
-class _Setup:
-    """What is compiled and laid out once, whatever step the run is at."""
-
-    model: nn.Module
-    optimizer: Any
-    mesh: Mesh
-    rules: Rules
-    window_over: str
-    has_ema: bool
-    target: TrainState
-    train_step: TrainStep
-    score: str
-    offloads: bool
-
-    @classmethod
-    def of(cls, config: Any, plan: Plan, model: nn.Module, mesh: Mesh, task: Task) -> "_Setup":
-        """Everything that `config` decides, without allocating any array."""
-        over = config.mesh.window_over
-        model = split_clips(model, mesh, over)
-        shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
-        rules = default_rules(mesh, shapes)
-        schedule = make_schedule(
-            config.optim.schedule,
-            total_steps=plan.total_steps,
-            steps_per_epoch=plan.steps_per_epoch,
-            warmup_steps=plan.warmup_steps,
-            warmup_ratio=config.optim.warmup_ratio,
-        )
-        optimizer = make_optimizer(
-            config.optim,
-            schedule,
-            shapes,
-            model.frozen_stages,
-            moment_dtype=config.optim.moment_dtype,
-            offloaded=config.optim.offload,
-        )
-        has_ema = config.train.ema_decay > 0
-        target = abstract_state(model, optimizer, mesh, rules, ema=has_ema)
-        if config.optim.offload:
-            offload.check_supported(mesh.devices.flat)
-            target = offload.moments_to_host(target)
-        train_step = make_train_step(
-            model,
-            optimizer,
-            seed=config.seed,
-            num_classes=model.num_classes,
-            label_smoothing=config.loss.label_smoothing,
-            mixup_alpha=config.loss.mixup_alpha,
-            cutmix_alpha=config.loss.cutmix_alpha,
-            erasing=config.loss.erasing,
-            ema_decay=config.train.ema_decay,
-            accumulate=config.train.accumulate,
-            state_shardings=jax.tree.map(lambda leaf: leaf.sharding, target),
-            mesh=mesh,
-            task=task,
-            autotune=config.train.autotune,
-        )
-        fixed = (model, optimizer, mesh, rules, over, has_ema, target, train_step, task.score)
-        return cls(*fixed, config.optim.offload)
-
-
-def abstract_training(
-    config: Any, *, model: nn.Module, num_examples: int, mesh: Mesh, task: Task = SINGLE_LABEL
-) -> tuple[TrainStep, TrainState]:
-    """The step that `train` would run, and the shapes and layout of its state; none is allocated.
-
-    The devices of `mesh` may be those of a topology, which cannot run anything.
-    """
-    setup = _Setup.of(config, Plan.of(config, num_examples), model, mesh, task)
-    return setup.train_step, setup.target
-
-
 def _restore_or_create(
-    setup: _Setup,
+    setup: TrainingSetup,
     checkpoints: Checkpoints,
     seed: int,
     initial_params: Callable[[], Any] | None,
 ) -> tuple[TrainState, int, bool]:
     """The state, its step, and whether the evaluation of that step is still to come."""
     restored = checkpoints.restore_latest(setup.target)
-    if restored is not None:
-        state, metadata = restored
-        step = int(state.step)
-        log.info("going on after step %d", step)
+    if restored is None:
+        state = setup.fresh_state(seed, initial_params)
         log_parameters(state.params)
-        return state, step, metadata.get(_OWES, False) and not checkpoints.has_score(step)
-    params = initial_params() if initial_params else None
-    key = jax.random.key(seed)
-    state = create_state(
-        setup.model, setup.optimizer, key, setup.mesh, setup.rules, params, ema=setup.has_ema
-    )
+        return state, 0, False
+    state, metadata = restored
+    step = int(state.step)
+    log.info("going on after step %d", step)
     log_parameters(state.params)
-    return (offload.moments_to_host(state) if setup.offloads else state), 0, False
+    return state, step, metadata.get(_OWES, False) and not checkpoints.has_score(step)
 
 
 class _Loop:
@@ -270,7 +190,7 @@ class _Loop:
     def __init__(
         self,
         plan: Plan,
-        setup: _Setup,
+        setup: TrainingSetup,
         checkpoints: Checkpoints,
         telemetry: Telemetry,
         profiler: Profiler,
@@ -323,7 +243,7 @@ class _Loop:
         with jax.transfer_guard_device_to_host("disallow"):
             batch = self._next_batch(batches, step)
             if is_first:
-                self._telemetry.ideal_step_seconds = _ideal_step_seconds(self._setup, batch)
+                self._telemetry.ideal_step_seconds = self._setup.ideal_step_seconds(batch)
             with (
                 self._telemetry.during("compile" if is_first else "steps"),
                 jax.transfer_guard_host_to_device("disallow"),
@@ -400,14 +320,3 @@ class _Loop:
         with self._telemetry.during("save"):
             self._checkpoints.save(step, state, metadata, (scores or {}).get(self._setup.score))
         self._telemetry.saved(step)
-
-
-def _ideal_step_seconds(setup: _Setup, batch: Mapping[str, jax.Array]) -> float | None:
-    if not isinstance(setup.model, SwinTransformer3D):
-        return None
-    rows, _, *clip, _ = batch["video"].shape
-    devices = setup.mesh.devices.flatten().tolist()
-    ideal = ideal_step_seconds(setup.model, tuple(clip), rows, devices)
-    if ideal is None and jax.process_index() == 0:
-        log.info("MFU is not shown: the peak of a '%s' is not known", devices[0].device_kind)
-    return ideal

@@ -112,7 +112,7 @@ def test_marks_of_the_8_regions() -> None:
 def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """As far as the choice can see, this is an H100 whose cuDNN has every kernel."""
     for module in (spreading, choice):
-        monkeypatch.setattr(module, "target", lambda: "gpu")
+        monkeypatch.setattr(module, "target", lambda mesh=None: "gpu")
     monkeypatch.setattr(cudnn, "_local_capability", lambda: (9, 0))
     monkeypatch.setattr(cudnn, "_failure", lambda tokens, width: None)
     return monkeypatch

@@ -10,6 +10,9 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
+
+from vswin_jax.spreading import target
 
 # Tokens as (depth, height, width), where depth is time.
 Size = tuple[int, int, int]
@@ -37,9 +40,20 @@ def _expand(table: jax.Array, full: Size, extent: Size) -> jax.Array:
     # Time comes last, over whole planes of keys: a TPU pads the last axis to 128 lanes, and a few
     # keys of a row would cost it as much as all keys of a window.
     plane = extent[1] * extent[2]
-    grid = _queries(grid.reshape(heads, plane, -1), -1, full[0], extent[0], plane)
+    grid = _keys_inside(grid.reshape(heads, plane, -1))
+    grid = _keys_inside(_queries(grid, -1, full[0], extent[0], plane))
     tokens = extent[0] * plane
     return grid.reshape(heads, tokens, tokens)
+
+
+def _keys_inside(grid: jax.Array) -> jax.Array:
+    """The same, whose last axis is the one that a TPU has in its lanes.
+
+    Its compiler would keep the heads there, where the table has them: 24 take the room of 128.
+    """
+    if target() != "tpu":
+        return grid
+    return with_layout_constraint(grid, Layout(tuple(range(grid.ndim))))
 
 
 def _queries(grid: jax.Array, axis: int, whole: int, own: int, width: int) -> jax.Array:

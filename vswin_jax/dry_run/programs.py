@@ -24,7 +24,7 @@ from vswin_jax.mesh import batch_parts, batch_shardings, mesh_of
 from vswin_jax.state import TrainState, inference_params
 from vswin_jax.steps import TrainStep, make_eval_step
 from vswin_jax.task import task_of
-from vswin_jax.train import abstract_training
+from vswin_jax.training_setup import abstract_training
 
 log = logging.getLogger("vswin_jax")
 

@@ -13,7 +13,7 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
 from vswin_jax.attention import WindowGeometry
-from vswin_jax.models.attention import TABLE, Qkv, WindowAttention, attend
+from vswin_jax.models.attention import TABLE, Qkv, WindowAttention, attend, together
 from vswin_jax.models.mlp import Mlp
 from vswin_jax.models.norm import EPSILON, LayerNorm
 from vswin_jax.models.settings import BlockSettings, pin_tokens
@@ -117,7 +117,9 @@ class SwinBlock(nn.Module):
     def _fused(self, x: jax.Array, factors: jax.Array | None) -> jax.Array:
         """The same by kernels that take the layers' parameters."""
         layers = (self.norm1, self.attn, self.norm2, self.mlp)
-        norm1, attn, norm2, mlp = (layer.variables["params"] for layer in layers)
+        params = tuple(layer.variables["params"] for layer in layers)
+        # Not before the tokens are there: else the weights of all blocks would be cast at once.
+        _, (norm1, attn, norm2, mlp) = together(x, params)
         qkv, x = self._qkv(x, norm1, attn["qkv"])
         attended = attend(qkv, attn[TABLE], self.geometry, self.settings)
         if not self.in_windows:
