@@ -1,4 +1,4 @@
-"""The label map of the data against that of the run that goes on with it."""
+"""A run's label map against that of the data, and its model's settings against those there are."""
 
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,15 @@ def _config(**data: Any) -> ConfigDict:
     config = base_config()
     config.data.update(data)
     return config
+
+
+def test_older_checkpoints_name_a_loop_that_is_gone() -> None:
+    config = base_config()
+    config.model.name = "swin_tiny"
+    plain = parts.build_model(config, 3)
+    with config.unlocked():
+        config.model.scan = True
+    assert parts.build_model(config, 3) == plain
 
 
 @pytest.fixture(scope="module")
