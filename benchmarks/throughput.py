@@ -60,6 +60,7 @@ def parse(docstring: str | None, dtypes: dict[str, list[str]]) -> argparse.Names
         "--autotune",
         nargs="+",
         type=json.loads,
+        choices=[False, True],
         metavar="BOOL",
         help="ours on a GPU: false, true or both (both)",
     )

@@ -64,12 +64,12 @@ class Qkv(nn.Module):
 
 
 @jax.custom_vjp
-def together(x: Any, y: Any) -> tuple[Any, Any]:
+def once_both_exist(x: Any, y: Any) -> tuple[Any, Any]:
     """Both trees, when both are there; their gradients do not wait for each other."""
     return jax.lax.optimization_barrier((x, y))
 
 
-together.defvjp(lambda x, y: (together(x, y), None), lambda _, gradients: gradients)
+once_both_exist.defvjp(lambda x, y: (once_both_exist(x, y), None), lambda _, gradients: gradients)
 
 
 def _awaited(qkv: jax.Array, table: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -85,7 +85,7 @@ def _awaited(qkv: jax.Array, table: jax.Array) -> tuple[jax.Array, jax.Array]:
         # A TPU would pad `dim` to 128 lanes here, and copy all that to what the kernels read.
         qkv = qkv.reshape(*shape[:3], -1)
     # The table has the name too: it waits for qkv, which would be made again for it.
-    qkv, table = checkpoint_name(together(qkv, table), QKV)
+    qkv, table = checkpoint_name(once_both_exist(qkv, table), QKV)
     return qkv.reshape(shape), table
 
 

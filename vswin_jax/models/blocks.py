@@ -13,7 +13,7 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
 from vswin_jax.attention import WindowGeometry
-from vswin_jax.models.attention import TABLE, Qkv, WindowAttention, attend, together
+from vswin_jax.models.attention import TABLE, Qkv, WindowAttention, attend, once_both_exist
 from vswin_jax.models.mlp import Mlp
 from vswin_jax.models.norm import EPSILON, LayerNorm
 from vswin_jax.models.settings import BlockSettings, pin_tokens
@@ -105,7 +105,7 @@ class SwinBlock(nn.Module):
             return block.apply({"params": params}, windows, False)
 
         # Not before the tokens are there: else the biases of all blocks would be made at once.
-        x, table = jax.lax.optimization_barrier((x, params["attn"][TABLE]))
+        x, table = once_both_exist(x, params["attn"][TABLE])
         bias = self.geometry.bias(table, self.settings.relative_position)
         return over_groups(of_group, x, together, self.geometry.region_ids, bias)
 
@@ -119,7 +119,7 @@ class SwinBlock(nn.Module):
         layers = (self.norm1, self.attn, self.norm2, self.mlp)
         params = tuple(layer.variables["params"] for layer in layers)
         # Not before the tokens are there: else the weights of all blocks would be cast at once.
-        _, (norm1, attn, norm2, mlp) = together(x, params)
+        _, (norm1, attn, norm2, mlp) = once_both_exist(x, params)
         qkv, x = self._qkv(x, norm1, attn["qkv"])
         attended = attend(qkv, attn[TABLE], self.geometry, self.settings)
         if not self.in_windows:
