@@ -17,7 +17,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["vswin_jax", "vswin_jax.*"]),
-    package_data={"vswin_jax.weights": ["labels/*.txt"]},
+    package_data={"vswin_jax.weights.layouts": ["labels/*.txt"]},
     install_requires=[
         "absl-py>=2.1",
         # There are no wheels for Windows.

@@ -22,11 +22,11 @@ import jax
 import numpy as np
 
 from vswin_jax.checkpoint import Checkpoints
-from vswin_jax.mesh import REPLICATED, make_mesh, place_batch
 from vswin_jax.models import create_model, init_params
-from vswin_jax.optim import make_optimizer
-from vswin_jax.state import TrainState, create_state
-from vswin_jax.steps import TrainStep, make_train_step
+from vswin_jax.sharding.mesh import REPLICATED, make_mesh, place_batch
+from vswin_jax.training.optimizer import make_optimizer
+from vswin_jax.training.state import TrainState, create_state
+from vswin_jax.training.steps import TrainStep, make_train_step
 
 CLASSES = 8
 OPTIM = SimpleNamespace(

@@ -27,7 +27,7 @@ from kept_rows import KeptRows, Row
 
 from vswin_jax.attention import WindowGeometry
 from vswin_jax.models.variants import VARIANTS
-from vswin_jax.script_parser import script_parser
+from vswin_jax.runtime.script_parser import script_parser
 
 CONTENDERS = (*JAX, "sdpa")
 WINDOW = (8, 7, 7)

@@ -24,13 +24,13 @@ import jax.numpy as jnp
 from compilers import versions
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from vswin_jax.analysis.compiled_program import read_program
+from vswin_jax.analysis.gpu_boxes import is_box
+from vswin_jax.analysis.topologies import topology_devices
 from vswin_jax.attention import WindowGeometry, window_attention
-from vswin_jax.chips import chip_of
-from vswin_jax.compiled_program import read_program
-from vswin_jax.gpu_boxes import is_box
-from vswin_jax.progress import Progress
-from vswin_jax.topologies import topology_devices
-from vswin_jax.whole_file import whole_file
+from vswin_jax.runtime.atomic_write import whole_file
+from vswin_jax.runtime.hardware import chip_of
+from vswin_jax.runtime.progress import Progress
 
 HEADS = {"swin_tiny": 3, "swin_base": 4}
 DIM = 32

@@ -19,7 +19,7 @@ import jax
 from etils import epath
 
 from vswin_jax.checkpoint import Checkpoints, manifest
-from vswin_jax.checkpoint.steps import damage
+from vswin_jax.checkpoint.step_directories import damage
 from vswin_jax.models import create_model, init_params
 
 

@@ -3,7 +3,7 @@
 import re
 from importlib.metadata import distributions, version
 
-from vswin_jax.gpu_boxes import is_box
+from vswin_jax.analysis.gpu_boxes import is_box
 
 _OF_GPUS = re.compile(r"jax-cuda\d+-p|nvidia-cudnn")
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from vswin_jax.data import ClipSpec, open_source
-from vswin_jax.data.annotations import Row
-from vswin_jax.data.moving_shapes import write_moving_shapes
-from vswin_jax.data.order import Order
-from vswin_jax.data.pipeline import train_batches
-from vswin_jax.data.sources import VideoSource
+from vswin_jax.data.moving_shapes.moving_shapes import write_moving_shapes
+from vswin_jax.data.pipeline.pipeline import train_batches
+from vswin_jax.data.pipeline.sampler import Order
+from vswin_jax.data.sources.annotations import Row
+from vswin_jax.data.sources.sources import VideoSource
 
 CLASSES, BATCH_SIZE = 400, 8
 STARTS = (0, 1_000_000)

@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from vswin_jax.plots import AMBER, BLUE, GREEN, INK, RED
-from vswin_jax.whole_file import whole_file
+from vswin_jax.reporting.plots import AMBER, BLUE, GREEN, INK, RED
+from vswin_jax.runtime.atomic_write import whole_file
 
 # With their units; "seconds" are measured on a CPU, and for a TPU the least that its peaks allow.
 MEASURES = {"seconds": "s", "memory": "B", "traffic": "B", "flops": "FLOP"}

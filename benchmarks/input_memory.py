@@ -20,10 +20,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vswin_jax.data import ClipSpec, open_source
-from vswin_jax.data.bad_videos import BadVideos
-from vswin_jax.data.clip_processes import shared_processes
-from vswin_jax.data.moving_shapes import write_moving_shapes
-from vswin_jax.data.sources import VideoSource
+from vswin_jax.data.moving_shapes.moving_shapes import write_moving_shapes
+from vswin_jax.data.pipeline.bad_videos import BadVideos
+from vswin_jax.data.pipeline.clip_processes import shared_processes
+from vswin_jax.data.sources.sources import VideoSource
 from vswin_jax.main import load_pipeline
 
 LOOKS = 10

@@ -53,7 +53,7 @@ Clips = Iterator[int]  # clips of each batch, when it is ready
 
 def our_batches(store: str, views: str, folder: Path) -> Clips:
     """Our pipeline, as a training or an evaluation uses it."""
-    from vswin_jax.data import pipeline
+    from vswin_jax.data.pipeline import pipeline
 
     source, spec = _our_source(store, folder), _our_spec()
     if views == "train":
@@ -83,14 +83,14 @@ class Repeated:
 
 
 def _our_source(store: str, folder: Path) -> "Source":  # noqa: F821
-    from vswin_jax.data.sources import open_source
+    from vswin_jax.data.sources.sources import open_source
 
     path = folder / store
     return open_source(f"{path}:train" if store == "records" else str(path / "train"))
 
 
 def _our_spec() -> "ClipSpec":  # noqa: F821
-    from vswin_jax.data.clips import ClipSpec
+    from vswin_jax.data.clips.clips import ClipSpec
 
     return ClipSpec(num_frames=FRAMES, frame_interval=INTERVAL, resize=RESIZE, size=SIZE)
 
@@ -236,8 +236,8 @@ def _rate(batches: Clips) -> float:
 
 def our_stages(store: str, views: str, folder: Path) -> dict[str, float]:
     """Milliseconds a clip (or video) that one thread of ours spends in each stage, and in all."""
-    from vswin_jax.data import clips, transforms
-    from vswin_jax.data.video_file import VideoFile
+    from vswin_jax.data.clips import clips, transforms
+    from vswin_jax.data.decoding.video_file import VideoFile
 
     source, spec = _our_source(store, folder), _our_spec()
     spent: Counter[str] = Counter()
@@ -289,7 +289,7 @@ def write_files(folder: Path) -> Path:
     """Eight generated videos of 10 s, 480x480 pixels and 30 frames a second, in two classes."""
     import av
 
-    from vswin_jax.data.moving_scene import MOTIONS, make_scene, render
+    from vswin_jax.data.moving_shapes.moving_scene import MOTIONS, make_scene, render
 
     for index, (name, motion) in enumerate(MOTIONS.items()):
         path = folder / ("slow", "fast")[index % 2] / f"{name}.mp4"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vswin_jax.whole_file import whole_file
+from vswin_jax.runtime.atomic_write import whole_file
 
 Row = dict[str, Any]
 

@@ -34,14 +34,14 @@ from compilers import versions
 from growth_report import Row, growths, kept, save_growth, table
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from vswin_jax.chips import chip_of
-from vswin_jax.compiled_program import CompiledProgram, read_program
+from vswin_jax.analysis.compiled_program import CompiledProgram, read_program
+from vswin_jax.analysis.topologies import topology_devices
 from vswin_jax.errors import InputError
 from vswin_jax.models import VARIANTS, SwinTransformer3D, create_model, init_params
-from vswin_jax.progress import Progress
-from vswin_jax.steps import preprocess
-from vswin_jax.topologies import topology_devices
-from vswin_jax.whole_file import whole_file
+from vswin_jax.runtime.atomic_write import whole_file
+from vswin_jax.runtime.hardware import chip_of
+from vswin_jax.runtime.progress import Progress
+from vswin_jax.training.steps import preprocess
 
 FRAMES = (16, 32, 64, 128, 256)
 CLASSES = 400
@@ -136,7 +136,7 @@ def abstract_params(model: SwinTransformer3D) -> Any:
 def by_compiler(case: Case) -> Row:
     """Compiles a case for one chip of a topology."""
     # The package of the dry run needs more libraries than a measurement on a CPU does.
-    from vswin_jax.dry_run.roofline import Roofline
+    from vswin_jax.analysis.dry_run.roofline import Roofline
 
     begin = time.perf_counter()
     device = topology_devices(case.platform)[0]

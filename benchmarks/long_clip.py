@@ -19,12 +19,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vswin_jax.compiled_program import CompiledProgram
-from vswin_jax.dry_run import Attempt, Subject, compile_train_step
-from vswin_jax.dry_run.sizes import amount, bytes_a_chip, memory
+from vswin_jax.analysis.compiled_program import CompiledProgram
+from vswin_jax.analysis.dry_run import Attempt, Subject, compile_train_step
+from vswin_jax.analysis.dry_run.sizes import amount, bytes_a_chip, memory
+from vswin_jax.analysis.topologies import topology_devices
 from vswin_jax.errors import InputError
-from vswin_jax.topologies import topology_devices
-from vswin_jax.whole_file import whole_file
+from vswin_jax.runtime.atomic_write import whole_file
 
 RECIPES = Path(__file__).parents[1] / "experiments" / "k400.py"
 # Two chips are no slice of their own: there are two clips then, each on two of the four.

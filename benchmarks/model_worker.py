@@ -113,7 +113,7 @@ def _our_model(work: Work) -> tuple[Any, Any, Any]:
 def _our_forward(work: Work) -> Callable[[], object]:
     import jax
 
-    from vswin_jax.compilation import compiler_options
+    from vswin_jax.runtime.compilation import compiler_options
 
     model, params, clips = _our_model(work)
     forward = jax.jit(
@@ -128,7 +128,7 @@ def _our_training(work: Work) -> Callable[[], object]:
     import jax.numpy as jnp
     import optax
 
-    from vswin_jax.compilation import compiler_options
+    from vswin_jax.runtime.compilation import compiler_options
 
     model, params, clips = _our_model(work)
     labels = jnp.zeros(work.clips, jnp.int32)

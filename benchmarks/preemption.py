@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vswin_jax.telemetry import read_metrics
+from vswin_jax.reporting.metric_writer import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS, EVAL_EVERY, SAVE_EVERY = 210, 20, 15

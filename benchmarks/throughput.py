@@ -21,7 +21,7 @@ from throughput_table import HEAD, comparison, line
 from turns import together
 
 from vswin_jax.models.variants import VARIANTS, Variant
-from vswin_jax.script_parser import script_parser
+from vswin_jax.runtime.script_parser import script_parser
 
 # The last is for trying the scripts.
 SIZES = {

@@ -23,12 +23,12 @@ from typing import Any
 
 import jax
 
-from vswin_jax.compiled_program import read_program
-from vswin_jax.dry_run import Subject
-from vswin_jax.hlo_text import Module, parse_module
-from vswin_jax.progress import Progress
-from vswin_jax.topologies import topology_devices
-from vswin_jax.whole_file import whole_file
+from vswin_jax.analysis.compiled_program import read_program
+from vswin_jax.analysis.dry_run import Subject
+from vswin_jax.analysis.hlo_text import Module, parse_module
+from vswin_jax.analysis.topologies import topology_devices
+from vswin_jax.runtime.atomic_write import whole_file
+from vswin_jax.runtime.progress import Progress
 
 RECIPES = Path(__file__).parents[1] / "experiments" / "k400.py"
 COUNTED = ("gather", "scatter", "copy", "transpose", "slice", "concatenate", "pad")

@@ -22,13 +22,13 @@ from typing import Any
 
 import jax
 
-from vswin_jax.chips import tpu
-from vswin_jax.dry_run import Attempt, Subject, compile_train_step
-from vswin_jax.dry_run.roofline import Roofline
-from vswin_jax.dry_run.sizes import amount, bytes_a_chip, duration, memory, micro_rows
+from vswin_jax.analysis.dry_run import Attempt, Subject, compile_train_step
+from vswin_jax.analysis.dry_run.roofline import Roofline
+from vswin_jax.analysis.dry_run.sizes import amount, bytes_a_chip, duration, memory, micro_rows
+from vswin_jax.analysis.topologies import topology_devices
 from vswin_jax.errors import InputError
-from vswin_jax.topologies import topology_devices
-from vswin_jax.whole_file import whole_file
+from vswin_jax.runtime.atomic_write import whole_file
+from vswin_jax.runtime.hardware import tpu
 
 RECIPES = Path(__file__).parents[1] / "experiments" / "k400.py"
 PACKAGES = ("jax", "jaxlib", "libtpu")

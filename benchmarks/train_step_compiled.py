@@ -27,14 +27,14 @@ from typing import Any
 import jax
 from compilers import versions
 
-from vswin_jax.compiled_program import read_program
-from vswin_jax.dry_run import Subject
-from vswin_jax.gpu_boxes import is_box
-from vswin_jax.hlo_cost import CUBLAS, in_memory, traffic
-from vswin_jax.hlo_text import Execution, Instruction, Module, parse_module
-from vswin_jax.progress import Progress
-from vswin_jax.topologies import topology_devices
-from vswin_jax.whole_file import whole_file
+from vswin_jax.analysis.compiled_program import read_program
+from vswin_jax.analysis.dry_run import Subject
+from vswin_jax.analysis.gpu_boxes import is_box
+from vswin_jax.analysis.hlo_cost import CUBLAS, in_memory, traffic
+from vswin_jax.analysis.hlo_text import Execution, Instruction, Module, parse_module
+from vswin_jax.analysis.topologies import topology_devices
+from vswin_jax.runtime.atomic_write import whole_file
+from vswin_jax.runtime.progress import Progress
 
 RECIPES = Path(__file__).parents[1] / "experiments" / "k400.py"
 

@@ -13,9 +13,9 @@ from kept_rows import Row
 from model_worker import Work
 from throughput_table import line
 
-from vswin_jax.chips import chip_of
-from vswin_jax.flops import forward_macs, model_flops
 from vswin_jax.models import create_model
+from vswin_jax.models.flops import forward_macs, model_flops
+from vswin_jax.runtime.hardware import chip_of
 
 
 def together(options: argparse.Namespace, works: Sequence[Work]) -> list[Row]:

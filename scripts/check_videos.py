@@ -15,14 +15,16 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from vswin_jax.data.bad_video_table import HEADER, csv_bytes
-from vswin_jax.data.bad_videos import why_unreadable
-from vswin_jax.data.sources import KINDS, Source, open_source
+from vswin_jax.data.example import Source
+
+from vswin_jax.data.pipeline.bad_video_table import HEADER, csv_bytes
+from vswin_jax.data.pipeline.bad_videos import why_unreadable
+from vswin_jax.data.sources.sources import KINDS, open_source
 from vswin_jax.errors import InputError
-from vswin_jax.progress import Progress
-from vswin_jax.script_parser import script_parser
-from vswin_jax.whole_file import whole_file
-from vswin_jax.worker_pool import in_processes
+from vswin_jax.runtime.atomic_write import whole_file
+from vswin_jax.runtime.progress import Progress
+from vswin_jax.runtime.script_parser import script_parser
+from vswin_jax.runtime.worker_pool import in_processes
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -14,10 +14,10 @@ import sys
 from collections.abc import Sequence
 
 from vswin_jax.errors import InputError
-from vswin_jax.script_parser import script_parser
+from vswin_jax.runtime.script_parser import script_parser
 from vswin_jax.weights.convert import KINDS, convert
-from vswin_jax.weights.inflate import PATCHES, TABLES
-from vswin_jax.weights.wanted import Wishes
+from vswin_jax.weights.inflation.inflate import PATCHES, TABLES
+from vswin_jax.weights.layouts.target_spec import Wishes
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -29,13 +29,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vswin_jax.data.labels import read_label_names
-from vswin_jax.data.sources import KINDS, Source, open_source
+from vswin_jax.data.example import Source
+
+from vswin_jax.data.sources.labels import read_label_names
+from vswin_jax.data.sources.sources import KINDS, open_source
 from vswin_jax.errors import InputError
 from vswin_jax.prepare.job import Outcome, prepare
-from vswin_jax.prepare.plan import make_plan
-from vswin_jax.prepare.settings import PRESETS, STORES, TARGETS, settings_of
-from vswin_jax.script_parser import script_parser
+from vswin_jax.prepare.options import PRESETS, STORES, TARGETS, settings_of
+from vswin_jax.prepare.shard_plan import make_plan
+from vswin_jax.runtime.script_parser import script_parser
 
 MAX_BAD_FRACTION = 0.05
 _NOT_SETTINGS = (

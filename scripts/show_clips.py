@@ -20,15 +20,17 @@ from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
+from vswin_jax.data.example import Source
 
-from vswin_jax import command_line, config_rules, parts, shown_clips
-from vswin_jax.clip_sheet import ShownClip, draw_sheet, save_mosaic, save_sheet
-from vswin_jax.data.bad_videos import BadVideos
-from vswin_jax.data.sources import Source
+from vswin_jax import factory
+from vswin_jax.config import flags, rules
+from vswin_jax.data.pipeline.bad_videos import BadVideos
 from vswin_jax.errors import InputError, unknown_name
 from vswin_jax.main import load_pipeline
-from vswin_jax.script_parser import script_parser
-from vswin_jax.shown_augmentations import augmentation_clips
+from vswin_jax.preview import training_clips
+from vswin_jax.preview.augmentations import augmentation_clips
+from vswin_jax.reporting.contact_sheet import ShownClip, draw_sheet, save_mosaic, save_sheet
+from vswin_jax.runtime.script_parser import script_parser
 
 FLAGS = ("--config", "--out", "--split", "--count", "--step", "--augmentations")
 Batch = Mapping[str, np.ndarray]
@@ -69,8 +71,8 @@ def show(asked: Asked) -> list[Path]:
     batch = _batch(asked, source)
     clips = _clips(asked, source, batch)
     examples = [source[int(row)] for row in batch["id"][batch["mask"] > 0][: len(clips)]]
-    rate = shown_clips.clip_rate(examples, parts.clip_spec(asked.config))
-    title = shown_clips.describe_batch(asked.config, asked.split, asked.step, clips)
+    rate = training_clips.clip_rate(examples, factory.clip_spec(asked.config))
+    title = training_clips.describe_batch(asked.config, asked.split, asked.step, clips)
     written = [asked.out / "clips.png", asked.out / "clips.mp4"]
     save_sheet(written[0], draw_sheet(clips, title))
     save_mosaic(written[1], clips, rate)
@@ -83,7 +85,7 @@ def show(asked: Asked) -> list[Path]:
 def _draw_augmentations(asked: Asked, source: Source, batch: Batch) -> np.ndarray:
     # Mixing takes from the clip before, and for the first one that is the last.
     example, partner = (source[int(batch["id"][row])] for row in (0, -1))
-    config, spec = asked.config, parts.clip_spec(asked.config)
+    config, spec = asked.config, factory.clip_spec(asked.config)
     clips = augmentation_clips(
         example, partner, config=config, spec=spec, label_names=source.label_names
     )
@@ -92,11 +94,11 @@ def _draw_augmentations(asked: Asked, source: Source, batch: Batch) -> np.ndarra
 
 def _open(asked: Asked) -> Source:
     if asked.split == "train":
-        return parts.open_split(asked.config, asked.out, "train")
+        return factory.open_split(asked.config, asked.out, "train")
     names = None
     if asked.config.data.train:
-        names = parts.open_split(asked.config, asked.out, "train").label_names
-    return parts.open_split(asked.config, asked.out, "eval", names)
+        names = factory.open_split(asked.config, asked.out, "train").label_names
+    return factory.open_split(asked.config, asked.out, "eval", names)
 
 
 def _batch(asked: Asked, source: Source) -> Batch:
@@ -112,10 +114,10 @@ def _batch(asked: Asked, source: Source) -> Batch:
 def _batches(asked: Asked, source: Source) -> Iterator[Batch]:
     """The batches from the asked step on."""
     pipeline = load_pipeline()
-    config, spec = asked.config, parts.clip_spec(asked.config)
+    config, spec = asked.config, factory.clip_spec(asked.config)
     reading = {"threads": config.data.threads or pipeline.AUTOTUNE, "prefetch": 1}
     if asked.split == "train":
-        order = parts.training_order(config, source)
+        order = factory.training_order(config, source)
         order["bad_videos"] = BadVideos(max_fraction=config.data.max_bad_fraction)
         return pipeline.train_batches(source, spec, start_step=asked.step, **order, **reading)
     batches = pipeline.eval_batches(source, spec, batch_size=config.eval.batch_size, **reading)
@@ -124,8 +126,8 @@ def _batches(asked: Asked, source: Source) -> Iterator[Batch]:
 
 def _clips(asked: Asked, source: Source, batch: Batch) -> list[ShownClip]:
     if asked.split == "eval":
-        return shown_clips.evaluation_clips(batch, source=source, count=asked.count)
-    return shown_clips.training_clips(
+        return training_clips.evaluation_clips(batch, source=source, count=asked.count)
+    return training_clips.training_clips(
         batch, asked.step, config=asked.config, source=source, count=asked.count
     )
 
@@ -144,8 +146,8 @@ def _ask(options: argparse.Namespace, overrides: Sequence[str]) -> Asked:
             "--augmentations shows what training does to a clip, but --split eval came: leave one "
             "of them out."
         )
-    config = command_line.override(command_line.load(options.config), overrides)
-    config_rules.check(config)
+    config = flags.override(flags.load(options.config), overrides)
+    rules.check(config)
     out, flag = Path(options.out), options.augmentations
     return Asked(config, out, options.split, options.count, options.step, flag)
 

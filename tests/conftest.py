@@ -15,7 +15,8 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from vswin_jax import file_lock, main, worker_pool
+from vswin_jax import main
+from vswin_jax.runtime import file_lock, worker_pool
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 TINY = (
@@ -36,17 +37,17 @@ TINY = (
 # Modules that take a minute or more, the longest first: they start first, or one process would be
 # busy with the last of them while the others have nothing left to do.
 LONG = (
-    *("test_several_processes", "test_window_parallel", "test_layouts", "test_swin3d"),
+    *("test_several_processes", "test_window_parallel", "test_program_layouts", "test_swin3d"),
     *(
-        "test_train",
+        "test_loop",
         "test_steps",
         "test_main",
         "test_decode",
         "test_golden",
         "test_stage",
-        "test_pallas_tpu",
+        "test_attention_tpu",
     ),
-    *("test_checkpoint_faults", "test_checkpoint", "test_multi_label", "test_remat"),
+    *("test_checkpoint_faults", "test_checkpoints", "test_multi_label", "test_remat"),
 )
 
 

@@ -1,4 +1,6 @@
-"""What `test_layouts.py` asks of eight devices, in one process: imports and programs cost most.
+"""What `test_program_layouts.py` asks of eight devices, in one process.
+
+Imports and programs cost most of the time.
 
 It prints one JSON object; `directory` is where it may save a checkpoint.
 """
@@ -12,14 +14,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from vswin_jax.analysis.compiled_program import find_collectives
+from vswin_jax.analysis.hlo_text import parse_module
 from vswin_jax.checkpoint import Checkpoints
-from vswin_jax.compiled_program import find_collectives
-from vswin_jax.hlo_text import parse_module
-from vswin_jax.mesh import default_rules, make_mesh, place_batch
 from vswin_jax.models import create_model, init_params
-from vswin_jax.optim import make_optimizer
-from vswin_jax.state import TrainState, abstract_state, create_state, initializer
-from vswin_jax.steps import make_eval_step, make_train_step
+from vswin_jax.sharding.mesh import default_rules, make_mesh, place_batch
+from vswin_jax.training.optimizer import make_optimizer
+from vswin_jax.training.state import TrainState, abstract_state, create_state, initializer
+from vswin_jax.training.steps import make_eval_step, make_train_step
 
 CLASSES, ROWS, STEPS = 5, 16, 20
 STRATEGIES = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from vswin_jax.config_rules import check
+from vswin_jax.config.rules import check
 from vswin_jax.errors import InputError
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"

@@ -3,7 +3,9 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,40 +14,36 @@ PACKAGE = Path(__file__).parents[1] / "vswin_jax"
 
 # From the ground up. Rooms of one floor do not import each other.
 FLOORS = (
-    ("errors", "file_lock", "hlo_text", "progress", "script_parser", "whole_file"),
-    ("chips", "distributed", "full_disk", "layout", "worker_pool"),
-    ("gpu_boxes", "kernel_memory", "spreading"),
-    (
-        *("attention", "compilation", "config", "config_rules", "data", "goodput"),
-        *("hlo_cost", "offload", "profiling", "tokenwise", "watch", "watchdog"),
-    ),
-    (
-        *("clip_sheet", "command_line", "compiled_program", "losses", "mesh", "metrics"),
-        *("models", "plots", "prepare", "schedules", "signals", "topologies"),
-    ),
-    ("flops", "optim", "plan", "state", "task", "telemetry", "checkpoint", "evaluation"),
-    ("steps", "weights"),
-    ("training_setup", "evaluate"),
-    ("train",),
-    ("parts", "report", "shown_augmentations", "shown_clips"),
-    ("dry_run",),
+    ("errors",),
+    ("runtime", "sharding"),
+    ("checkpoint", "data", "kernels", "reporting"),
+    ("attention", "config", "prepare"),
+    ("models",),
+    ("training", "weights"),
+    ("evaluation", "preview"),
+    ("factory",),
+    ("analysis", "inference"),
     ("main", "predict"),
 )
+TOP_FILES = ("__init__.py", "errors.py", "factory.py", "main.py", "predict.py")
+
+# What the packages that make up the model and its training may not import.
+NEITHER = ("models", "attention", "kernels", "weights", "training")
 
 # The libraries that only some may import, and where they may.
 CONFINED = {
     "torch": (),
     "tensorflow_datasets": (
-        "data/record_source.py",
-        "data/tfds_features.py",
-        "data/tfds_source.py",
+        "data/sources/record_source.py",
+        "data/sources/tfds_features.py",
+        "data/sources/tfds_source.py",
         "prepare/records.py",
     ),
-    "array_record": ("data/record_files.py", "prepare/records.py"),
+    "array_record": ("data/sources/record_files.py", "prepare/records.py"),
     "apache_beam": ("prepare/beam.py",),
-    "tensorflow": ("data/batches.py",),
-    "clu": ("telemetry.py",),
-    "matplotlib": ("plots.py",),
+    "tensorflow": ("data/pipeline/batches.py",),
+    "clu": ("reporting/metric_writer.py",),
+    "matplotlib": ("reporting/plots.py",),
 }
 
 
@@ -60,6 +58,19 @@ def imports_of(path: Path, package: str) -> Iterator[str]:
         else:
             continue
         yield from (name for name in names if name.split(".")[0] == package)
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def imported_modules(path: Path, files: Mapping[str, Path]) -> Iterator[str]:
+    """The modules of the package that a file imports, the longest name that is one."""
+    names = list(imports_of(path, "vswin_jax"))
+    # `from package import module` needs the package's own file for the rest of its names alone.
+    longer = {name.rpartition(".")[0] for name in names if name in files}
+    yield from (name for name in names if name in files and name not in longer)
 
 
 def modules() -> list[Path]:
@@ -95,13 +106,49 @@ def test_every_floor_of_the_test_has_its_room() -> None:
     assert {room for rooms in FLOORS for room in rooms} == {room_of(path) for path in modules()}
 
 
+def test_the_top_holds_the_commands_and_packages_alone() -> None:
+    assert sorted(path.name for path in PACKAGE.glob("*.py")) == sorted(TOP_FILES)
+
+
+def test_modules_import_without_a_cycle() -> None:
+    """Within a package too; what a function imports when it is called counts as well."""
+    files = {module_of(path): path for path in PACKAGE.rglob("*.py")}
+    graph = {name: set(imported_modules(path, files)) - {name} for name, path in files.items()}
+    TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("room", NEITHER)
+def test_the_model_and_its_training_import_neither_tensorflow_nor_torch(room: str) -> None:
+    for path in (PACKAGE / room).rglob("*.py"):
+        for library in ("tensorflow", "tensorflow_datasets", "torch", "torchvision"):
+            assert not list(imports_of(path, library)), f"{path} imports {library}"
+
+
+def test_no_file_name_stands_twice() -> None:
+    names = Counter(path.name for path in modules() if path.name != "__init__.py")
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_no_class_name_stands_twice() -> None:
+    names = Counter(
+        node.name
+        for path in modules()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert [name for name, count in names.items() if count > 1] == []
+
+
 def test_the_trainer_imports_without_what_only_data_and_logging_need() -> None:
     program = """
 import sys
 for name in ("tensorflow", "tensorboard", "clu", "ml_collections", "torch", "av", "cv2"):
     sys.modules[name] = None
 import vswin_jax
-from vswin_jax import checkpoint, evaluate, mesh, models, optim, state, steps, train, weights
+from vswin_jax import checkpoint, models, weights
+from vswin_jax.evaluation import evaluate
+from vswin_jax.sharding import mesh
+from vswin_jax.training import loop, optimizer, state, steps
 vswin_jax.create_model("swin_tiny")
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from vswin_jax import command_line, main
+from vswin_jax import main
 from vswin_jax.checkpoint import load_for_inference
-from vswin_jax.data.sources import open_source
+from vswin_jax.config import flags
+from vswin_jax.data.sources.sources import open_source
 from vswin_jax.errors import InputError
-from vswin_jax.telemetry import read_metrics
+from vswin_jax.reporting.metric_writer import read_metrics
 from vswin_jax.weights import to_state_dict
 
 if TYPE_CHECKING:
@@ -236,7 +237,7 @@ def test_run_started_from_an_image_model(
 def test_profile_with_and_without_its_steps(
     arguments: tuple[str, ...], profile: tuple[int, int] | None
 ) -> None:
-    asked = command_line.parse([QUICKSTART, *arguments, "--workdir=w"])
+    asked = flags.parse([QUICKSTART, *arguments, "--workdir=w"])
     assert asked is not None
     assert (asked.profile, asked.mode, asked.workdir) == (profile, "train", "w")
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from vswin_jax import main
-from vswin_jax.data.moving_scene import MOTIONS, make_scene, render
+from vswin_jax.data.moving_shapes.moving_scene import MOTIONS, make_scene, render
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("compile_once")]
 ROOT = Path(__file__).parents[1]

@@ -21,28 +21,23 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from vswin_jax import (
-    command_line,
-    compilation,
-    config_rules,
-    distributed,
-    full_disk,
-    models,
-    parts,
-    report,
-    signals,
-)
-from vswin_jax.data.bad_videos import BadVideos
-from vswin_jax.data.clip_processes import choose_processes
-from vswin_jax.data.clips import ClipSpec
-from vswin_jax.data.labels import write_label_names
-from vswin_jax.data.mirrored_labels import describe_pairs
-from vswin_jax.data.sources import Source
-from vswin_jax.dry_run import dry_run
+from vswin_jax import factory, models
+from vswin_jax.analysis.dry_run import dry_run
+from vswin_jax.config import flags, rules
+from vswin_jax.data.clips.clips import ClipSpec
+from vswin_jax.data.clips.mirrored_labels import describe_pairs
+from vswin_jax.data.example import Source
+from vswin_jax.data.pipeline.bad_videos import BadVideos
+from vswin_jax.data.pipeline.clip_processes import choose_processes
+from vswin_jax.data.sources.labels import write_label_names
 from vswin_jax.errors import InputError
-from vswin_jax.evaluate import evaluate
-from vswin_jax.evaluation import AnyEvaluation
-from vswin_jax.mesh import (
+from vswin_jax.evaluation import report
+from vswin_jax.evaluation.evaluate import evaluate
+from vswin_jax.evaluation.results import AnyEvaluation
+from vswin_jax.preview.training_clips import draw_first_batch
+from vswin_jax.runtime import compilation, disk_full, distributed, preemption
+from vswin_jax.runtime.atomic_write import whole_file
+from vswin_jax.sharding.mesh import (
     batch_parts,
     batch_share,
     default_rules,
@@ -50,11 +45,9 @@ from vswin_jax.mesh import (
     place_batch,
     tree_shardings,
 )
-from vswin_jax.shown_clips import draw_first_batch
-from vswin_jax.steps import make_eval_step
-from vswin_jax.task import task_of
-from vswin_jax.train import Trained, train
-from vswin_jax.whole_file import whole_file
+from vswin_jax.training.loop import Trained, train
+from vswin_jax.training.steps import make_eval_step
+from vswin_jax.training.task import task_of
 
 log = logging.getLogger("vswin_jax")
 
@@ -65,12 +58,12 @@ def run(arguments: Sequence[str]) -> int:
     It is 1 for a dry run of what does not fit. Of several processes all end when one does, with
     its reason.
     """
-    with signals.watching() as watch:
+    with preemption.watching() as watch:
         try:
             status = _run(arguments)
             if status == 0:
                 distributed.part_when_all_are_done()
-        except signals.Stopped as stopped:
+        except preemption.Stopped as stopped:
             _say(
                 f"{signal.Signals(stopped.number).name} stopped this run: nothing is lost, the "
                 f"same command goes on from what is saved."
@@ -92,13 +85,13 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    asked = command_line.parse(arguments)
+    asked = flags.parse(arguments)
     if asked is None:
-        print(command_line.USAGE, end="")
+        print(flags.USAGE, end="")
         return 0
-    config_rules.check(asked.config)
+    rules.check(asked.config)
     # The model knows its own settings; a wrong one is refused before any video is written.
-    parts.build_model(asked.config, num_classes=1)
+    factory.build_model(asked.config, num_classes=1)
     if asked.mode == "dry_run":
         with _log_to_stderr():
             text, fits = dry_run(asked.config, asked.topology)
@@ -108,7 +101,7 @@ def _run(arguments: Sequence[str]) -> int:
     distributed.join(asked.place, asked.heartbeat)
     with (
         _log_to_stderr(),
-        full_disk.explained(workdir, _after_a_full_disk),
+        disk_full.explained(workdir, _after_a_full_disk),
         compilation.kept(asked.config.train.compilation_cache, workdir),
         compilation.Compilations(say=True),
     ):
@@ -126,14 +119,14 @@ def train_and_evaluate(
 ) -> int:
     """Trains to the end, then scores the held-out videos and draws the results."""
     begun = time.monotonic()
-    load = None if parts.has_checkpoint(workdir) else parts.starting_weights(config)
-    training = parts.open_split(config, workdir, "train")
-    held_out = parts.open_split(config, workdir, "eval", training.label_names)
-    model = parts.build_model(config, len(training.label_names))
+    load = None if factory.has_checkpoint(workdir) else factory.starting_weights(config)
+    training = factory.open_split(config, workdir, "train")
+    held_out = factory.open_split(config, workdir, "eval", training.label_names)
+    model = factory.build_model(config, len(training.label_names))
     mesh = mesh_of(config)
-    model = parts.split_over(mesh, config, model)
-    spec = parts.clip_spec(config)
-    order = parts.training_order(config, training)
+    model = factory.split_over(mesh, config, model)
+    spec = factory.clip_spec(config)
+    order = factory.training_order(config, training)
     if order["mirrored_labels"] is not None:
         log.info("%s", describe_pairs(order["mirrored_labels"], training.label_names))
     # During training one centred clip a video has to do, as in the reference.
@@ -183,14 +176,14 @@ def evaluate_only(config: ConfigDict, workdir: Path) -> int:
     Raises:
         InputError: neither is there, or it is of another model.
     """
-    weights = parts.weights_to_evaluate(config, workdir)
-    held_out = parts.open_split(config, workdir, "eval", weights.label_names)
-    model = parts.build_model(config, len(held_out.label_names))
+    weights = factory.weights_to_evaluate(config, workdir)
+    held_out = factory.open_split(config, workdir, "eval", weights.label_names)
+    model = factory.build_model(config, len(held_out.label_names))
     mesh = mesh_of(config)
-    model = parts.split_over(mesh, config, model)
+    model = factory.split_over(mesh, config, model)
     params = weights.load(model)
     params = jax.device_put(params, tree_shardings(params, mesh, default_rules(mesh, params)))
-    spec = parts.clip_spec(config)
+    spec = factory.clip_spec(config)
     score = make_score(config, model, mesh, held_out, spec)
     _report(config, workdir, score(params), held_out, spec, weights.step)
     return 0
@@ -233,7 +226,7 @@ def _train_batches(
     pipeline = load_pipeline()
     return pipeline.train_batches(
         source,
-        parts.clip_spec(config),
+        factory.clip_spec(config),
         start_step=start_step,
         bad_videos=bad_videos,
         **order,
@@ -242,10 +235,10 @@ def _train_batches(
 
 
 def load_pipeline() -> ModuleType:
-    """`vswin_jax.data.pipeline`, and TensorFlow without what it says while it loads."""
+    """`vswin_jax.data.pipeline.pipeline`, and TensorFlow without what it says while it loads."""
     # Importing TensorFlow takes seconds, which a wrong argument should not have to wait for.
     with _silent_import():
-        from vswin_jax.data import pipeline
+        from vswin_jax.data.pipeline import pipeline
     return pipeline
 
 

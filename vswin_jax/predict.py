@@ -19,14 +19,16 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from vswin_jax import parts, plots, report
+from vswin_jax import factory
 from vswin_jax.checkpoint import check_matches, load_for_inference
-from vswin_jax.data.clips import ClipSpec, test_views
-from vswin_jax.data.sources import Example
+from vswin_jax.data.clips.clips import ClipSpec, test_views
+from vswin_jax.data.example import Example
 from vswin_jax.errors import InputError
+from vswin_jax.evaluation import report
 from vswin_jax.models import init_params
-from vswin_jax.steps import make_eval_step
-from vswin_jax.task import task_of
+from vswin_jax.reporting import plots
+from vswin_jax.training.steps import make_eval_step
+from vswin_jax.training.task import task_of
 
 Video = str | os.PathLike[str]
 
@@ -74,8 +76,8 @@ def predict(
     params, metadata = load_for_inference(checkpoint)
     label_names = tuple(metadata["label_names"])
     config = ConfigDict(metadata["config"])
-    spec = _with_views(parts.clip_spec(config), views)
-    model = parts.build_model(config, len(label_names))
+    spec = _with_views(factory.clip_spec(config), views)
+    model = factory.build_model(config, len(label_names))
     check_matches(params, jax.eval_shape(lambda: init_params(model, jax.random.key(0))))
     task = task_of(config)
     step = make_eval_step(model, config.eval.views_per_pass, task)

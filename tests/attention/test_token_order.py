@@ -16,7 +16,7 @@ WINDOW = (2, 3, 3)
 
 @pytest.fixture(params=[False, True], ids=["any", "gpu"], autouse=True)
 def platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_order, "on_gpu", lambda: request.param)
+    monkeypatch.setattr(token_order, "targets_gpu", lambda: request.param)
 
 
 def geometry(grid: Size, shift: Size) -> WindowGeometry:

@@ -5,14 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vswin_jax.attention import (
-    IMPLEMENTATIONS,
-    WindowGeometry,
-    chunked,
-    plain,
-    window_attention,
-)
-from vswin_jax.attention.given import Given
+from vswin_jax.attention import IMPLEMENTATIONS, WindowGeometry, chunked, window_attention, xla
+from vswin_jax.attention.inputs import Given
 from vswin_jax.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
@@ -109,11 +103,11 @@ def test_the_gradients_with_dropout_are_those_that_jax_takes(shifted: bool) -> N
     weights = jax.random.normal(jax.random.key(2), qkv.shape[:2] + qkv.shape[3:])
 
     def attend(qkv: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return plain.attend(Given(qkv, bias, regions, key, 0.3, 0.5))
+        return xla.attend(Given(qkv, bias, regions, key, 0.3, 0.5))
 
     (out, total), pullback = jax.vjp(attend, qkv, bias)
     by_jax = pullback((weights, jnp.zeros_like(total)))
-    ours = plain.gradients(Given(qkv, bias, regions, key, 0.3, 0.5), out, total, weights)
+    ours = xla.gradients(Given(qkv, bias, regions, key, 0.3, 0.5), out, total, weights)
     for one, wanted in zip(ours, by_jax, strict=True):
         np.testing.assert_allclose(one, wanted, rtol=1e-4, atol=1e-5)
 

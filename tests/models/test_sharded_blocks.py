@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vswin_jax.compiled_program import read_program
+from vswin_jax.analysis.compiled_program import read_program
 from vswin_jax.config import base_config
-from vswin_jax.mesh import batch_sharding, default_rules, make_mesh
 from vswin_jax.models import create_model, init_params
-from vswin_jax.optim import make_optimizer
-from vswin_jax.state import abstract_state
-from vswin_jax.steps import make_train_step
+from vswin_jax.sharding.mesh import batch_sharding, default_rules, make_mesh
+from vswin_jax.training.optimizer import make_optimizer
+from vswin_jax.training.state import abstract_state
+from vswin_jax.training.steps import make_train_step
 
 pytestmark = pytest.mark.long
 

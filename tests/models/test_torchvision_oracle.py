@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from vswin_jax.models import SwinTransformer3D, create_model
-from vswin_jax.weights.layouts import to_canonical
-from vswin_jax.weights.names import from_state_dict, to_state_dict
+from vswin_jax.weights.layouts.layouts import to_canonical
+from vswin_jax.weights.layouts.names import from_state_dict, to_state_dict
 
 torch = pytest.importorskip("torch", reason="the oracle needs torch")
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from two_stages import CLIPS, TWO_STAGES, a_clip
 
-from vswin_jax import spreading
 from vswin_jax.attention import head_groups
 from vswin_jax.models import SwinTransformer3D, create_model, init_params, window_groups
+from vswin_jax.runtime import target_platform
 
 # Of 18 tokens with 32 hidden channels: 5 of them fit, which divide no number of them here.
 FIVE_WINDOWS = 5 * 18 * 32 * 4
@@ -91,7 +91,7 @@ def test_groups_are_for_one_cpu_outside_training(
     assert (groups("auto", extent=CLIPS[2]), groups("xla", extent=CLIPS[2])) == (2, 0)
     monkeypatch.setattr(jax, "device_count", lambda: 2)
     assert (groups("auto"), groups("chunked")) == (0, 5)
-    monkeypatch.setattr(spreading, "target", lambda mesh=None: "gpu")
+    monkeypatch.setattr(target_platform, "target_platform", lambda mesh=None: "gpu")
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     assert groups("auto") == 0
 

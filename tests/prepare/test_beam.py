@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vswin_jax.data.moving_shapes import write_moving_shapes
+from vswin_jax.data.moving_shapes.moving_shapes import write_moving_shapes
 
 from .conftest import content_of
 

@@ -21,7 +21,7 @@ from vswin_jax.prepare.encode import (
     target_size,
     to_ticks,
 )
-from vswin_jax.prepare.settings import Settings
+from vswin_jax.prepare.options import Settings
 
 WriteVideo = Callable[..., Path]
 

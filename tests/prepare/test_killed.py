@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from vswin_jax.data.moving_shapes import write_moving_shapes
+from vswin_jax.data.moving_shapes.moving_shapes import write_moving_shapes
 
 from .conftest import SCRIPT, content_of
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from vswin_jax.data import ClipSpec, FrameFolder, open_source, open_video
-from vswin_jax.data.pipeline import train_batches
+from vswin_jax.data.pipeline.pipeline import train_batches
 from vswin_jax.prepare import work
 
 from .conftest import SCRIPT, content_of

@@ -9,7 +9,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from vswin_jax.prepare import records
 from vswin_jax.prepare.encode import Stored
-from vswin_jax.prepare.settings import Settings
+from vswin_jax.prepare.options import Settings
 
 CLASSES = ("jump high", "run")
 STORED = Stored(b"\0mp4\0", np.array([0.0, 0.5, 2.0]), 64, 48)

@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from vswin_jax import config_rules, parts
+from vswin_jax import factory
 from vswin_jax.checkpoint import load_for_inference
+from vswin_jax.config import rules
 from vswin_jax.errors import InputError
 from vswin_jax.models import SwinTransformer3D, create_model, init_params
 from vswin_jax.predict import predict
 from vswin_jax.weights import load_weights, to_state_dict
 from vswin_jax.weights.convert import convert
 from vswin_jax.weights.export import export_state_dict
-from vswin_jax.weights.orbax_directory import write_run
-from vswin_jax.weights.wanted import Wishes
+from vswin_jax.weights.files.orbax_directory import write_run
+from vswin_jax.weights.layouts.target_spec import Wishes
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -111,15 +112,15 @@ def test_a_directory_of_ours_has_the_same_weights_and_says_all(
 
 def test_evaluate_and_init_from_take_it_without_another_flag(converted: Path) -> None:
     metadata = load_for_inference(converted)[1]
-    config = parts.ConfigDict(metadata["config"])
-    config_rules.check(config)
-    weights = parts.weights_to_evaluate(config, converted)
-    model = parts.build_model(config, len(weights.label_names))
+    config = factory.ConfigDict(metadata["config"])
+    rules.check(config)
+    weights = factory.weights_to_evaluate(config, converted)
+    model = factory.build_model(config, len(weights.label_names))
     assert model == small()
     assert_same(to_state_dict(weights.load(model)), values(converted, small()))
     config.init_from = str(converted)
-    assert parts.weights_to_evaluate(config, converted / "nothing").label_names
-    start = parts.starting_weights(config)(small(3))
+    assert factory.weights_to_evaluate(config, converted / "nothing").label_names
+    start = factory.starting_weights(config)(small(3))
     assert start["head"]["kernel"].shape == (16, 3)
 
 
@@ -166,8 +167,8 @@ def test_a_directory_of_ours_with_other_windows_keeps_the_rest_of_its_config(
     before, after = (load_for_inference(d)[1] for d in (converted, tmp_path / "longer"))
     assert after["label_names"] == ["class_0", "class_1"]
     assert after["config"]["data"] == before["config"]["data"]
-    settings = parts.ConfigDict(after["config"])
-    assert parts.build_model(settings, 2) == small(2, window_size=(4, 3, 3))
+    settings = factory.ConfigDict(after["config"])
+    assert factory.build_model(settings, 2) == small(2, window_size=(4, 3, 3))
 
 
 def test_a_checkpoint_that_says_nothing_is_known_by_its_shapes(

@@ -12,13 +12,9 @@ from safetensors.numpy import load_file
 
 from vswin_jax.errors import InputError
 from vswin_jax.models import create_model, init_params
-from vswin_jax.weights.export import (
-    export_state_dict,
-    relative_position_index,
-    write_safetensors,
-)
-from vswin_jax.weights.layouts import LAYOUTS_3D, detect, to_canonical
-from vswin_jax.weights.names import Params, to_state_dict
+from vswin_jax.weights.export import export_state_dict, relative_position_index, write_safetensors
+from vswin_jax.weights.layouts.layouts import LAYOUTS_3D, detect, to_canonical
+from vswin_jax.weights.layouts.names import Params, to_state_dict
 
 SMALL = {"embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "window_size": (2, 3, 3)}
 

@@ -8,7 +8,8 @@ import pytest
 
 from vswin_jax.errors import InputError
 from vswin_jax.models.variants import VARIANTS
-from vswin_jax.weights import digests, zoo
+from vswin_jax.weights import zoo
+from vswin_jax.weights.files import digests
 
 CONTENT = b"weights"
 

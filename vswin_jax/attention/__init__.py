@@ -2,12 +2,7 @@
 
 from vswin_jax.attention.bias import Size, table_rows
 from vswin_jax.attention.chunked import ATTENDED
-from vswin_jax.attention.clip_sharding import (
-    SPLIT_AXES,
-    WINDOW_AXIS,
-    ClipSharding,
-    SplitGeometry,
-)
+from vswin_jax.attention.clip_sharding import ClipSharding, SplitGeometry
 from vswin_jax.attention.geometry import WindowGeometry
 from vswin_jax.attention.head_groups import HeadGroups
 from vswin_jax.attention.token_order import TokenOrder, reorder
@@ -16,8 +11,6 @@ from vswin_jax.attention.window_attention import IMPLEMENTATIONS, window_attenti
 __all__ = [
     "ATTENDED",
     "IMPLEMENTATIONS",
-    "SPLIT_AXES",
-    "WINDOW_AXIS",
     "ClipSharding",
     "HeadGroups",
     "Size",

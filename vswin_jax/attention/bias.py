@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from vswin_jax.spreading import target
+from vswin_jax.runtime.target_platform import target_platform
 
 # Tokens as (depth, height, width), where depth is time.
 Size = tuple[int, int, int]
@@ -51,7 +51,7 @@ def _keys_inside(grid: jax.Array) -> jax.Array:
 
     Its compiler would keep the heads there, where the table has them: 24 take the room of 128.
     """
-    if target() != "tpu":
+    if target_platform() != "tpu":
         return grid
     return with_layout_constraint(grid, Layout(tuple(range(grid.ndim))))
 

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from vswin_jax.attention import plain
-from vswin_jax.attention.given import Given
-from vswin_jax.layout import splits
+from vswin_jax.attention import xla
+from vswin_jax.attention.inputs import Given
+from vswin_jax.sharding.constraints import splits
 
 # Window-heads at a time: enough work for all cores between two of their meetings, and float32
 # logits (392 x 392) that stay in the cache that they share.
@@ -99,7 +99,7 @@ def _forward(given: Given) -> tuple[jax.Array, tuple[Given, jax.Array, jax.Array
     qkv = given.qkv
 
     def step(chunk: _Chunk, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        parts = plain.attend(chunk.flat(given))
+        parts = xla.attend(chunk.flat(given))
         parts = (part.reshape(len(qkv), -1, *part.shape[1:]) for part in parts)
         places = zip(parts, state, (_OUT, _TOTAL), strict=True)
         return tuple(chunk.put(*place) for place in places)
@@ -120,7 +120,7 @@ def _backward(kept: tuple[Given, jax.Array, jax.Array], gradient: jax.Array) -> 
         d_qkv, d_bias = state
         others = (chunk.of(out, _OUT), chunk.of(total, _TOTAL), chunk.of(gradient, _OUT))
         others = (part.reshape(-1, *part.shape[2:]) for part in others)
-        of_qkv, of_bias = plain.gradients(chunk.flat(replace(given, qkv=d_qkv)), *others)
+        of_qkv, of_bias = xla.gradients(chunk.flat(replace(given, qkv=d_qkv)), *others)
         of_qkv = of_qkv.reshape(len(d_qkv), -1, *of_qkv.shape[1:])
         of_bias = chunk.of(d_bias, _BIAS) + of_bias
         return chunk.put(of_qkv, d_qkv, _QKV), chunk.put(of_bias, d_bias, _BIAS)
@@ -137,7 +137,7 @@ def _flat(given: Given) -> jax.Array:
     return _chunked(replace(given, qkv=given.qkv[None]))[0]
 
 
-_of_flat_windows = plain.of_flat_windows(_flat)
+_of_flat_windows = xla.of_flat_windows(_flat)
 
 
 def chunked(given: Given) -> jax.Array:

@@ -18,11 +18,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from vswin_jax.attention.bias import Size
 from vswin_jax.attention.geometry import Attend, WindowGeometry
 from vswin_jax.errors import InputError
-from vswin_jax.layout import BATCH_AXES
+from vswin_jax.sharding.constraints import BATCH_AXES, SPLIT_AXES, WINDOW_AXIS
 
-WINDOW_AXIS = "window"
-# The axes that can be split, at their place in a grid of tokens.
-SPLIT_AXES = ("time", "height")
 _UNITS = {"time": "frames (data.num_frames)", "height": "pixels of height (data.size)"}
 
 

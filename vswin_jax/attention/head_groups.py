@@ -6,7 +6,7 @@ import jax
 
 from vswin_jax.attention.chunked import CHUNK_HEADS, largest_divisor
 from vswin_jax.attention.geometry import Attend, WindowGeometry
-from vswin_jax.layout import splits
+from vswin_jax.sharding.constraints import splits
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 from vswin_jax.attention.bias import Size
 from vswin_jax.attention.geometry import WindowGeometry
-from vswin_jax.spreading import on_gpu
+from vswin_jax.runtime.target_platform import targets_gpu
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ _BY_CLIP = jax.lax.GatherDimensionNumbers(
 
 def _rows(x: jax.Array, rows: jax.Array) -> jax.Array:
     """Those rows, each once, of each clip of `[B, tokens, C]`."""
-    if not on_gpu():
+    if not targets_gpu():
         return x.at[:, rows].get(mode="promise_in_bounds", unique_indices=True)
     of_clips = jnp.broadcast_to(rows[:, None], (len(x), len(rows), 1))
     size = (1, 1, x.shape[-1])

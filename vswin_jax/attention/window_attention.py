@@ -11,18 +11,18 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from vswin_jax.attention import choice, plain
+from vswin_jax.attention import implementations, xla
 from vswin_jax.attention.chunked import ATTENDED, chunked
-from vswin_jax.attention.given import Given
+from vswin_jax.attention.inputs import Given
 from vswin_jax.errors import unknown_name
 
 # All windows at once: the reference implementation.
-_xla = plain.of_flat_windows(lambda given: plain.attend(given)[0])
+_xla = xla.of_flat_windows(lambda given: xla.attend(given)[0])
 
 IMPLEMENTATIONS: dict[str, Callable[[Given], jax.Array]] = {
     "xla": _xla,
     "chunked": chunked,
-    **{name: partial(choice.fused, name=name) for name in choice.FUSED},
+    **{name: partial(implementations.fused, name=name) for name in implementations.FUSED},
 }
 
 
@@ -31,7 +31,7 @@ def choose(
 ) -> str:
     """The name of the implementation for `qkv` here, where `"auto"` asks for one."""
     if implementation == "auto":
-        return choice.suited(qkv, regions, scale, drops)
+        return implementations.suited(qkv, regions, scale, drops)
     if implementation in IMPLEMENTATIONS:
         return implementation
     raise unknown_name("attention implementation", implementation, ["auto", *IMPLEMENTATIONS])

@@ -6,10 +6,10 @@ one before usable; and by its manifest a step that was damaged afterwards is rec
 """
 
 from vswin_jax.checkpoint.checkpoints import Checkpoints
-from vswin_jax.checkpoint.damaged import latest_intact
 from vswin_jax.checkpoint.matching import check_matches
+from vswin_jax.checkpoint.quarantine import latest_intact
 from vswin_jax.checkpoint.reading import load_for_inference, read_metadata
-from vswin_jax.checkpoint.steps import newest_readable, steps_in
+from vswin_jax.checkpoint.step_directories import newest_readable, steps_in
 
 __all__ = [
     "Checkpoints",

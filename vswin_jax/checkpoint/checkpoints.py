@@ -11,14 +11,12 @@ import orbax.checkpoint as ocp
 from jax.experimental.multihost_utils import broadcast_one_to_all
 from orbax.checkpoint import checkpoint_managers as policies
 
-from vswin_jax import distributed, full_disk
 from vswin_jax.checkpoint import manifest
-from vswin_jax.checkpoint.damaged import put_damaged_aside
-from vswin_jax.checkpoint.giving_way import this_thread_gives_way, writers_give_way
+from vswin_jax.checkpoint.filter_logs import quiet_failures, quiet_orbax
 from vswin_jax.checkpoint.matching import check_same_run
-from vswin_jax.checkpoint.quiet import quiet_failures, quiet_orbax
+from vswin_jax.checkpoint.quarantine import put_damaged_aside
 from vswin_jax.checkpoint.reading import metadata_of, reading, saved_tree
-from vswin_jax.checkpoint.steps import (
+from vswin_jax.checkpoint.step_directories import (
     absolute,
     add_score,
     comparable,
@@ -27,6 +25,8 @@ from vswin_jax.checkpoint.steps import (
     steps_in,
 )
 from vswin_jax.errors import InputError
+from vswin_jax.runtime import disk_full, distributed
+from vswin_jax.runtime.thread_priority import this_thread_gives_way, writers_give_way
 
 
 class Checkpoints:
@@ -208,7 +208,7 @@ class Checkpoints:
         return kind.from_final(step)
 
     def _explained(self) -> AbstractContextManager[None]:
-        return full_disk.explained(self._directory, self._give_up)
+        return disk_full.explained(self._directory, self._give_up)
 
     def _give_up(self) -> str:
         """Frees the room that an unfinished save takes, and says what is lost."""
@@ -216,7 +216,7 @@ class Checkpoints:
         if jax.process_index() == 0 and unfinished.get() != unfinished.get_final():
             with suppress(OSError):
                 unfinished.get().rmtree()
-        size = full_disk.amount(self._bytes)
+        size = disk_full.amount(self._bytes)
         return f"step {self._saving} ({size}) is not saved, {self.after_this()}"
 
 

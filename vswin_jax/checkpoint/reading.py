@@ -10,8 +10,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from vswin_jax.checkpoint.quiet import quiet_orbax
-from vswin_jax.checkpoint.steps import PROGRAM, absolute, damage, score_of, steps_in
+from vswin_jax.checkpoint.filter_logs import quiet_orbax
+from vswin_jax.checkpoint.step_directories import PROGRAM, absolute, damage, score_of, steps_in
 from vswin_jax.errors import InputError
 
 # What Orbax and TensorStore raise for files that are missing, cut short or not theirs.

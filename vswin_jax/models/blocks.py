@@ -13,12 +13,12 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
 from vswin_jax.attention import WindowGeometry
-from vswin_jax.models.attention import TABLE, Qkv, WindowAttention, attend, once_both_exist
+from vswin_jax.kernels import Branches, NormDense, add_branches, fuses, norm_dense
+from vswin_jax.models.attention_layer import TABLE, Qkv, WindowAttention, attend, once_both_exist
 from vswin_jax.models.mlp import Mlp
 from vswin_jax.models.norm import EPSILON, LayerNorm
 from vswin_jax.models.settings import BlockSettings, pin_tokens
 from vswin_jax.models.window_groups import WindowGroup, over_groups, windows_together
-from vswin_jax.tokenwise import Branches, NormDense, add_branches, fuses, norm_dense
 
 # The name by which a remat policy may keep the tokens between the two branches.
 BETWEEN = "between branches"

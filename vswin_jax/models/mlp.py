@@ -6,8 +6,8 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 from jax.ad_checkpoint import checkpoint_name
 
+from vswin_jax.kernels.token_arithmetic import gelu, gelu_and_slope
 from vswin_jax.models.settings import KERNEL_INITS, BlockSettings, pin_tokens
-from vswin_jax.tokenwise.arithmetic import gelu, gelu_and_slope
 
 # The name by which a remat policy may keep the hidden tokens, as the product gives them.
 HIDDEN = "hidden"

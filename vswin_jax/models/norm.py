@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
-from vswin_jax.tokenwise.arithmetic import standard_grad
+from vswin_jax.kernels.token_arithmetic import standard_grad
 
 # PyTorch's; Flax's default differs.
 EPSILON = 1e-5

@@ -13,7 +13,7 @@ from flax.linen.dtypes import promote_dtype
 from vswin_jax.attention import Size
 from vswin_jax.models.norm import LayerNorm
 from vswin_jax.models.settings import BlockSettings, pin_tokens
-from vswin_jax.spreading import target
+from vswin_jax.runtime.target_platform import target_platform
 
 
 def _torch_conv_init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
@@ -42,7 +42,7 @@ class Projection(nn.Module):
             lambda key: jax.random.uniform(key, (self.features,), jnp.float32, -bound, bound),
         )
         clips, kernel, bias = promote_dtype(clips, kernel, bias, dtype=self.settings.dtype)
-        if target() == "tpu":
+        if target_platform() == "tpu":
             return embed_rows(clips, kernel) + bias
         (nd, nh, nw), (pd, ph, pw) = map(int.__floordiv__, extent, self.patch_size), self.patch_size
         # Pixels of a row and their channels stay together: as two axes they take a CPU four times

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vswin_jax.attention import ClipSharding, HeadGroups, Size, SplitGeometry, WindowGeometry
-from vswin_jax.layout import pin
-from vswin_jax.spreading import on_one_cpu
+from vswin_jax.runtime.target_platform import targets_one_cpu
+from vswin_jax.sharding.constraints import pin
 
 # The reference truncates at +-2, a hundred deviations away: a plain normal. It suits widths of 96
 # and more; in a narrow model every branch starts so near to linear that training from scratch
@@ -49,7 +49,7 @@ class BlockSettings:
         """Whether some windows at a time go through a block, or some heads of all windows."""
         if train or self.clip_sharding:
             return False
-        return self.tokenwise == "chunked" or (self.tokenwise == "auto" and on_one_cpu())
+        return self.tokenwise == "chunked" or (self.tokenwise == "auto" and targets_one_cpu())
 
     def hidden(self, channels: int) -> int:
         """The channels between the layers of an MLP on tokens of so many."""

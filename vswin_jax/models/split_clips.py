@@ -2,9 +2,10 @@
 
 from jax.sharding import Mesh
 
-from vswin_jax.attention import WINDOW_AXIS, ClipSharding, Size
+from vswin_jax.attention import ClipSharding, Size
 from vswin_jax.errors import InputError
 from vswin_jax.models.swin3d import SwinTransformer3D
+from vswin_jax.sharding.constraints import WINDOW_AXIS
 
 
 def split_clips(

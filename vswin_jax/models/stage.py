@@ -6,7 +6,7 @@ import jax
 from flax import linen as nn
 
 from vswin_jax.attention import ATTENDED, Size, TokenOrder, WindowGeometry, reorder
-from vswin_jax.models.attention import QKV
+from vswin_jax.models.attention_layer import QKV
 from vswin_jax.models.blocks import BETWEEN, SwinBlock, draw_depth
 from vswin_jax.models.mlp import HIDDEN
 from vswin_jax.models.norm import STATISTICS

@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from vswin_jax import attention, tokenwise
+from vswin_jax import attention, kernels
 from vswin_jax.attention import ClipSharding, Size
 from vswin_jax.errors import unknown_name
-from vswin_jax.layout import pin
 from vswin_jax.models.heads import head, pool
 from vswin_jax.models.norm import LayerNorm
 from vswin_jax.models.patches import PatchEmbed
 from vswin_jax.models.settings import KERNEL_INITS, BlockSettings
 from vswin_jax.models.stage import REMAT, TOKEN_ORDERS, Stage
+from vswin_jax.sharding.constraints import pin
 
 
 class SwinTransformer3D(nn.Module):
@@ -102,7 +102,7 @@ class SwinTransformer3D(nn.Module):
             ("remat policy", self.remat, REMAT),
             ("relative_position", self.relative_position, ("reference", "exact")),
             ("attention implementation", self.attention, ("auto", *attention.IMPLEMENTATIONS)),
-            ("tokenwise implementation", self.tokenwise, tokenwise.IMPLEMENTATIONS),
+            ("tokenwise implementation", self.tokenwise, kernels.IMPLEMENTATIONS),
             ("kernel_init", self.kernel_init, KERNEL_INITS),
             ("token_order", self.token_order, TOKEN_ORDERS),
         ):

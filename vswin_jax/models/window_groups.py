@@ -16,7 +16,7 @@ import numpy as np
 from vswin_jax.attention.bias import RelativePosition
 from vswin_jax.attention.chunked import largest_divisor
 from vswin_jax.attention.geometry import Attend
-from vswin_jax.layout import splits
+from vswin_jax.sharding.constraints import splits
 
 # Of the hidden channels of an MLP, in float32: the largest of what is between two layers. Much less
 # and the cores meet too often; much more and a cache that they share does not hold it.

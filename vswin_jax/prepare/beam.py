@@ -12,10 +12,10 @@ from pathlib import Path
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from vswin_jax.data.sources import Source
-from vswin_jax.prepare.plan import Plan, Shard, load_plan
+from vswin_jax.data.example import Source
+from vswin_jax.prepare.shard_plan import Plan, Shard, load_plan
 from vswin_jax.prepare.work import WORK, Item, finish_shard, prepare_video
-from vswin_jax.whole_file import whole_file
+from vswin_jax.runtime.atomic_write import whole_file
 
 _SOURCES_FILE = "sources.pickle"
 

@@ -17,11 +17,11 @@ import numpy as np
 from av.codec.context import Flags
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from vswin_jax.data.decode import Video, open_video, sample_frames
-from vswin_jax.data.frames import EncodedFrames, FrameFolder
-from vswin_jax.data.sources import Example
+from vswin_jax.data.decoding.decode import Video, open_video, sample_frames
+from vswin_jax.data.decoding.frames import EncodedFrames, FrameFolder
+from vswin_jax.data.example import Example
 from vswin_jax.errors import InputError
-from vswin_jax.prepare.settings import Settings
+from vswin_jax.prepare.options import Settings
 
 TICK = Fraction(1, 90000)  # seconds, of the time stamps in the files
 UNKNOWN_RATE = 30.0  # frames a second, of images and of videos of one frame

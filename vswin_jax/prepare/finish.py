@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from vswin_jax.data.bad_video_table import HEADER, csv_bytes
-from vswin_jax.data.labels import LABEL_NAMES_FILE, write_label_names
-from vswin_jax.data.tfds_source import LABELS_FILE
+from vswin_jax.data.pipeline.bad_video_table import HEADER, csv_bytes
+from vswin_jax.data.sources.labels import LABEL_NAMES_FILE, write_label_names
+from vswin_jax.data.sources.tfds_source import LABELS_FILE
 from vswin_jax.prepare import records
-from vswin_jax.prepare.plan import Plan
+from vswin_jax.prepare.shard_plan import Plan
 from vswin_jax.prepare.work import WORK, Row, shard_rows
-from vswin_jax.whole_file import whole_file
+from vswin_jax.runtime.atomic_write import whole_file
 
 MANIFEST_FILE = "manifest.csv"
 BAD_VIDEOS_FILE = "bad_videos.csv"

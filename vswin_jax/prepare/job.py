@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vswin_jax.data.sources import Source
+from vswin_jax.data.example import Source
 from vswin_jax.errors import InputError
-from vswin_jax.file_lock import try_lock
 from vswin_jax.prepare import finish
-from vswin_jax.prepare.plan import PLAN_FILE, Plan, Shard, load_plan
+from vswin_jax.prepare.shard_plan import PLAN_FILE, Plan, Shard, load_plan
 from vswin_jax.prepare.work import (
     WORK,
     Item,
@@ -22,8 +21,9 @@ from vswin_jax.prepare.work import (
     reopen_shard,
     shard_rows,
 )
-from vswin_jax.progress import Progress
-from vswin_jax.worker_pool import in_processes
+from vswin_jax.runtime.file_lock import try_lock
+from vswin_jax.runtime.progress import Progress
+from vswin_jax.runtime.worker_pool import in_processes
 
 # Examples that are handed out before they are worked on; those from records hold whole videos.
 _AHEAD = 3

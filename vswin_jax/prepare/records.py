@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
 from vswin_jax.prepare.encode import Stored
-from vswin_jax.prepare.settings import Settings
+from vswin_jax.prepare.options import Settings
 
 DATASET = "videos"
 FILE_FORMAT = "array_record"

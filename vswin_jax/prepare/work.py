@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vswin_jax.data.sources import Example
+from vswin_jax.data.example import Example
 from vswin_jax.errors import InputError
 from vswin_jax.prepare import records
 from vswin_jax.prepare.encode import Stored, store
-from vswin_jax.prepare.plan import Plan, Shard, load_plan, video_file
-from vswin_jax.whole_file import whole_file
+from vswin_jax.prepare.shard_plan import Plan, Shard, load_plan, video_file
+from vswin_jax.runtime.atomic_write import whole_file
 
 WORK = "work"
 

@@ -1,16 +1,22 @@
 """PyTorch files and our own checkpoints as parameter trees; no torch, no TensorFlow."""
 
-from vswin_jax.weights.describe import Description, describe
 from vswin_jax.weights.export import export_state_dict, write_safetensors
-from vswin_jax.weights.heads import select_classes
-from vswin_jax.weights.inflate import inflate, is_2d
-from vswin_jax.weights.layouts import LAYOUTS_2D, LAYOUTS_3D, detect, from_canonical, to_canonical
+from vswin_jax.weights.files.read import is_there, read_state
+from vswin_jax.weights.files.torch_file import read_torch_file, state_dict_of
+from vswin_jax.weights.inflation.inflate import inflate, is_2d
+from vswin_jax.weights.inflation.resize import resize
+from vswin_jax.weights.layouts.classifier import select_classes
+from vswin_jax.weights.layouts.describe import Description, describe
+from vswin_jax.weights.layouts.layouts import (
+    LAYOUTS_2D,
+    LAYOUTS_3D,
+    detect,
+    from_canonical,
+    to_canonical,
+)
+from vswin_jax.weights.layouts.names import from_state_dict, to_state_dict
 from vswin_jax.weights.load import load_weights, load_with_report
-from vswin_jax.weights.names import from_state_dict, to_state_dict
-from vswin_jax.weights.read import is_there, read_state
-from vswin_jax.weights.report import Entry, Report
-from vswin_jax.weights.resize import resize
-from vswin_jax.weights.torch_file import read_torch_file, state_dict_of
+from vswin_jax.weights.load_report import Entry, Report
 from vswin_jax.weights.zoo import RELEASED, Released, fetch, find
 
 __all__ = [

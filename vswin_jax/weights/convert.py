@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vswin_jax.errors import InputError, unknown_name
-from vswin_jax.weights import layouts
+from vswin_jax.runtime.atomic_write import whole_file
 from vswin_jax.weights.export import export_state_dict, write_safetensors
+from vswin_jax.weights.files.orbax_directory import write_run
+from vswin_jax.weights.layouts import layouts
+from vswin_jax.weights.layouts.target_spec import Wanted, Wishes, decide
 from vswin_jax.weights.load import load_with_report
-from vswin_jax.weights.orbax_directory import write_run
-from vswin_jax.weights.report import Report
-from vswin_jax.weights.wanted import Wanted, Wishes, decide
-from vswin_jax.whole_file import whole_file
+from vswin_jax.weights.load_report import Report
 
 KINDS = ("orbax", *layouts.LAYOUTS_3D)
 

@@ -18,8 +18,8 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from vswin_jax.errors import InputError
-from vswin_jax.file_lock import lock
-from vswin_jax.weights import digests
+from vswin_jax.runtime.file_lock import lock
+from vswin_jax.weights.files import digests
 
 _log = logging.getLogger(__name__)
 

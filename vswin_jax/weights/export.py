@@ -12,8 +12,8 @@ import numpy as np
 
 from vswin_jax.attention import Size, table_rows
 from vswin_jax.errors import InputError
-from vswin_jax.weights.layouts import from_canonical
-from vswin_jax.weights.names import Params, to_state_dict
+from vswin_jax.weights.layouts.layouts import from_canonical
+from vswin_jax.weights.layouts.names import Params, to_state_dict
 
 _TABLE = ".relative_position_bias_table"
 _INDEX = ".relative_position_index"

@@ -16,15 +16,15 @@ from vswin_jax.attention.bias import table_rows
 from vswin_jax.checkpoint import load_for_inference
 from vswin_jax.errors import InputError
 from vswin_jax.models import SwinTransformer3D, init_params
-from vswin_jax.weights import layouts
-from vswin_jax.weights.account import HEAD, Shapes, account, check, check_dtypes
-from vswin_jax.weights.describe import describe, index_tokens, window_of_rows
-from vswin_jax.weights.heads import known_names, select_classes
-from vswin_jax.weights.inflate import TABLE, Changed, inflate, is_2d
-from vswin_jax.weights.names import Params, from_state_dict, to_name, to_path, to_state_dict
-from vswin_jax.weights.read import locate, read_state
-from vswin_jax.weights.report import Report
-from vswin_jax.weights.resize import resize
+from vswin_jax.weights.accounting import HEAD, Shapes, account, check, check_dtypes
+from vswin_jax.weights.files.read import locate, read_state
+from vswin_jax.weights.inflation.inflate import TABLE, Changed, inflate, is_2d
+from vswin_jax.weights.inflation.resize import resize
+from vswin_jax.weights.layouts import layouts
+from vswin_jax.weights.layouts.classifier import known_names, select_classes
+from vswin_jax.weights.layouts.describe import describe, index_tokens, window_of_rows
+from vswin_jax.weights.layouts.names import Params, from_state_dict, to_name, to_path, to_state_dict
+from vswin_jax.weights.load_report import Report
 
 _log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from vswin_jax.errors import InputError, unknown_name
-from vswin_jax.weights import digests
 from vswin_jax.weights.download import download
+from vswin_jax.weights.files import digests
 
 Window = tuple[int, int] | tuple[int, int, int]
 

@@ -1,0 +1,48 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from vswin_jax.errors import InputError
+from vswin_jax.runtime.disk_full import amount, explained, reason_if_full
+
+# As TensorStore and TensorFlow say it.
+IN_CPP = ValueError("RESOURCE_EXHAUSTED: Failed to write 9 bytes to file 4 [os_error_code='28']")
+IN_WORDS = RuntimeError("/runs/events.out; No space left on device")
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "x"), OSError(errno.EDQUOT, "x"), IN_CPP, IN_WORDS]
+)
+def test_a_full_disk_is_told_from_what_it_raises(error: Exception, tmp_path: Path) -> None:
+    reason = os.strerror(getattr(error, "errno", None) or errno.ENOSPC)
+    assert reason_if_full(error) == reason
+    with (
+        pytest.raises(InputError) as refusal,
+        explained(tmp_path / "not" / "there", lambda: "go on"),
+    ):
+        raise error
+    said = str(refusal.value)
+    assert said.startswith(f"The disk of '{tmp_path}/not/there' is full ({reason}; ")
+    assert said.endswith("B free): make room there; go on.")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EACCES, "Permission denied"),
+        ValueError("RESOURCE_EXHAUSTED: Out of memory allocating 28 bytes."),
+        ValueError("NOT_FOUND: no such file [os_error_code='2']"),
+        InputError("No space left on device is said already."),
+    ],
+)
+def test_other_errors_stay_what_they_are(error: Exception, tmp_path: Path) -> None:
+    with pytest.raises(type(error)) as kept, explained(tmp_path, lambda: "go on"):
+        raise error
+    assert kept.value is error
+
+
+def test_amounts_are_for_people() -> None:
+    sizes = (0, 1_400, 999_000, 2_500_000, 3_600_000_000, 1_024_000_000_000)
+    assert [*map(amount, sizes)] == ["0 kB", "1 kB", "999 kB", "2 MB", "4 GB", "1,024 GB"]

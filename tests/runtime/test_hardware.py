@@ -1,0 +1,47 @@
+"""The table of accelerators."""
+
+import pytest
+
+from vswin_jax.errors import InputError
+from vswin_jax.runtime.hardware import CHIPS, chip_of, tpu
+
+
+@pytest.mark.parametrize(
+    ("device_kind", "name"),
+    [
+        ("TPU v4", "v4"),
+        ("TPU v5 lite", "v5e"),
+        ("TPU v5e", "v5e"),
+        ("TPU v5", "v5p"),
+        ("TPU v5p", "v5p"),
+        ("TPU v6 lite", "v6e"),
+        ("TPU v6e", "v6e"),
+        ("NVIDIA A100-SXM4-40GB", "A100 40GB"),
+        ("NVIDIA A100-SXM4-80GB", "A100 80GB"),
+        ("NVIDIA A100 80GB PCIe", "A100 80GB"),
+        ("NVIDIA H100 80GB HBM3", "H100 SXM"),
+        ("NVIDIA H100 PCIe", "H100 PCIe"),
+        ("NVIDIA H200", "H200 SXM"),
+    ],
+)
+def test_what_jax_calls_a_chip(device_kind: str, name: str) -> None:
+    chip = chip_of(device_kind)
+    assert chip is not None
+    assert chip.name == name
+
+
+@pytest.mark.parametrize("device_kind", ["cpu", "TPU v4 lite", "NVIDIA GH200 480GB", "TPU7x"])
+def test_what_the_table_does_not_have(device_kind: str) -> None:
+    assert chip_of(device_kind) is None
+
+
+def test_tpus_have_names_of_their_own() -> None:
+    assert tpu("v5e").flops == 197e12
+    with pytest.raises(InputError, match=r"Unknown TPU 'v5x'.*known ones are v4, v5e, v5p, v6e"):
+        tpu("v5x")
+
+
+def test_no_chip_computes_more_than_it_can_read_in_an_impossible_ratio() -> None:
+    # The balance of FLOP and byte of all these chips lies between 100 and 600.
+    for chip in CHIPS:
+        assert 100 < chip.flops / chip.memory_bandwidth < 600, chip.name

@@ -1,0 +1,176 @@
+"""Two and four real processes train as one, over deaths, signals and other numbers of them."""
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from vswin_jax.reporting.metric_writer import read_metrics
+
+pytestmark = pytest.mark.long
+
+if TYPE_CHECKING:
+    from conftest import Run
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 400.0  # seconds
+# Between runs on different numbers of processes; sums of float32 are added up in other orders.
+TOLERANCE = 1e-4
+start = runpy.run_path(str(ROOT / "scripts" / "launch" / "local.py"))["start"]
+
+Process = "subprocess.Popen[str]"
+Launch = Callable[[Path, int], list[Process]]
+
+
+@pytest.fixture(scope="module")
+def launch(
+    tiny_run: "Run", tiny_arguments: tuple[str, ...], compiled_programs: Path
+) -> Iterator[Launch]:
+    """Starts that many processes of the tiny run in a workdir; none is left over at the end."""
+    started: list[Process] = []
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(compiled_programs),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    }
+
+    def launch(workdir: Path, count: int, *more: str) -> list[Process]:
+        data = f"--config.data.root={tiny_run.workdir / 'moving_shapes'}"
+        # On two processes the last batch has no video for one of them.
+        uneven = "--config.eval.batch_size=5"
+        arguments = (
+            *tiny_arguments,
+            data,
+            uneven,
+            f"--workdir={workdir}",
+            "--heartbeat=900",
+            *more,
+        )
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        processes = start(count, arguments, env=cache, cwd=ROOT, **pipes)
+        started.extend(processes)
+        return processes
+
+    yield launch
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workdir of two processes that nobody disturbs."""
+    workdir = tmp_path_factory.mktemp("two") / "run"
+    ended(launch(workdir, 2))
+    return workdir
+
+
+def ended(processes: list[Process], status: int = 0) -> list[tuple[str, str]]:
+    """What each one has printed and logged, when all have ended with that status."""
+    said = [process.communicate(timeout=PATIENCE) for process in processes]
+    assert [process.returncode for process in processes] == [status] * len(processes), said
+    return said
+
+
+def curve(workdir: Path, kind: str) -> np.ndarray:
+    names = ("step", "loss", "top1", *(("grad_norm", "learning_rate") if kind == "train" else ()))
+    entries = read_metrics(workdir / "metrics.jsonl", kind)
+    return np.array([[entry[name] for name in names] for entry in entries])
+
+
+def assert_same(ours: Path, theirs: Path, tolerance: float = 0.0) -> None:
+    for kind in ("train", "eval"):
+        np.testing.assert_allclose(curve(ours, kind), curve(theirs, kind), rtol=tolerance)
+
+
+def wait_for_step(process: Process, workdir: Path, step: int) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while max((e["step"] for e in read_metrics(workdir / "metrics.jsonl")), default=0) < step:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def saved(workdir: Path) -> int:
+    return max(int(path.name) for path in (workdir / "checkpoints").glob("[0-9]*"))
+
+
+def test_two_processes_train_as_one(tiny_run: "Run", undisturbed: Path) -> None:
+    assert_same(undisturbed, tiny_run.workdir, TOLERANCE)
+    ours, theirs = (
+        json.loads((workdir / "evaluation" / "summary.json").read_text())
+        for workdir in (undisturbed, tiny_run.workdir)
+    )
+    assert ours.pop("loss") == pytest.approx(theirs.pop("loss"), rel=TOLERANCE)
+    assert ours == theirs
+    # One writer: nothing is there twice.
+    assert len(list(undisturbed.glob("events.out.tfevents*"))) == 1
+    assert curve(undisturbed, "train")[:, 0].tolist() == list(range(1, 41))
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_one_killed_process_ends_the_others_and_all_go_on_bit_for_bit(
+    killed: int, undisturbed: Path, launch: Launch, tmp_path: Path
+) -> None:
+    # Who waits for the other to complete a save hears of its death by the heartbeat alone.
+    processes = launch(tmp_path, 2, "--heartbeat=25")
+    wait_for_step(processes[0], tmp_path, 9 + 8 * killed)
+    processes[killed].kill()
+    since = time.monotonic()
+    said = [process.communicate(timeout=PATIENCE)[1] for process in processes]
+    assert time.monotonic() - since < 200
+    assert processes[killed].returncode == -signal.SIGKILL
+    assert processes[1 - killed].returncode not in (0, None), said
+    ended(launch(tmp_path, 2))
+    assert_same(tmp_path, undisturbed)
+
+
+def test_a_signal_to_one_stops_all_and_another_number_of_processes_goes_on(
+    undisturbed: Path, launch: Launch, tmp_path: Path
+) -> None:
+    processes = launch(tmp_path, 2)
+    wait_for_step(processes[0], tmp_path, 10)
+    processes[1].send_signal(signal.SIGTERM)
+    (printed, _), (second, _) = ended(processes, 128 + signal.SIGTERM)
+    step = saved(tmp_path)
+    assert f"SIGTERM stopped this run after step {step} of 40, which is saved" in printed
+    assert "SIGTERM" not in second
+    assert curve(tmp_path, "train")[-1, 0] == step < 40
+    np.testing.assert_array_equal(curve(tmp_path, "train"), curve(undisturbed, "train")[:step])
+    # Of a batch of 4 there are no micro-batches for 4 devices.
+    said = ended(launch(tmp_path, 4, "--config.train.accumulate=1"))
+    assert f"going on after step {step}" in said[0][1]
+    assert_same(tmp_path, undisturbed, TOLERANCE)
+    said = ended(launch(tmp_path, 2))
+    assert "This run is finished" in said[0][0]
+
+
+def test_an_error_of_one_process_ends_all_with_its_reason(
+    tiny_run: "Run", launch: Launch, tmp_path: Path
+) -> None:
+    listed = [*(tiny_run.workdir / "moving_shapes" / "test").glob("*/*.mp4")]
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("no video at all")
+    lines = [f"{path} {number}" for number, path in enumerate([*listed[:4], bad, *listed[5:]])]
+    (tmp_path / "test.txt").write_text("\n".join(lines))
+    train = tmp_path / "train.txt"
+    train.write_text("\n".join(f"{path} {number}" for number, path in enumerate(listed)))
+    files = ("--config.data.kind=files", f"--config.data.train={train}")
+    files += (f"--config.data.eval={tmp_path / 'test.txt'}", "--config.data.root=/")
+    processes = launch(tmp_path / "run", 2, *files, "--config.train.eval_every=2 steps")
+    since = time.monotonic()
+    first, second = ended(processes, 2)
+    assert time.monotonic() - since < 100
+    # The fifth video is in the second process's half of the first batch, of six.
+    assert "bad.mp4" in second[1].splitlines()[-1]
+    reason = second[1].splitlines()[-1].removeprefix("error: ")
+    assert f"error: process 1 ended the run: {reason}" in first[1]
+    assert os.listdir(tmp_path / "run")

@@ -1,0 +1,106 @@
+"""A run's label map against that of the data, and its model's settings against those there are."""
+
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import pytest
+from ml_collections import ConfigDict
+
+from vswin_jax import factory
+from vswin_jax.checkpoint import Checkpoints, read_metadata
+from vswin_jax.config import base_config
+from vswin_jax.errors import InputError
+
+
+def _videos(folder: Path, *classes: str) -> str:
+    for name in classes:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name / "a.mp4").touch()
+    return str(folder)
+
+
+def _config(**data: Any) -> ConfigDict:
+    config = base_config()
+    config.data.update(data)
+    return config
+
+
+def test_older_checkpoints_name_a_loop_that_is_gone() -> None:
+    config = base_config()
+    config.model.name = "swin_tiny"
+    plain = factory.build_model(config, 3)
+    with config.unlocked():
+        config.model.scan = True
+    assert factory.build_model(config, 3) == plain
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("run")
+    with Checkpoints(directory / "checkpoints") as checkpoints:
+        state = {"params": {"bias": jnp.zeros(2)}}
+        checkpoints.save(3, state, {"label_names": ["jump", "run"]})
+    return directory
+
+
+def test_training_goes_on_with_the_same_classes_only(workdir: Path, tmp_path: Path) -> None:
+    assert read_metadata(workdir)["label_names"] == ["jump", "run"]
+    same = _config(train=_videos(tmp_path / "same", "run", "jump"))
+    assert factory.open_split(same, workdir, "train").label_names == ("jump", "run")
+    other = _config(train=_videos(tmp_path / "other", "run", "swim"))
+    assert factory.open_split(other, tmp_path / "new", "train").label_names == ("run", "swim")
+    with pytest.raises(InputError, match="class 0 on, which is 'jump' in the model and 'run' in"):
+        factory.open_split(other, workdir, "train")
+
+
+def test_order_of_training_is_the_configs(tmp_path: Path) -> None:
+    config = _config(train=_videos(tmp_path / "set", "go left", "go right", "stop"))
+    source = factory.open_split(config, tmp_path, "train")
+    plain = {"batch_size": 64, "seed": 0, "class_balance": 0.0, "repeats": 1}
+    assert factory.training_order(config, source) == plain | {"mirrored_labels": None}
+    config.data.update(class_balance=0.5, repeats=2, flip_labels="left_right", fps=12.5)
+    order = factory.training_order(config, source)
+    assert order.pop("mirrored_labels").tolist() == [1, 0, 2]
+    assert order == plain | {"class_balance": 0.5, "repeats": 2}
+    assert factory.clip_spec(config).fps == 12.5
+
+
+def test_config_of_an_older_checkpoint_has_no_rate() -> None:
+    older = _config().copy_and_resolve_references().unlock()
+    del older.data.fps
+    assert factory.clip_spec(older) == factory.clip_spec(_config())
+
+
+def test_evaluation_does_not_overlook_other_label_names(tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("run\njump\n")
+    config = _config(eval=_videos(tmp_path / "eval", "run", "jump"), label_names=str(names))
+    source = factory.open_split(config, tmp_path, "eval", ["run", "jump"])
+    assert source.labels.tolist() == [1, 0]
+    with pytest.raises(InputError, match="'jump' in the model and 'run' in the data"):
+        factory.open_split(config, tmp_path, "eval", ["jump", "run"])
+
+
+def test_a_run_goes_on_with_sets_of_labels_only_if_it_had_them(tmp_path: Path) -> None:
+    """A checkpoint whose config does not know the setting is of single labels."""
+    videos = _videos(tmp_path / "set", "run", "jump")
+    for name, data in (("single", {}), ("sets", {"multi_label": True})):
+        with Checkpoints(tmp_path / name / "checkpoints") as checkpoints:
+            metadata = {"label_names": ["jump", "run"], "config": {"data": data}}
+            checkpoints.save(3, {"params": {"bias": jnp.zeros(2)}}, metadata)
+    single, sets = (_config(train=videos, multi_label=multi) for multi in (False, True))
+    assert factory.open_split(single, tmp_path / "single", "train")[0].label == 0
+    assert factory.open_split(sets, tmp_path / "sets", "train")[0].label == (0,)
+    with pytest.raises(InputError, match="multi_label to be False, as the checkpoint"):
+        factory.open_split(sets, tmp_path / "single", "train")
+    with pytest.raises(InputError, match="multi_label to be True, as the checkpoint"):
+        factory.open_split(single, tmp_path / "sets", "train")
+
+
+def test_moving_shapes_can_be_sets_of_one(tmp_path: Path) -> None:
+    config = _config(kind="moving_shapes", multi_label=True)
+    config.data.shapes.update(train_scenes=1, test_scenes=1, size=32, num_frames=2)
+    source = factory.open_split(config, tmp_path, "train")
+    assert source.multi_label
+    assert [source[index].label for index in range(8)] == [(k,) for k in range(8)]

@@ -1,0 +1,1 @@
+"""Compiled-program analysis: HLO parsing, cost accounting, topologies and dry runs."""

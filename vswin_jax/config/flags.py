@@ -1,0 +1,187 @@
+"""The command line of `vswin_jax.main`: a config file, its overrides, a workdir and a mode."""
+
+import itertools
+import os
+import runpy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from vswin_jax.errors import InputError, unknown_name
+from vswin_jax.reporting.profiling import DEFAULT, parse_window
+from vswin_jax.runtime.distributed import HEARTBEAT_SECONDS, Place
+
+USAGE = """\
+Trains or evaluates a Video Swin Transformer.
+
+  python -m vswin_jax.main --config FILE[:ARGUMENT] --workdir DIR [--config.KEY=VALUE ...]
+
+  --config FILE        an experiment, such as experiments/quickstart.py; many take an argument:
+                       experiments/k400.py:variant=base,pretrain=22k (the file's head says which);
+                       with `runlocal` in it the run shrinks to a few steps on a CPU
+  --config.KEY=VALUE   changes a setting, such as --config.optim.learning_rate=3e-4
+  --workdir DIR        where the run writes; started again, it goes on from there
+  --mode MODE          train (default); evaluate: score the checkpoint in the workdir; dry_run:
+                       compile only, and say what a step needs of each device (no data, no workdir)
+  --topology SLICE     with dry_run: compile for TPUs that are not here, such as v5e:16x16
+  --profile [A:B]      traces steps A to B, counted from 1 where this start begins, into the
+                       workdir's profile directory (without A:B, 10:14)
+
+  Several processes train as one, each started with this command, on a TPU slice and under SLURM
+  as it is (scripts/launch); elsewhere it gets these three, and each process its own ID from 0 up:
+
+  --coordinator HOST:PORT --num_processes N --process_id I
+                       where process 0 runs, with a port that is free there
+  --heartbeat SECONDS  how long a process may be silent before all end (100)
+"""
+MODES = ("train", "evaluate", "dry_run")
+_FLAGS = (
+    *("--config", "--workdir", "--mode", "--topology", "--profile", "--help"),
+    *("--coordinator", "--num_processes", "--process_id", "--heartbeat"),
+)
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What was asked for. `config` is locked and has its overrides.
+
+    workdir: "" in a dry run, which writes nothing; topology: of a dry run, "" for this machine;
+    profile: the first and the last step to trace, or None.
+    """
+
+    config: ConfigDict
+    workdir: str
+    mode: str
+    topology: str
+    profile: tuple[int, int] | None = None
+    place: Place | None = None
+    heartbeat: int = HEARTBEAT_SECONDS
+
+
+def parse(arguments: Sequence[str]) -> CommandLine | None:
+    """Reads the arguments (without the program's name); None if only help was asked for.
+
+    Raises:
+        InputError: an unknown flag or config key, a missing value or file, a wrong value.
+    """
+    values, overrides = _own_flags(arguments)
+    if values.help:
+        return None
+    if not values.config:
+        raise InputError("Expected --config FILE: give an experiment, or --help for more.")
+    if values.mode not in MODES:
+        raise unknown_name("--mode", values.mode, MODES)
+    if not values.workdir and values.mode != "dry_run":
+        raise InputError("Expected --workdir DIR: say where the run may write its files.")
+    if values.topology and values.mode != "dry_run":
+        raise InputError(
+            f"--topology {values.topology} is for compiling only: say --mode=dry_run too, or leave "
+            f"it out to run on the devices of this machine."
+        )
+    profile = parse_window(values.profile)
+    if profile and values.mode != "train":
+        raise InputError(f"Expected --profile with --mode=train alone but got {values.mode!r}.")
+    place = Place.of(values.coordinator, values.num_processes, values.process_id)
+    config = override(load(values.config), overrides)
+    return CommandLine(
+        *(config, values.workdir, values.mode, values.topology, profile),
+        *(place, values.heartbeat),
+    )
+
+
+def _own_flags(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
+    values = flags.FlagValues()
+    flags.DEFINE_string("config", "", "", flag_values=values)
+    flags.DEFINE_string("workdir", "", "", flag_values=values)
+    flags.DEFINE_string("mode", "train", "", flag_values=values)
+    flags.DEFINE_string("topology", "", "", flag_values=values)
+    flags.DEFINE_string("profile", "", "", flag_values=values)
+    flags.DEFINE_string("coordinator", "", "", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "", flag_values=values)
+    flags.DEFINE_integer("heartbeat", HEARTBEAT_SECONDS, "", 10, flag_values=values)
+    flags.DEFINE_bool("help", False, "", short_name="h", flag_values=values)
+    try:
+        rest = values(["main", *_with_window(arguments)], known_only=True)
+    except flags.Error as error:
+        raise InputError(f"The command line cannot be read: {error}; see --help.") from error
+    return values, rest[1:]
+
+
+def _with_window(arguments: Sequence[str]) -> list[str]:
+    """The arguments, where a --profile that is followed by no steps has the usual ones."""
+    return [
+        f"--profile={DEFAULT}"
+        if argument.lstrip("-") == "profile" and after.startswith("-")
+        else argument
+        for argument, after in itertools.pairwise([*arguments, "--"])
+    ]
+
+
+def load(path: str) -> ConfigDict:
+    """The config of FILE or FILE:ARGUMENT.
+
+    Raises:
+        InputError: no such file, or one that is no experiment.
+    """
+    file, _, argument = path.partition(":")
+    if not os.path.isfile(file):
+        raise InputError(
+            f"Expected a config file but {file!r} is not there: give the path of an experiment, "
+            f"such as experiments/quickstart.py."
+        )
+    get_config = runpy.run_path(file).get("get_config")
+    if get_config is None:
+        raise InputError(f"Expected {file!r} to define get_config(argument) but it does not.")
+    return get_config(argument)
+
+
+def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
+    """`config` with what `--config.KEY=VALUE` arguments say; locked.
+
+    Raises:
+        InputError: anything that is not such an argument, an unknown key, a value of another type.
+    """
+    _check_overrides(overrides, list(_keys(config)))
+    values = flags.FlagValues()
+    argv = ["main", *overrides]
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+    try:
+        values(argv)
+    except flags.Error as error:
+        raise InputError(f"A setting has a value of the wrong type: {error}.") from error
+    return values.config
+
+
+def _check_overrides(overrides: Sequence[str], keys: Sequence[str]) -> None:
+    """Checked before parsing, which would drop what it does not know or end in a traceback."""
+    for argument in overrides:
+        name, equals, _ = argument.lstrip("-").partition("=")
+        if not argument.startswith("-") or not name.startswith("config."):
+            raise unknown_name("argument", argument, _FLAGS)
+        key = name.removeprefix("config.")
+        if key not in keys:
+            raise unknown_name("config key", key, _neighbours(key, keys))
+        if not equals:
+            raise InputError(f"Expected --config.{key}=VALUE but no value came.")
+
+
+def _neighbours(key: str, keys: Sequence[str]) -> list[str]:
+    """The keys that a wrong one may have meant: siblings and namesakes, or else all sections."""
+    section, _, last = key.rpartition(".")
+    siblings = [k for k in keys if section and k.startswith(f"{section}.")]
+    namesakes = [k for k in keys if k.rpartition(".")[2] == last]
+    if siblings or namesakes:
+        return sorted({*siblings, *namesakes})
+    return sorted({k if "." not in k else f"{k.partition('.')[0]}.*" for k in keys})
+
+
+def _keys(config: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
+    for name, value in config.items():
+        if isinstance(value, Mapping | ConfigDict):
+            yield from _keys(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"

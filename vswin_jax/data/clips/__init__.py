@@ -1,0 +1,1 @@
+"""Clips: frame sampling, crops, augmentations and test views."""

@@ -1,0 +1,1 @@
+"""Frame-accurate decoding of video files with PyAV, and folders of frames."""

@@ -1,0 +1,1 @@
+"""The moving_shapes data set: videos whose classes differ only in motion."""

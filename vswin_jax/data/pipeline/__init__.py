@@ -1,0 +1,1 @@
+"""The input pipeline: sampler, decoding processes, bad-video handling and batches."""

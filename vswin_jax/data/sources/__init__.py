@@ -1,0 +1,1 @@
+"""Sources of examples: annotation files, class folders, TFDS data sets, record shards."""

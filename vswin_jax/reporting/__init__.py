@@ -1,0 +1,1 @@
+"""Metric writers, goodput, profiling, plots and contact sheets."""

@@ -1,0 +1,1 @@
+"""Mesh, partition rules, sharding constraints and shard_map wrappers."""

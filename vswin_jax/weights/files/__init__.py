@@ -1,0 +1,1 @@
+"""Readers of weight files: PyTorch zip and pickle files, safetensors, Orbax directories."""

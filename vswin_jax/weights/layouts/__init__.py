@@ -1,0 +1,1 @@
+"""Layouts of Swin checkpoints: detection, descriptions and parameter names."""
