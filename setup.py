@@ -25,10 +25,12 @@ setup(
         "av>=18.0",
         "clu>=0.0.12",
         "etils[epath]>=1.9",
+        "filelock>=3.16",
         "flax>=0.12.8",
         # The builders of TFDS import it and TFDS does not say so.
         "importlib_resources>=6.4",
         "jax>=0.10.2",
+        "jaxtyping>=0.3.2",
         "matplotlib>=3.9",
         "ml_collections>=1.1",
         "ml_dtypes>=0.5",
