@@ -25,7 +25,7 @@ setup(
         "av>=18.0",
         "clu>=0.0.12",
         "etils[epath]>=1.9",
-        "filelock>=3.16",
+        "filelock>=3.30",
         "flax>=0.12.8",
         # The builders of TFDS import it and TFDS does not say so.
         "importlib_resources>=6.4",
@@ -47,7 +47,7 @@ setup(
     ],
     extras_require={
         "beam": ["apache-beam>=2.70"],
-        "test": ["hypothesis>=6.100", "pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.9"],
+        "test": ["beartype>=0.19", "hypothesis>=6.100", "pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.9"],
         "tpu": ["jax[tpu]>=0.10.2"],
         "cuda": ["jax[cuda12]>=0.10.2"],
     },

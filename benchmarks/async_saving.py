@@ -1,12 +1,12 @@
-"""What saving in the background costs the training steps beside it.
+"""Cost of asynchronous checkpoint saves for the training steps that run meanwhile.
 
     python benchmarks/async_saving.py [--model quickstart|swin_tiny] [--steps 20] [--rounds 5]
 
-Windows of `--steps` steps take turns: one without a save, one that begins with a save, as the
-training loop makes it. Printed are medians over rounds: the time that `save` holds the loop, the
-time until all is on the disk, a step while that is in flight and a step without, and the ratio of
-whole windows. On a CPU the threads that compress and write compete with the step for the cores;
-beside an accelerator they do not, and what holds the loop is all that it costs.
+Each round measures a window of `--steps` steps without a save, and one that begins with a save as
+in the training loop. The script prints medians over rounds: the time for which `save` blocks the
+loop, the time until the checkpoint is on the disk, the time of a step during the save and without
+one, and the ratio of whole windows. On a CPU the threads that write the checkpoint compete with the
+step for the cores; with an accelerator they do not, and the blocking time is the whole cost.
 """
 
 import argparse
@@ -39,7 +39,7 @@ OPTIM = SimpleNamespace(
     backbone_multiplier=1.0,
     clip_norm=0.0,
 )
-# The quickstart's model and batch; Swin-T with a clip that makes a step of a second or two.
+# The quickstart's model and batch; Swin-T with a clip for which a step takes a second or two.
 MODELS: dict[str, dict[str, Any]] = {
     "quickstart": {
         "model": {
@@ -56,42 +56,42 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 @dataclass
-class Run:
-    """A step, its state and its batch, as the training loop has them."""
+class TrainingRun:
+    """The training step, state and batch of a model, as in the training loop."""
 
     step: TrainStep
     state: TrainState
     batch: dict[str, jax.Array]
 
     @classmethod
-    def of(cls, name: str) -> "Run":
-        """A fresh one; its step is compiled."""
+    def create(cls, name: str) -> "TrainingRun":
+        """Create the state of a model in `MODELS` and compile its step."""
         model = create_model("swin_tiny", CLASSES, **MODELS[name]["model"])
         shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
         optimizer = make_optimizer(OPTIM, lambda step: 1.0, shapes)
         mesh = make_mesh(devices=jax.devices()[:1])
         state = create_state(model, optimizer, jax.random.key(0), mesh, REPLICATED)
         run = cls(
-            make_train_step(model, optimizer, seed=0, num_classes=CLASSES),
-            state,
-            place_batch(batch_of(MODELS[name]["video"]), mesh),
+            step=make_train_step(model, optimizer, seed=0, num_classes=CLASSES),
+            state=state,
+            batch=place_batch(random_batch(MODELS[name]["video"]), mesh),
         )
-        run.steps(2)
+        run.time_steps(2)
         return run
 
-    def steps(self, count: int) -> list[float]:
-        """Seconds of each of `count` steps, waited for one by one."""
-        taken = []
+    def time_steps(self, count: int) -> list[float]:
+        """Run `count` steps, each to its end, and return the seconds of each."""
+        seconds = []
         for _ in range(count):
-            before = time.perf_counter()
+            start = time.perf_counter()
             self.state, metrics = self.step(self.state, self.batch)
             jax.block_until_ready(metrics)
-            taken.append(time.perf_counter() - before)
-        return taken
+            seconds.append(time.perf_counter() - start)
+        return seconds
 
 
-def batch_of(shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Noise with labels."""
+def random_batch(shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Draw a batch of random pixels and labels; `shape` is that of the video."""
     rng = np.random.default_rng(0)
     return {
         "video": rng.integers(0, 256, shape, dtype=np.uint8),
@@ -101,58 +101,60 @@ def batch_of(shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     }
 
 
-def one_round(run: Run, checkpoints: Checkpoints, number: int, count: int) -> dict[str, float]:
-    """Seconds by what they are of: a window without a save and one that begins with it."""
-    plain = run.steps(count)
-    before = time.perf_counter()
+def measure_round(
+    run: TrainingRun, checkpoints: Checkpoints, number: int, count: int
+) -> dict[str, float]:
+    """Measure a window of `count` steps without a save and one with it; return the seconds."""
+    without_save = run.time_steps(count)
+    start = time.perf_counter()
     checkpoints.save(number, run.state, {})
-    held = time.perf_counter() - before
-    beside, done = [], 0.0
+    blocked = time.perf_counter() - start
+    with_save, saved_after = [], 0.0
     for _ in range(count):
-        beside += run.steps(1)
-        checkpoints.check()
-        if not done and not checkpoints.is_saving():
-            done = time.perf_counter() - before
-            in_flight = list(beside)
+        with_save += run.time_steps(1)
+        checkpoints.check_for_errors()
+        if not saved_after and not checkpoints.is_saving():
+            saved_after = time.perf_counter() - start
+            during_save = list(with_save)
     checkpoints.wait()
-    if not done:
-        done, in_flight = time.perf_counter() - before, beside
+    if not saved_after:
+        saved_after, during_save = time.perf_counter() - start, with_save
     return {
-        "window": sum(plain),
-        "window with a save": held + sum(beside),
-        "save holds the loop": held,
-        "save is on the disk": done,
-        "step": statistics.median(plain),
-        "step, save in flight": statistics.median(in_flight),
+        "window": sum(without_save),
+        "window with a save": blocked + sum(with_save),
+        "save blocks the loop": blocked,
+        "save is on the disk": saved_after,
+        "step": statistics.median(without_save),
+        "step during the save": statistics.median(during_save),
     }
 
 
 def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="What saving costs the steps beside it.")
+    """Measure the rounds and print their medians."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", default="quickstart", choices=MODELS, help="%(default)s")
     parser.add_argument("--steps", type=int, default=20, metavar="N", help="%(default)s")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="%(default)s")
-    parser.add_argument("--directory", default=None, metavar="DIR", help="where to write")
-    asked = parser.parse_args()
-    run = Run.of(asked.model)
+    parser.add_argument("--directory", default=None, metavar="DIR", help="parent of the files")
+    options = parser.parse_args()
+    run = TrainingRun.create(options.model)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(run.state))
     with (
-        tempfile.TemporaryDirectory(dir=asked.directory) as directory,
+        tempfile.TemporaryDirectory(dir=options.directory) as directory,
         Checkpoints(Path(directory) / "checkpoints") as checkpoints,
     ):
-        one_round(run, checkpoints, 0, 2)
+        measure_round(run, checkpoints, number=0, count=2)  # warms up
         rounds = [
-            one_round(run, checkpoints, number, asked.steps)
-            for number in range(1, asked.rounds + 1)
+            measure_round(run, checkpoints, number, options.steps)
+            for number in range(1, options.rounds + 1)
         ]
-    print(f"{asked.model}: a state of {size / 1e6:.1f} MB, {asked.steps} steps a window")
-    medians = {what: statistics.median(each[what] for each in rounds) for what in rounds[0]}
-    for what, seconds in medians.items():
-        print(f"{what:22} {1000 * seconds:9.1f} ms")
-    ratios = [each["window with a save"] / each["window"] for each in rounds]
+    print(f"{options.model}: a state of {size / 1e6:.1f} MB, {options.steps} steps per window")
+    medians = {name: statistics.median(times[name] for times in rounds) for name in rounds[0]}
+    for name, seconds in medians.items():
+        print(f"{name:22} {1000 * seconds:9.1f} ms")
+    ratios = [times["window with a save"] / times["window"] for times in rounds]
     print(f"window with a save / window: {statistics.median(ratios):.3f} (median of rounds)")
-    print(f"step, in flight / step: {medians['step, save in flight'] / medians['step']:.3f}")
+    print(f"step during the save / step: {medians['step during the save'] / medians['step']:.3f}")
 
 
 if __name__ == "__main__":

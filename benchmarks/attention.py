@@ -1,19 +1,21 @@
-"""Attention alone, of every stage: ours beside PyTorch's SDPA with a mask, time and memory.
+"""Window attention alone, in every stage: ours beside PyTorch's SDPA with a mask, time and memory.
 
     python benchmarks/attention.py [--torch-python OTHER/bin/python] [--json out.json]
     python benchmarks/attention.py --device gpu --json out.json
 
-The windows are those of clips of 32x224x224 in the stages of Swin-T and Swin-B, shifted and not,
-forward alone and with the gradients of queries, keys, values and bias. SDPA is given the bias and
-the shift mask added up; tokamax takes part when it is named (--contenders xla gpu tokamax sdpa) and
-installed. Memory is what is needed beside the inputs, the results included; PyTorch does not tell
-on a CPU. In bfloat16 the errors of those in JAX against float32 come first. On a CPU the contenders
-take turns; on a GPU each has it for itself. With --json rows are kept as they come, and the same
-command goes on.
+The windows are those of clips of 32x224x224 in the stages of Swin-T and Swin-B, shifted and not
+shifted, forward alone and with the gradients of queries, keys, values and bias. The mask of SDPA is
+the sum of the bias and the shift mask; tokamax is measured where it is installed and named
+(--contenders xla gpu tokamax sdpa). Memory includes the results and not the inputs; PyTorch does
+not report it on a CPU. In bfloat16 the relative errors of the JAX implementations against float32
+are printed first. On a CPU the measurements are interleaved; on a GPU each implementation is
+measured alone. The file of --json is written after every measurement; the same command resumes
+from it.
 """
 
 import argparse
 import dataclasses
+import itertools
 import json
 import statistics
 import sys
@@ -21,15 +23,15 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from attention_worker import JAX, Case
-from contenders import ON_GPU, Contender, ContenderDied
-from kept_rows import KeptRows, Row
+from attention_worker import JAX_IMPLEMENTATIONS, AttentionCase
+from result_cache import ResultCache, Row
+from worker_process import GPU_ENVIRONMENT, WorkerDied, WorkerProcess
 
 from vswin_jax.attention import WindowGeometry
 from vswin_jax.models.variants import VARIANTS
 from vswin_jax.runtime.script_parser import script_parser
 
-CONTENDERS = (*JAX, "sdpa")
+CONTENDERS = (*JAX_IMPLEMENTATIONS, "sdpa")
 WINDOW = (8, 7, 7)
 _DEFAULTS = {
     "cpu": {"contenders": ["xla", "chunked", "sdpa"], "clips": 1, "dtype": "float32", "rounds": 5},
@@ -40,25 +42,30 @@ _DEFAULTS = {
         "rounds": 20,
     },
 }
+HEADER = (
+    f"{'variant':8} {'stage':5} {'windows':>7} {'heads':>5} {'N':>5} {'shifted':7} {'pass':17} "
+    f"{'contender':9} {'ms':>9} {'of xla':>7} {'MB':>9}"
+)
 
 
-def cases(options: argparse.Namespace) -> Iterator[tuple[Row, Case]]:
-    """What tells a case from the others, and the case."""
+def attention_cases(options: argparse.Namespace) -> Iterator[tuple[Row, AttentionCase]]:
+    """Yield the fields that identify a case in the result file, and the case."""
     for model in options.variants:
         for stage in options.stages:
             grid = (options.frames // 2, *[options.size // 4 // 2 ** (stage - 1)] * 2)
             for shifted in (False, True):
                 geometry = WindowGeometry.create(grid, WINDOW, (4, 3, 3) if shifted else (0, 0, 0))
+                # A window that covers the whole grid is never shifted.
                 if shifted and not geometry.is_shifted:
                     continue
-                ids = geometry.region_ids
+                ids = geometry.segment_ids
                 for backward in (False, True):
-                    case = Case(
+                    case = AttentionCase(
                         clips=options.clips,
                         windows=geometry.num_windows,
                         tokens=geometry.tokens,
                         heads=VARIANTS[f"swin_{model}"].num_heads[stage - 1],
-                        regions=None if ids is None else ids.tolist(),
+                        segment_ids=None if ids is None else ids.tolist(),
                         backward=backward,
                         dtype=options.dtype,
                     )
@@ -66,92 +73,93 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[Row, Case]]:
                     yield {**label, "frames": options.frames, "size": options.size}, case
 
 
-def measure_all(options: argparse.Namespace, kept: KeptRows) -> bool:
-    """Measures what is not kept yet; whether all was done in the time that there is."""
+def measure_all(options: argparse.Namespace, cache: ResultCache) -> bool:
+    """Measure what is not in the cache; return False if `--minutes` ended the work early."""
     start = time.monotonic()
     names = list(options.contenders)
     for group in [names] if options.device == "cpu" else [[name] for name in names]:
-        todo = [
+        missing = [
             (label, case)
-            for label, case in cases(options)
-            if any(kept.find(_key(options, name, label, case)) is None for name in group)
+            for label, case in attention_cases(options)
+            if any(cache.find(_row_fields(options, name, label, case)) is None for name in group)
         ]
-        if not todo:
+        if not missing:
             continue
-        contenders = {name: _start(name, options) for name in group}
+        workers = {name: _start_worker(name, options) for name in group}
         if options.dtype == "bfloat16":
-            print("\n".join(_errors(contenders)), flush=True)
-        for label, case in todo:
+            print("\n".join(_error_lines(workers)), flush=True)
+        for label, case in missing:
             if options.minutes and time.monotonic() - start > 60 * options.minutes:
                 return False
-            kept.add(_measure(options, contenders, label, case))
-        for contender in contenders.values():
-            contender.close()
+            cache.add(_measure(options, workers, label, case))
+        for worker in workers.values():
+            worker.close()
     return True
 
 
-def _key(options: argparse.Namespace, name: str, label: Row, case: Case) -> Row:
+def _row_fields(options: argparse.Namespace, name: str, label: Row, case: AttentionCase) -> Row:
+    """Return the fields that identify the row of an implementation and a case."""
     fields = dataclasses.asdict(case)
-    del fields["regions"]
+    del fields["segment_ids"]
     return {"contender": name, "device": options.device, **label, **fields}
 
 
-def _start(name: str, options: argparse.Namespace) -> Contender:
-    script = str(Path(__file__).with_name("attention_worker.py"))
-    python = options.torch_python if name == "sdpa" else sys.executable
-    environment = ON_GPU if options.device == "gpu" else None
-    return Contender(name, python, script, environment, ["--device", options.device])
+def _start_worker(name: str, options: argparse.Namespace) -> WorkerProcess:
+    return WorkerProcess(
+        name=name,
+        python=options.torch_python if name == "sdpa" else sys.executable,
+        script=str(Path(__file__).with_name("attention_worker.py")),
+        environment=GPU_ENVIRONMENT if options.device == "gpu" else None,
+        arguments=["--device", options.device],
+    )
 
 
-def _errors(contenders: dict[str, Contender]) -> Iterator[str]:
-    for name, contender in contenders.items():
-        if name in JAX:
-            answer = contender.measure("errors")
-            found = answer.get("errors", {})
-            text = ", ".join(f"{what} {value:.1e}" for what, value in found.items())
-            yield f"{name}: relative errors {text or answer['error']}"
+def _error_lines(workers: dict[str, WorkerProcess]) -> Iterator[str]:
+    for name, worker in workers.items():
+        if name in JAX_IMPLEMENTATIONS:
+            reply = worker.request("errors")
+            errors = reply.get("errors", {})
+            text = ", ".join(f"{tensor} {error:.1e}" for tensor, error in errors.items())
+            yield f"{name}: relative errors {text or reply['error']}"
 
 
 def _measure(
-    options: argparse.Namespace, contenders: dict[str, Contender], label: Row, case: Case
+    options: argparse.Namespace,
+    workers: dict[str, WorkerProcess],
+    label: Row,
+    case: AttentionCase,
 ) -> list[Row]:
     task = json.dumps(dataclasses.asdict(case))
-    answers: dict[str, list[Row]] = {name: [] for name in contenders}
+    replies: dict[str, list[Row]] = {name: [] for name in workers}
     for _ in range(options.rounds):
-        for name, contender in contenders.items():
-            if not any("error" in answer for answer in answers[name]):
-                answers[name].append(_ask(contender, task))
+        for name, worker in workers.items():
+            if not any("error" in reply for reply in replies[name]):
+                replies[name].append(_request(worker, task))
     rows = []
-    for name, contender in contenders.items():
-        row = _key(options, name, label, case) | {"version": contender.version}
+    for name, worker in workers.items():
+        row = _row_fields(options, name, label, case) | {"version": worker.version}
         row |= {"error": None, "out_of_memory": False}
-        row |= answers[name][-1]
+        row |= replies[name][-1]
         row.pop("seconds", None)
-        seconds = [answer.get("seconds", 0.0) for answer in answers[name]]
+        seconds = [reply.get("seconds", 0.0) for reply in replies[name]]
         rows.append(row | {"median_s": None if row["error"] else statistics.median(seconds)})
-        print(line(rows[-1], rows), file=sys.stderr, flush=True)
+        print(format_row(rows[-1], rows), file=sys.stderr, flush=True)
     return rows
 
 
-def _ask(contender: Contender, task: str) -> Row:
+def _request(worker: WorkerProcess, task: str) -> Row:
     try:
-        return contender.measure(task)
-    except ContenderDied as error:
+        return worker.request(task)
+    except WorkerDied as error:
         return {"error": str(error)}
 
 
-HEAD = (
-    f"{'variant':8} {'stage':5} {'windows':>7} {'heads':>5} {'N':>5} {'shifted':7} {'pass':17} "
-    f"{'contender':9} {'ms':>9} {'of xla':>7} {'MB':>9}"
-)
-
-
-def line(row: Row, rows: Sequence[Row]) -> str:
-    """A row of the table; "of xla" is how many times as fast as `xla` it is."""
-    both = "forward, backward" if row["backward"] else "forward"
+def format_row(row: Row, rows: Sequence[Row]) -> str:
+    """Return a line of the table; the column "of xla" is the speed relative to `xla` in `rows`."""
+    direction = "forward, backward" if row["backward"] else "forward"
     head = (
         f"{row['variant']:8} {row['stage']:5} {row['clips'] * row['windows']:7} {row['heads']:5} "
-        f"{row['tokens']:5} {row['shifted']!s:7} {both:17} {row['contender']:9}"
+        f"{row['tokens']:5} {row['shifted']!s:7} {direction:17} {row['contender']:9}"
     )
     if row["error"]:
         return f"{head} {row['error']}"
@@ -166,36 +174,47 @@ def _is_xla_of(row: Row, other: Row) -> bool:
     return other["contender"] == "xla" and all(row[name] == other[name] for name in same)
 
 
-def main() -> int:
-    """Runs the comparison and prints its table; 3 where time ran out before the end."""
+def _table_rows(rows: Sequence[Row]) -> list[Row]:
+    """Sort the rows so that those of one case are together, in the order of their first rows."""
+    fields = ("variant", "stage", "shifted", "backward", "clips", "dtype")
+    cases: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        cases.setdefault(tuple(row[name] for name in fields), []).append(row)
+    return list(itertools.chain.from_iterable(cases.values()))
+
+
+def _parse_options() -> argparse.Namespace:
     parser = script_parser(__doc__)
     parser.add_argument("--device", choices=_DEFAULTS, default="cpu")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS)
     parser.add_argument("--variants", nargs="+", choices=["tiny", "base"], default=["tiny", "base"])
     parser.add_argument("--stages", nargs="+", type=int, choices=range(1, 5), default=range(1, 5))
     parser.add_argument("--dtype", choices=["float32", "bfloat16"])
-    parser.add_argument("--clips", type=int)
-    parser.add_argument("--frames", type=int, default=32)
-    parser.add_argument("--size", type=int, default=224, help="pixels of each side")
-    parser.add_argument("--rounds", type=int, help="measurements of each")
-    parser.add_argument("--torch-python", default=sys.executable, help="the Python with torch")
-    parser.add_argument("--minutes", type=float, help="begin nothing new after that long")
-    parser.add_argument("--json", type=Path, help="rows, kept between calls")
+    parser.add_argument("--clips", type=int, help="batch size")
+    parser.add_argument("--frames", type=int, default=32, help="frames per clip")
+    parser.add_argument("--size", type=int, default=224, help="height and width in pixels")
+    parser.add_argument("--rounds", type=int, help="measurements per implementation")
+    parser.add_argument(
+        "--torch-python", default=sys.executable, help="Python interpreter that has PyTorch"
+    )
+    parser.add_argument("--minutes", type=float, help="start no measurement after this time")
+    parser.add_argument("--json", type=Path, help="file of the results, also of earlier calls")
     options = parser.parse_args()
     for name, value in _DEFAULTS[options.device].items():
         if getattr(options, name) is None:
             setattr(options, name, value)
-    kept = KeptRows(options.json)
-    done = measure_all(options, kept)
-    order = list(dict.fromkeys(json.dumps(_place(row)) for row in kept.rows))
-    rows = sorted(kept.rows, key=lambda row: order.index(json.dumps(_place(row))))
-    print(HEAD)
-    print("\n".join(line(row, rows) for row in rows))
-    return 0 if done else 3
+    return options
 
 
-def _place(row: Row) -> list[object]:
-    return [row[name] for name in ("variant", "stage", "shifted", "backward", "clips", "dtype")]
+def main() -> int:
+    """Run the comparison and print its table; return 3 if `--minutes` ended it early."""
+    options = _parse_options()
+    cache = ResultCache(options.json)
+    finished = measure_all(options, cache)
+    rows = _table_rows(cache.rows)
+    print(HEADER)
+    print("\n".join(format_row(row, rows) for row in rows))
+    return 0 if finished else 3
 
 
 if __name__ == "__main__":

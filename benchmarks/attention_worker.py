@@ -1,8 +1,8 @@
-"""A contender of attention.py, in a process of its own: ours, tokamax or PyTorch's SDPA.
+"""Worker of attention.py: our attention, tokamax's or PyTorch's SDPA in a process of its own.
 
-All are given the packed projection [B, windows, N, 3, heads, dim], as the model makes it, the bias
-[heads, N, N] in float32 and the region ids of the windows; forward and backward have the gradients
-of the projection and of the bias.
+All implementations get the packed projection [B, windows, N, 3, heads, dim], as the model computes
+it, the bias [heads, N, N] in float32 and the segment ids of the windows. "Forward and backward"
+includes the gradients of the projection and of the bias.
 """
 
 import argparse
@@ -15,162 +15,185 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from contenders import guarded, serve
+from worker_process import catch_errors, serve_tasks
 
-OURS = ("xla", "chunked", "gpu")
-JAX = (*OURS, "tokamax")
-DIM = 32
-# Calls are timed together until they take that long.
+OUR_IMPLEMENTATIONS = ("xla", "chunked", "gpu")
+JAX_IMPLEMENTATIONS = (*OUR_IMPLEMENTATIONS, "tokamax")
+HEAD_DIM = 32
+# One measurement repeats the call for about this many seconds.
 SECONDS = 0.05
 
 
 @dataclass(frozen=True)
-class Case:
-    """What is computed: attention of one block, its windows [windows, tokens] and heads.
+class AttentionCase:
+    """The window attention of one block.
 
-    regions: a row of ids for each window, or None where the windows are not shifted; dtype:
-    "float32" or "bfloat16".
+    `segment_ids` has a row [tokens] for each window, or is None where windows are not shifted;
+    `dtype` is "float32" or "bfloat16".
     """
 
     clips: int
     windows: int
     tokens: int
     heads: int
-    regions: list[list[int]] | None
+    segment_ids: list[list[int]] | None
     backward: bool
     dtype: str
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the packed projection."""
-        return (self.clips, self.windows, self.tokens, 3, self.heads, DIM)
+    def qkv_shape(self) -> tuple[int, ...]:
+        """The shape of the packed projection."""
+        return (self.clips, self.windows, self.tokens, 3, self.heads, HEAD_DIM)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The shape of the result."""
+        return (self.clips, self.windows, self.tokens, self.heads, HEAD_DIM)
 
 
 @dataclass(frozen=True)
-class Built:
-    """Runs the case `times` times, and ends when all is done; memory: bytes beside its inputs."""
+class AttentionRunner:
+    """A case that is ready to run.
+
+    `call(times)` runs the case that often and returns when all has finished; `memory` is in bytes,
+    without the inputs, or None where it is unknown.
+    """
 
     call: Callable[[int], None]
     memory: int | None
 
 
-def jax_function(case: Case, implementation: str) -> Callable[..., Any]:
-    """(qkv, bias, gradient of the result) to the result, or to both gradients."""
+def jax_function(case: AttentionCase, implementation: str) -> Callable[..., Any]:
+    """Return a function of (qkv, bias, output gradient) that gives the result or both gradients."""
     import jax
 
     from vswin_jax.attention import window_attention
 
-    ids = None if case.regions is None else np.array(case.regions, np.int8)
+    ids = None if case.segment_ids is None else np.array(case.segment_ids, np.int8)
     if implementation == "tokamax":
-        attend = functools.partial(_tokamax, ids=ids)
+        attend = functools.partial(_tokamax, segment_ids=ids)
     else:
-        attend = functools.partial(window_attention, region_ids=ids, implementation=implementation)
+        attend = functools.partial(window_attention, segment_ids=ids, implementation=implementation)
 
-    def run(qkv: jax.Array, bias: jax.Array, grad: jax.Array) -> Any:
-        out, pull_back = jax.vjp(attend, qkv, bias)
-        return pull_back(grad) if case.backward else out
+    def run(qkv: jax.Array, bias: jax.Array, output_grad: jax.Array) -> Any:
+        out, vjp = jax.vjp(attend, qkv, bias)
+        return vjp(output_grad) if case.backward else out
 
     return run
 
 
-def _tokamax(qkv: Any, bias: Any, ids: np.ndarray | None) -> Any:
-    """What tokamax takes to be the best here; a bias and a mask that broadcast are its own."""
+def _tokamax(qkv: Any, bias: Any, segment_ids: np.ndarray | None) -> Any:
+    """Call tokamax, which chooses its implementation and broadcasts the bias and the mask."""
     import jax.numpy as jnp
     import tokamax
 
     query, key, value = jnp.moveaxis(qkv, 3, 0)
-    same = None if ids is None else (ids[:, :, None] == ids[:, None, :])[None, :, None]
-    return tokamax.dot_product_attention(query, key, value, bias=bias[None, None], mask=same)
+    mask = None
+    if segment_ids is not None:
+        mask = (segment_ids[:, :, None] == segment_ids[:, None, :])[None, :, None]
+    return tokamax.dot_product_attention(query, key, value, bias=bias[None, None], mask=mask)
 
 
-def jax_operands(case: Case) -> tuple[Any, Any, Any]:
-    """qkv, bias and the gradient of the result."""
+def jax_operands(case: AttentionCase) -> tuple[Any, Any, Any]:
+    """Draw qkv, the bias and the gradient of the result."""
     import jax
 
     keys = jax.random.split(jax.random.key(0), 3)
     bias = jax.random.normal(keys[1], (case.heads, case.tokens, case.tokens))
-    qkv = jax.random.normal(keys[0], case.shape, case.dtype)
-    grad = jax.random.normal(keys[2], case.shape[:3] + case.shape[4:], case.dtype)
-    return qkv, bias, grad
+    qkv = jax.random.normal(keys[0], case.qkv_shape, case.dtype)
+    output_grad = jax.random.normal(keys[2], case.output_shape, case.dtype)
+    return qkv, bias, output_grad
 
 
-def in_jax(case: Case, implementation: str) -> Built:
-    """One in JAX; its memory is what the compiled program says."""
+def build_jax(case: AttentionCase, implementation: str) -> AttentionRunner:
+    """Compile an implementation in JAX; its memory is that of the compiled program."""
     import jax
 
     operands = jax_operands(case)
     program = jax.jit(jax_function(case, implementation)).lower(*operands).compile()
-    needs = program.memory_analysis()
+    memory = program.memory_analysis()
 
     def call(times: int) -> None:
         for _ in range(times):
             out = program(*operands)
         jax.block_until_ready(out)
 
-    return Built(call, needs.temp_size_in_bytes + needs.output_size_in_bytes)
+    return AttentionRunner(call, memory.temp_size_in_bytes + memory.output_size_in_bytes)
 
 
-def errors(implementation: str) -> dict[str, float]:
-    """How far bfloat16 results and gradients of shifted windows are from float32 `xla`, relative.
+def relative_errors(implementation: str) -> dict[str, float]:
+    """Return the relative errors of bfloat16 results and gradients against `xla` in float32.
 
-    The windows are of the published size: 392 tokens, in two regions.
+    The two shifted windows have the published size, 392 tokens, in two segments.
     """
     import jax
     import jax.numpy as jnp
 
-    regions = [[0] * 196 + [1] * 196, [0, 1] * 196]
+    segment_ids = [[0] * 196 + [1] * 196, [0, 1] * 196]
     cases = {
-        backward: Case(1, 2, 392, 3, regions, backward, "bfloat16") for backward in (False, True)
+        backward: AttentionCase(
+            clips=1,
+            windows=2,
+            tokens=392,
+            heads=3,
+            segment_ids=segment_ids,
+            backward=backward,
+            dtype="bfloat16",
+        )
+        for backward in (False, True)
     }
-    qkv, bias, grad = jax_operands(cases[True])
-    exact = [x.astype(jnp.float32) for x in (qkv, bias, grad)]
+    operands = jax_operands(cases[True])
 
     def results(name: str, operands: tuple[Any, ...]) -> dict[str, Any]:
         run = {back: jax.jit(jax_function(case, name)) for back, case in cases.items()}
-        of_qkv, of_bias = run[True](*operands)
-        query, key, value = jnp.moveaxis(of_qkv, 3, 0)
+        qkv_grad, bias_grad = run[True](*operands)
+        query, key, value = jnp.moveaxis(qkv_grad, 3, 0)
         out = run[False](*operands)
-        return {"out": out, "query": query, "key": key, "value": value, "bias": of_bias}
+        return {"out": out, "query": query, "key": key, "value": value, "bias": bias_grad}
 
-    found, wanted = results(implementation, (qkv, bias, grad)), results("xla", tuple(exact))
+    actual = results(implementation, operands)
+    expected = results("xla", tuple(x.astype(jnp.float32) for x in operands))
     return {
-        name: float(jnp.linalg.norm(found[name] - wanted[name]) / jnp.linalg.norm(wanted[name]))
-        for name in wanted
+        name: float(
+            jnp.linalg.norm(actual[name] - expected[name]) / jnp.linalg.norm(expected[name])
+        )
+        for name in expected
     }
 
 
-def sdpa(case: Case, device: str) -> Built:
-    """PyTorch's scaled_dot_product_attention with the bias and the mask added up.
-
-    Where windows are not shifted, all of them share a mask [1, heads, N, N]. Where they are, the
-    clips share one [1, windows * heads, N, N]: the windows count as heads, which costs a copy of
-    queries, keys and values, and saves a copy of the mask for each clip.
-    """
+def build_sdpa(case: AttentionCase, device: str) -> AttentionRunner:
+    """Build PyTorch's scaled_dot_product_attention with the sum of bias and mask as its mask."""
     import torch
 
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("high")
-    place = {"device": "cuda" if device == "gpu" else "cpu"}
-    number = {**place, "dtype": getattr(torch, case.dtype)}
-    qkv = torch.randn(case.shape, **number, requires_grad=case.backward)
-    bias = torch.randn(case.heads, case.tokens, case.tokens, **place, requires_grad=case.backward)
-    grad = torch.randn(case.shape[:3] + case.shape[4:], **number)
+    on_device = {"device": "cuda" if device == "gpu" else "cpu"}
+    typed = {**on_device, "dtype": getattr(torch, case.dtype)}
+    bias_shape = (case.heads, case.tokens, case.tokens)
+    qkv = torch.randn(case.qkv_shape, **typed, requires_grad=case.backward)
+    bias = torch.randn(bias_shape, **on_device, requires_grad=case.backward)
+    output_grad = torch.randn(case.output_shape, **typed)
     mask = None
-    if case.regions is not None:
-        ids = torch.tensor(case.regions, **place)
+    if case.segment_ids is not None:
+        ids = torch.tensor(case.segment_ids, **on_device)
         mask = torch.where(ids[:, :, None] == ids[:, None, :], 0.0, -100.0)
 
-    def once() -> None:
+    def call_once() -> None:
         with torch.set_grad_enabled(case.backward):
             out = _torch_attention(qkv, bias, mask)
         if case.backward:
-            torch.autograd.grad(out, (qkv, bias), grad)
+            torch.autograd.grad(out, (qkv, bias), output_grad)
 
-    return _timed(once, device)
+    return _torch_runner(call_once, device)
 
 
 def _torch_attention(qkv: Any, bias: Any, mask: Any) -> Any:
-    """`[B, W, N, 3, heads, dim]`, `[heads, N, N]`, `[W, N, N]` to `[B, W, N, heads, dim]`."""
+    """Map `[B, W, N, 3, heads, dim]`, `[heads, N, N]`, `[W, N, N]` to `[B, W, N, heads, dim]`.
+
+    Without a mask all windows share a bias [1, heads, N, N]. With a mask all clips share one sum
+    [1, W * heads, N, N], and SDPA treats windows as heads: this costs a copy of queries, keys and
+    values, and saves a copy of the sum for each clip.
+    """
     import torch
 
     clips, windows, tokens, _, heads, dim = qkv.shape
@@ -185,61 +208,64 @@ def _torch_attention(qkv: Any, bias: Any, mask: Any) -> Any:
     return out.reshape(clips, windows, heads, tokens, dim).transpose(2, 3)
 
 
-def _timed(once: Callable[[], None], device: str) -> Built:
+def _torch_runner(call_once: Callable[[], None], device: str) -> AttentionRunner:
     import torch
 
     def call(times: int) -> None:
         for _ in range(times):
-            once()
+            call_once()
         if device == "gpu":
             torch.cuda.synchronize()
 
     if device == "cpu":
-        return Built(call, None)
+        return AttentionRunner(call, memory=None)
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     call(1)
-    return Built(call, torch.cuda.max_memory_allocated() - before)
+    return AttentionRunner(call, torch.cuda.max_memory_allocated() - before)
 
 
-def answers(name: str, device: str) -> Callable[[str], dict[str, Any]]:
-    """Tasks are "errors", of those in JAX, and cases as JSON: `seconds` a call, `memory` in bytes.
+def make_task_handler(name: str, device: str) -> Callable[[str], dict[str, Any]]:
+    """Return the function that handles the tasks of a driver.
 
-    A case that comes again is not built again.
+    "errors" replies with `relative_errors`, for implementations in JAX. Any other task is an
+    `AttentionCase` as JSON, and its reply has the `seconds` of a call and the `memory` in bytes.
+    The runner of the latest case is reused when the case is repeated.
     """
-    last: dict[str, tuple[Built, int]] = {}
+    latest: dict[str, tuple[AttentionRunner, int]] = {}
 
-    def built(task: str) -> tuple[Built, int]:
-        if task not in last:
-            last.clear()
-            case = Case(**json.loads(task))
-            made = sdpa(case, device) if name == "sdpa" else in_jax(case, name)
-            made.call(1)
+    def runner_and_repeats(task: str) -> tuple[AttentionRunner, int]:
+        if task not in latest:
+            latest.clear()
+            case = AttentionCase(**json.loads(task))
+            runner = build_sdpa(case, device) if name == "sdpa" else build_jax(case, name)
+            runner.call(1)
             start = time.perf_counter()
-            made.call(1)
-            last[task] = made, max(1, round(SECONDS / (time.perf_counter() - start)))
-        return last[task]
+            runner.call(1)
+            latest[task] = runner, max(1, round(SECONDS / (time.perf_counter() - start)))
+        return latest[task]
 
-    def answer(task: str) -> dict[str, Any]:
+    def handle(task: str) -> dict[str, Any]:
         if task == "errors":
-            return {"errors": errors(name)}
-        made, times = built(task)
+            return {"errors": relative_errors(name)}
+        runner, repeats = runner_and_repeats(task)
         start = time.perf_counter()
-        made.call(times)
-        return {"seconds": (time.perf_counter() - start) / times, "memory": made.memory}
+        runner.call(repeats)
+        return {"seconds": (time.perf_counter() - start) / repeats, "memory": runner.memory}
 
-    return guarded(answer)
+    return catch_errors(handle)
 
 
 def main() -> None:
-    """Serves what is named on the command line."""
+    """Serve the implementation that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--worker", required=True, choices=[*JAX, "sdpa"])
+    parser.add_argument("--worker", required=True, choices=[*JAX_IMPLEMENTATIONS, "sdpa"])
     parser.add_argument("--device", required=True, choices=["cpu", "gpu"])
     options = parser.parse_args()
     logging.basicConfig(format="%(message)s")
     library = __import__("torch" if options.worker == "sdpa" else "jax")
-    serve(f"{library.__name__} {library.__version__}", answers(options.worker, options.device))
+    handle = make_task_handler(options.worker, options.device)
+    serve_tasks(f"{library.__name__} {library.__version__}", handle)
 
 
 if __name__ == "__main__":

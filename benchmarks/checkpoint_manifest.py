@@ -1,10 +1,10 @@
-"""What it costs to write and to compare the manifest of a checkpoint, beside saving and restoring.
+"""Cost of writing and comparing a checkpoint's manifest, beside saving and restoring.
 
     python benchmarks/checkpoint_manifest.py [--model swin_tiny] [--rounds 5] [--directory DIR]
 
-The state has the parameters of a model three times, as AdamW does, filled with noise. Every number
-is a median over rounds. The files were just written, so they are read from the system's cache: the
-numbers are of the processor, and a slower disk is the bound if it reads fewer bytes a second.
+The state has the parameters of a model three times, as with AdamW, filled with random values. Every
+number is a median over rounds. The files were just written, so they are read from the page cache:
+the numbers measure the processor, and a disk that reads fewer bytes per second is the bound.
 """
 
 import argparse
@@ -19,12 +19,12 @@ import jax
 from etils import epath
 
 from vswin_jax.checkpoint import Checkpoints, manifest
-from vswin_jax.checkpoint.step_directories import damage
+from vswin_jax.checkpoint.step_directories import find_damage
 from vswin_jax.models import create_model, init_params
 
 
-def noise(model_name: str) -> dict[str, Any]:
-    """Parameters and two moments of the model, with its shapes."""
+def random_state(model_name: str) -> dict[str, Any]:
+    """Draw parameters and two moments of the model."""
     model = create_model(model_name, 400)
     shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     keys = jax.random.split(jax.random.key(1), 3)
@@ -34,44 +34,44 @@ def noise(model_name: str) -> dict[str, Any]:
     }
 
 
-def seconds(do: Callable[[], Any]) -> float:
-    """How long a call takes."""
-    before = time.perf_counter()
-    jax.block_until_ready(do())
-    return time.perf_counter() - before
+def time_call(function: Callable[[], Any]) -> float:
+    """Return the seconds that a call takes, its arrays included."""
+    start = time.perf_counter()
+    jax.block_until_ready(function())
+    return time.perf_counter() - start
 
 
-def one_round(directory: Path, state: dict[str, Any]) -> dict[str, float]:
-    """Seconds by what they are of, for one checkpoint in a new directory."""
+def measure_round(directory: Path, state: dict[str, Any]) -> dict[str, float]:
+    """Return the seconds of each operation on one checkpoint in a new directory."""
     with Checkpoints(directory) as checkpoints:
-        taken = {"save, until it returns": seconds(lambda: checkpoints.save(1, state, {}))}
-        taken["save, in the background"] = seconds(checkpoints.wait)
+        seconds = {"save, until it returns": time_call(lambda: checkpoints.save(1, state, {}))}
+        seconds["save, in the background"] = time_call(checkpoints.wait)
     step = epath.Path(directory / "1")
-    taken["of which the manifest"] = seconds(lambda: manifest.write(step, marked=True))
-    taken["compare all files"] = seconds(lambda: damage(step, thorough=True))
-    taken["compare what is quick"] = seconds(lambda: damage(step, thorough=False))
+    seconds["of which the manifest"] = time_call(lambda: manifest.write(step, marked=True))
+    seconds["compare all files"] = time_call(lambda: find_damage(step, thorough=True))
+    seconds["compare sizes, small files"] = time_call(lambda: find_damage(step, thorough=False))
     with Checkpoints(directory) as checkpoints:
-        taken["restore"] = seconds(lambda: checkpoints.restore_latest(state))
-    return taken
+        seconds["restore"] = time_call(lambda: checkpoints.restore_latest(state))
+    return seconds
 
 
 def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="What the manifest of a checkpoint costs.")
+    """Measure the rounds and print their medians."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", default="swin_tiny", metavar="NAME", help="%(default)s")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="%(default)s")
-    parser.add_argument("--directory", default=None, metavar="DIR", help="where to write")
-    asked = parser.parse_args()
-    state = noise(asked.model)
+    parser.add_argument("--directory", default=None, metavar="DIR", help="parent of the files")
+    options = parser.parse_args()
+    state = random_state(options.model)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     rounds = []
-    for _ in range(asked.rounds):
-        with tempfile.TemporaryDirectory(dir=asked.directory) as directory:
-            rounds.append(one_round(Path(directory) / "checkpoints", state))
-    print(f"{asked.model}: a state of {size / 1e6:.0f} MB")
-    for what in rounds[0]:
-        taken = statistics.median(times[what] for times in rounds)
-        print(f"{what:26} {taken:7.3f} s {size / taken / 1e6:9.0f} MB/s")
+    for _ in range(options.rounds):
+        with tempfile.TemporaryDirectory(dir=options.directory) as directory:
+            rounds.append(measure_round(Path(directory) / "checkpoints", state))
+    print(f"{options.model}: a state of {size / 1e6:.0f} MB")
+    for name in rounds[0]:
+        seconds = statistics.median(times[name] for times in rounds)
+        print(f"{name:26} {seconds:7.3f} s {size / seconds / 1e6:9.0f} MB/s")
 
 
 if __name__ == "__main__":

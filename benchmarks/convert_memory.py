@@ -1,10 +1,10 @@
-"""What converting a Swin-B costs: seconds and memory, beyond the imports and beside the file.
+"""Time and memory of converting the weights of a Swin-B.
 
     python benchmarks/convert_memory.py [--variant swin_base] [--to orbax] [--json out.json]
 
-The file is a zip as `torch.save` writes it, with random weights in the original layout; torch is
-not needed. Memory is the peak of the converting process (`ru_maxrss`, mapped pages of the file
-included) less what it was after the imports, over the file's size.
+The script writes a zip file in the format of `torch.save`, with random weights in the original
+layout; torch is not needed. Memory is the peak of the converting process (`ru_maxrss`, which
+includes mapped pages of the file) minus the peak after the imports, divided by the file's size.
 """
 
 import argparse
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def shapes_of(variant: str) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a Video Swin of 400 classes in the original layout."""
+    """Return names and shapes of a Video Swin of 400 classes in the original layout."""
     import jax
     import numpy as np
 
@@ -40,7 +40,7 @@ def shapes_of(variant: str) -> dict[str, tuple[int, ...]]:
 
 
 def write_torch_zip(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """`torch.save({"state_dict": ...})` of float32 tensors, without torch."""
+    """Write random float32 tensors as `torch.save({"state_dict": ...})` does."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -54,7 +54,7 @@ def write_torch_zip(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
 
 
 def _entry(name: str, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
-    """Contents begin at a multiple of 64 bytes, as PyTorch pads them."""
+    """Return the header of a file whose content starts at a multiple of 64 bytes, as PyTorch's."""
     info = zipfile.ZipInfo(name)
     padding = -(archive.start_dir + 30 + len(name) + 4) % 64
     info.extra = b"FB" + struct.pack("<H", padding) + b"Z" * padding
@@ -97,7 +97,7 @@ def _peak_bytes() -> int:
 
 
 def measure(source: Path, destination: Path, kind: str) -> dict[str, float]:
-    """Converts in this process, which must not have done anything else."""
+    """Convert in this process, whose peak memory must not include any other work."""
     from vswin_jax.weights.convert import convert
 
     before, start = _peak_bytes(), time.perf_counter()
@@ -113,16 +113,19 @@ def measure(source: Path, destination: Path, kind: str) -> dict[str, float]:
 
 
 def _run(*arguments: object) -> str:
-    """This script again in a process of its own: a child's peak begins with its parent's memory."""
+    """Run this script in a new process and return its output.
+
+    The memory of this process must stay small: `ru_maxrss` of a child starts at its parent's.
+    """
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     command = [sys.executable, __file__, *map(str, arguments)]
     environment = {"JAX_PLATFORMS": "cpu", **os.environ, "PYTHONPATH": path}
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
-    return done.stdout
+    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return result.stdout
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Writes the file, converts it, and prints both numbers."""
+    """Write the file, convert it, and print seconds and memory."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--variant", default="swin_base")
     parser.add_argument("--to", default="orbax")

@@ -1,10 +1,10 @@
-"""What the order of the data costs: the first batch of a run that begins anywhere, and an epoch.
+"""Cost of the sampler: the time to the first batch at any step, and to the order of an epoch.
 
     python benchmarks/data_order.py [--examples 240000] [--rounds 5]
 
-The examples are so many names for eight videos that the script writes. The first batch is one of 8
-clips of 32x224x224, decoded and cropped. Every number is a median over rounds, in which step 0 and
-step 1,000,000 take turns; every round has another seed, so no order is known beforehand.
+The examples are names of eight videos that the script writes. The first batch has 8 clips of
+32x224x224, decoded and cropped. Every number is a median over rounds, and each round measures step
+0 and step 1,000,000; every round has another seed, so that no order is cached from the last round.
 """
 
 import argparse
@@ -18,8 +18,8 @@ import numpy as np
 from vswin_jax.data import ClipSpec, open_source
 from vswin_jax.data.moving_shapes.moving_shapes import write_moving_shapes
 from vswin_jax.data.pipeline.pipeline import train_batches
-from vswin_jax.data.pipeline.sampler import Order
-from vswin_jax.data.sources.annotations import Row
+from vswin_jax.data.pipeline.sampler import Sampler
+from vswin_jax.data.sources.annotations import AnnotationRow
 from vswin_jax.data.sources.sources import VideoSource
 
 CLASSES, BATCH_SIZE = 400, 8
@@ -29,20 +29,20 @@ SPEC = ClipSpec()
 
 
 def long_source(directory: Path, examples: int) -> VideoSource:
-    """`examples` names for eight videos of 256x256 pixels, in classes of uneven sizes."""
+    """Write eight videos of 256x256 pixels; return `examples` names in classes of uneven sizes."""
     write_moving_shapes(
         directory / "set", train_scenes=1, test_scenes=1, size=256, num_frames=96, fps=25
     )
     few = open_source(directory / "set" / "train")
-    rows = [Row(0, few[index % len(few)].name, "") for index in range(examples)]
+    rows = [AnnotationRow(0, few[index % len(few)].name, "") for index in range(examples)]
     labels = (np.random.default_rng(0).beta(1, 2, examples) * CLASSES).astype(np.int32)
     names = tuple(map(str, range(CLASSES)))
     return VideoSource(rows, labels, names, str(directory / "set" / "train"), frames=False)
 
 
 def first_batch_seconds(source: VideoSource, seed: int, start: int, balance: float) -> float:
-    """How long a run that begins at step `start` takes to its first batch."""
-    before = time.perf_counter()
+    """Return the time to the first batch of a run that starts at step `start`."""
+    begin = time.perf_counter()
     batches = train_batches(
         source,
         SPEC,
@@ -53,44 +53,44 @@ def first_batch_seconds(source: VideoSource, seed: int, start: int, balance: flo
         prefetch=1,
     )
     next(batches)
-    passed = time.perf_counter() - before
+    seconds = time.perf_counter() - begin
     batches.close()
-    return passed
+    return seconds
 
 
 def epoch_seconds(source: VideoSource, seed: int, balance: float) -> float:
-    """How long it takes to put an epoch in order."""
-    order = Order(seed, len(source), source.labels, balance)
-    before = time.perf_counter()
-    order.at(0)
-    return time.perf_counter() - before
+    """Return the time to compute the order of an epoch."""
+    sampler = Sampler(seed, len(source), source.labels, balance)
+    begin = time.perf_counter()
+    sampler.at(0)
+    return time.perf_counter() - begin
 
 
 def measure(source: VideoSource, balance: float, rounds: int) -> dict[str, float]:
-    """Medians in seconds, by what they are of."""
+    """Return medians in seconds by the name of the measurement."""
     times: dict[str, list[float]] = {}
     for seed in range(1, rounds + 1):
         for start in STARTS:
-            passed = first_batch_seconds(source, seed, start, balance)
-            times.setdefault(f"first batch from step {start:,}", []).append(passed)
-        # The order of this epoch is remembered for its seed, so it takes another one.
-        passed = epoch_seconds(source, -seed, balance)
-        times.setdefault("order of an epoch", []).append(passed)
+            seconds = first_batch_seconds(source, seed, start, balance)
+            times.setdefault(f"first batch from step {start:,}", []).append(seconds)
+        # The order of this seed's first epoch is cached by now; another seed's is not.
+        seconds = epoch_seconds(source, -seed, balance)
+        times.setdefault("order of an epoch", []).append(seconds)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
 def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="What the order of the data costs.")
+    """Measure every kind of class balance and print the medians."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--examples", type=int, default=240_000, metavar="N", help="%(default)s")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="%(default)s")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        source = long_source(Path(directory), asked.examples)
-        first_batch_seconds(source, 0, 0, 0.0)  # TensorFlow's threads start
+        source = long_source(Path(directory), options.examples)
+        first_batch_seconds(source, 0, 0, 0.0)  # starts TensorFlow's threads
         for name, balance in BALANCES.items():
-            for what, passed in measure(source, balance, asked.rounds).items():
-                print(f"{name:14} {what:30} {1000 * passed:8.1f} ms")
+            for measurement, seconds in measure(source, balance, options.rounds).items():
+                print(f"{name:14} {measurement:30} {1000 * seconds:8.1f} ms")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Whether the input pipeline's memory stays flat: resident memory and open files over many batches.
+"""Memory of the input pipeline over many batches: resident memory and open files.
 
     python benchmarks/input_memory.py [--batches 5000] [--bad 0.05] [--json out.json]
 
-Reads training batches through the pipeline of a run, over H.264 files that it writes itself, some
-of them bad (truncated, of an unknown codec, empty, missing). Every tenth of the way all the good
-videos are evaluated once, as a run does. Linux only: it reads /proc.
+The script writes H.264 files, makes some of them unreadable (truncated, unknown codec, empty,
+missing), and reads training batches through the pipeline of a training run. After every tenth of
+the batches it reads all readable videos once, as for an evaluation. It needs Linux (/proc).
 """
 
 import argparse
@@ -23,16 +23,16 @@ from vswin_jax.data import ClipSpec, open_source
 from vswin_jax.data.moving_shapes.moving_shapes import write_moving_shapes
 from vswin_jax.data.pipeline.bad_videos import BadVideos
 from vswin_jax.data.pipeline.clip_processes import shared_processes
+from vswin_jax.data.pipeline.lazy_import import load_pipeline
 from vswin_jax.data.sources.sources import VideoSource
-from vswin_jax.main import load_pipeline
 
-LOOKS = 10
+SAMPLES = 10
 CLASSES = 8
 
 
 @dataclass(frozen=True)
-class Look:
-    """What the process, and those that decode for it, hold after some batches."""
+class MemorySample:
+    """Memory and open files of this process and its decoding processes after `batch` batches."""
 
     batch: int
     resident_mb: float
@@ -50,7 +50,7 @@ class Look:
 
 
 def write_files(directory: Path, options: argparse.Namespace) -> tuple[VideoSource, VideoSource]:
-    """Training videos, a share of them bad, and good ones to evaluate."""
+    """Write training videos, a share of them unreadable, and readable videos to evaluate."""
     scenes = max(1, options.videos // CLASSES)
     write_moving_shapes(
         directory / "set",
@@ -61,34 +61,35 @@ def write_files(directory: Path, options: argparse.Namespace) -> tuple[VideoSour
     )
     training, held_out = (open_source(directory / "set" / name) for name in ("train", "test"))
     count = round(options.bad * len(training))
-    for place in range(count):
-        spoil(Path(str(training[place * len(training) // count].video)), place % 4)
+    for number in range(count):
+        damage_file(Path(str(training[number * len(training) // count].video)), number % 4)
     return training, held_out
 
 
-def spoil(path: Path, kind: int) -> None:
-    """Makes a bad file of a good one, in one of four ways."""
-    whole = path.read_bytes()
+def damage_file(path: Path, kind: int) -> None:
+    """Truncate the file (`kind` 0), change its codec (1), empty it (2) or delete it (3)."""
+    content = path.read_bytes()
     if kind == 3:
         path.unlink()
         return
-    path.write_bytes((whole[: len(whole) // 2], whole.replace(b"avc1", b"zzzz"), b"")[kind])
+    damaged = (content[: len(content) // 2], content.replace(b"avc1", b"zzzz"), b"")
+    path.write_bytes(damaged[kind])
 
 
 def resident_mb(pid: int | str = "self") -> float:
-    """The memory of a process that is in RAM."""
+    """Return the resident memory of a process."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def decoders_mb(processes: int) -> float:
-    """The memory of all decoding processes together; batches count in each that has mapped them."""
+    """Return the sum over the decoding processes; a shared batch counts in each that maps it."""
     pids = shared_processes(processes).pids if processes else ()
     return sum(map(resident_mb, pids))
 
 
-def measure(options: argparse.Namespace, directory: Path) -> Iterator[Look]:
-    """One look after each tenth of the batches."""
+def measure(options: argparse.Namespace, directory: Path) -> Iterator[MemorySample]:
+    """Yield a sample after each tenth of the batches."""
     pipeline = load_pipeline()
     training, held_out = write_files(directory, options)
     spec = ClipSpec(
@@ -96,8 +97,8 @@ def measure(options: argparse.Namespace, directory: Path) -> Iterator[Look]:
         frame_interval=1,
         resize=options.size + options.size // 8,
         size=options.size,
-        clips=1,
-        crops=1,
+        num_clips=1,
+        num_crops=1,
         rand_augment_n=options.rand_augment,
     )
     reading = {
@@ -107,7 +108,7 @@ def measure(options: argparse.Namespace, directory: Path) -> Iterator[Look]:
     }
     bad_videos = BadVideos(directory / "bad_videos.csv", 1.0)
     batches = pipeline.train_batches(training, spec, seed=0, bad_videos=bad_videos, **reading)
-    every = max(1, options.batches // LOOKS)
+    every = max(1, options.batches // SAMPLES)
     for done in range(every, options.batches + 1, every):
         start = time.perf_counter()
         for _ in itertools.islice(batches, every):
@@ -116,22 +117,28 @@ def measure(options: argparse.Namespace, directory: Path) -> Iterator[Look]:
         for _ in pipeline.eval_batches(held_out, spec, **reading):
             pass
         open_files = len(os.listdir("/proc/self/fd"))
-        memory = (round(resident_mb(), 1), round(decoders_mb(options.processes), 1))
-        yield Look(done, *memory, open_files, bad_videos.bad, round(rate, 1))
+        yield MemorySample(
+            batch=done,
+            resident_mb=round(resident_mb(), 1),
+            decoders_mb=round(decoders_mb(options.processes), 1),
+            open_files=open_files,
+            bad_reads=bad_videos.bad,
+            clips_per_second=round(rate, 1),
+        )
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints a line for every look, and the growth from the first to the last."""
+    """Print every sample, and the growth from the first to the last."""
     options = _parser().parse_args(arguments)
     if not sys.platform.startswith("linux"):
-        sys.exit("error: this reads /proc, which only Linux has: run it there.")
-    logging.getLogger("vswin_jax").setLevel(logging.ERROR)  # every bad video would have a line
-    looks = []
+        sys.exit(f"error: Expected Linux, whose /proc this script reads, but got {sys.platform}.")
+    logging.getLogger("vswin_jax").setLevel(logging.ERROR)  # no line for every bad video
+    samples = []
     with tempfile.TemporaryDirectory() as directory:
-        for look in measure(options, Path(directory)):
-            looks.append(look)
-            print(look, flush=True)
-    first, last = looks[0], looks[-1]
+        for sample in measure(options, Path(directory)):
+            samples.append(sample)
+            print(sample, flush=True)
+    first, last = samples[0], samples[-1]
     print(
         f"from batch {first.batch} to {last.batch}: "
         f"{last.resident_mb - first.resident_mb:+.1f} MB, in the decoding processes "
@@ -139,7 +146,7 @@ def main(arguments: Sequence[str]) -> None:
         f"{last.open_files - first.open_files:+d} open files"
     )
     if options.json:
-        options.json.write_text(json.dumps([asdict(look) for look in looks], indent=2) + "\n")
+        options.json.write_text(json.dumps([asdict(sample) for sample in samples], indent=2) + "\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -148,21 +155,23 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     numbers = {
-        "batches": (5000, "how many are read"),
-        "batch-size": (8, "clips in each"),
-        "frames": (8, "of a clip"),
-        "size": (56, "pixels of a clip's side"),
+        "batches": (5000, "batches to read"),
+        "batch-size": (8, "clips per batch"),
+        "frames": (8, "frames per clip"),
+        "size": (56, "height and width of a clip in pixels"),
         "videos": (400, "training videos"),
-        "side": (64, "pixels of a video's side"),
-        "video-frames": (24, "of a video"),
-        "rand-augment": (2, "operations on a clip"),
-        "processes": (os.cpu_count() or 1, "that decode; 0: the threads do"),
-        "threads": (0, "that decode or keep the processes busy; 0: chosen"),
+        "side": (64, "height and width of a video in pixels"),
+        "video-frames": (24, "frames per video"),
+        "rand-augment": (2, "RandAugment operations per clip"),
+        "processes": (os.cpu_count() or 1, "decoding processes; 0 decodes in threads"),
+        "threads": (0, "threads that decode or feed the processes; 0 chooses their number"),
     }
     for name, (value, text) in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=value, metavar="N", help=text)
-    parser.add_argument("--bad", type=float, default=0.05, metavar="SHARE", help="of bad files")
-    parser.add_argument("--json", type=Path, help="where to write the numbers")
+    parser.add_argument(
+        "--bad", type=float, default=0.05, metavar="SHARE", help="share of bad files"
+    )
+    parser.add_argument("--json", type=Path, help="file of the results")
     return parser
 
 

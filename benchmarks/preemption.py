@@ -1,11 +1,11 @@
-"""What SIGTERM costs: a run that gets it at many random moments, beside one that is not disturbed.
+"""Cost of preemption: a run that gets SIGTERM at many random times, beside an undisturbed run.
 
     python benchmarks/preemption.py [--signals 20] [--processes 1 2] [--seed 0] [--json FILE]
 
-For each number of processes a small run is started, told to end at a moment, started again, and so
-on until it is finished. The moments are spread over the run by the seed: while the first step is
-compiled, in an evaluation, at a save, and in any step. Of several processes a random one gets the
-signal. "lost" counts the steps whose losses were reported and which the next start does again.
+For each number of processes the script starts a small run, sends SIGTERM, starts the run again, and
+so on until the run has finished. The seed spreads the times over the run: while the first step is
+compiled, during an evaluation, during a save, and in any step. With several processes a random one
+gets the signal. "lost" counts the steps with a reported loss that the next start repeats.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vswin_jax.reporting.metric_writer import read_metrics
+from vswin_jax.reporting.metrics_file import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS, EVAL_EVERY, SAVE_EVERY = 210, 20, 15
@@ -32,16 +32,16 @@ ARGUMENTS = (
     f"--config.train.checkpoint_every={SAVE_EVERY} steps",
     "--config.data.shapes.test_scenes=5",
 )
-# Of these moments there are as many as said among twenty; the rest are steps.
-KINDS = {"compile": 3, "evaluation": 4, "save": 4}
-# From the moment on, at random up to so many seconds.
-WITHIN = {"compile": 4.0, "evaluation": 0.4, "save": 0.1, "step": 0.1}
-PATIENCE = 1800.0
+# The number of signals of each kind among twenty; all others are in any step.
+SIGNALS_PER_TWENTY = {"compile": 3, "evaluation": 4, "save": 4}
+# The signal is delayed by a random time of up to so many seconds.
+MAX_DELAY = {"compile": 4.0, "evaluation": 0.4, "save": 0.1, "step": 0.1}
+EXIT_TIMEOUT = 1800.0  # seconds
 start = runpy.run_path(str(ROOT / "scripts" / "launch" / "local.py"))["start"]
 
 
-class Run:
-    """The processes of one start, in a workdir, with their log."""
+class RunProcesses:
+    """The processes of one start of a run, and their log."""
 
     def __init__(self, workdir: Path, count: int, cache: Path, *, compiles: bool = False) -> None:
         self.workdir = workdir
@@ -59,47 +59,49 @@ class Run:
             )
 
     def is_running(self) -> bool:
-        """Whether none has ended."""
+        """Return True if no process has exited."""
         return all(process.poll() is None for process in self.processes)
 
     def log(self) -> str:
-        """What all of them have said."""
+        """Return the output of all processes."""
         return self._log.read_text()
 
     def wait_for_start(self) -> None:
-        """Returns when the state is there, which is just before the first step is compiled."""
+        """Wait until the state has been created, which is just before the first compilation."""
         while self.is_running() and not (
-            "parameters in" in self.log() or "going on after" in self.log()
+            "parameters in" in self.log() or "resuming after" in self.log()
         ):
             time.sleep(0.01)
 
     def wait_for_step(self, step: int) -> None:
-        """Returns when that step is reported."""
+        """Wait until the metrics of `step` have been written."""
         while self.is_running() and last_step(self.workdir) < step:
             time.sleep(0.005)
 
-    def end(self, timeout: float = PATIENCE) -> list[int]:
-        """Waits for all; their exit statuses."""
+    def wait(self, timeout: float = EXIT_TIMEOUT) -> list[int]:
+        """Wait until all processes have exited and return their exit statuses."""
         return [process.wait(timeout) for process in self.processes]
 
 
 def last_step(workdir: Path) -> int:
-    """The last step whose loss is reported."""
+    """Return the last step whose loss has been written."""
     entries = read_metrics(workdir / "metrics.jsonl", "train")
     return entries[-1]["step"] if entries else 0
 
 
 def last_saved(workdir: Path) -> int:
-    """The last step that is saved."""
+    """Return the last step that has been saved."""
     return max((int(p.name) for p in (workdir / "checkpoints").glob("[0-9]*")), default=0)
 
 
-def moments(count: int, rng: random.Random) -> Iterator[tuple[str, int]]:
-    """(kind, the step that it is due from), spread over the run."""
-    kinds = [kind for kind, share in KINDS.items() for _ in range(round(share * count / 20))]
+def schedule_signals(count: int, rng: random.Random) -> Iterator[tuple[str, int]]:
+    """Yield (kind, earliest step) of `count` signals, spread over the run."""
+    kinds = [
+        kind for kind, share in SIGNALS_PER_TWENTY.items() for _ in range(round(share * count / 20))
+    ]
     kinds += ["step"] * (count - len(kinds))
     rng.shuffle(kinds)
-    # The first compile is that of a run with nothing saved.
+    # The first signal always comes while a run without a checkpoint compiles.
     kinds.remove("compile")
     kinds.insert(0, "compile")
     span = STEPS / (count + 1)
@@ -107,43 +109,43 @@ def moments(count: int, rng: random.Random) -> Iterator[tuple[str, int]]:
         yield kind, round((number - rng.random()) * span)
 
 
-def disturb(
+def start_and_interrupt(
     workdir: Path, count: int, kind: str, step: int, rng: random.Random, cache: Path
 ) -> dict[str, Any] | None:
-    """One start and one signal; None if the run was finished before."""
+    """Start the run, send one signal and return its row; None if the run finished first."""
     every = {"evaluation": EVAL_EVERY, "save": SAVE_EVERY}.get(kind, 1)
-    # What the run before has done does not come again.
+    # Steps that are in the checkpoint are not repeated, so the signal is for a later one.
     step = max(step, last_saved(workdir) + 1)
     step = min(-(-step // every) * every, STEPS)
-    run = Run(workdir, count, cache, compiles=kind == "compile")
+    run = RunProcesses(workdir, count, cache, compiles=kind == "compile")
     if kind == "compile":
         run.wait_for_start()
     else:
         run.wait_for_step(step)
-    delay = rng.uniform(0, WITHIN[kind])
+    delay = rng.uniform(0, MAX_DELAY[kind])
     time.sleep(delay)
     if not run.is_running():
-        run.end()
+        run.wait()
         return None
-    whom = rng.randrange(count)
-    run.processes[whom].terminate()
-    since = time.monotonic()
-    statuses = run.end()
-    seconds = time.monotonic() - since
+    target = rng.randrange(count)
+    run.processes[target].terminate()
+    signalled = time.monotonic()
+    statuses = run.wait()
+    seconds = time.monotonic() - signalled
     reported, saved = last_step(workdir), last_saved(workdir)
     return {
         "moment": kind,
         "step": reported,
         "delay": delay,
-        "process": whom,
+        "process": target,
         "seconds": seconds,
         "statuses": statuses,
         "lost": reported - saved,
     }
 
 
-def curves(workdir: Path) -> dict[str, list[Any]]:
-    """What is reported of the learning; the rest is of the time that it took."""
+def learning_curves(workdir: Path) -> dict[str, list[Any]]:
+    """Return the metrics of the learning, without those of the run's speed."""
     names = ("step", "loss", "top1", "top5", "grad_norm", "learning_rate", "skipped_total")
     return {
         kind: [
@@ -154,26 +156,27 @@ def curves(workdir: Path) -> dict[str, list[Any]]:
     }
 
 
-def measure(place: Path, count: int, signals: int, seed: int, cache: Path) -> dict[str, Any]:
-    """The undisturbed run and the disturbed one, on `count` processes."""
-    whole, broken = place / f"whole{count}", place / f"broken{count}"
-    if any(Run(whole, count, cache).end()):
-        raise SystemExit(f"the undisturbed run failed: see {whole}.log")
+def measure(directory: Path, count: int, signals: int, seed: int, cache: Path) -> dict[str, Any]:
+    """Run without a signal and with `signals` of them, on `count` processes; return both."""
+    undisturbed, interrupted = directory / f"whole{count}", directory / f"broken{count}"
+    if any(RunProcesses(undisturbed, count, cache).wait()):
+        raise SystemExit(f"the undisturbed run failed: see {undisturbed}.log")
     rng = random.Random(seed)
     rows = []
-    for kind, step in moments(signals, rng):
-        row = disturb(broken, count, kind, step, rng, cache)
+    for kind, step in schedule_signals(signals, rng):
+        row = start_and_interrupt(interrupted, count, kind, step, rng, cache)
         if row is None:
             break
         rows.append(row)
-        print(describe(len(rows), row), flush=True)
-    if any(Run(broken, count, cache).end()):
-        raise SystemExit(f"the run did not finish: see {broken}.log")
-    return {"processes": count, "rows": rows, "bit_equal": curves(broken) == curves(whole)}
+        print(format_row(len(rows), row), flush=True)
+    if any(RunProcesses(interrupted, count, cache).wait()):
+        raise SystemExit(f"the interrupted run did not finish: see {interrupted}.log")
+    bit_equal = learning_curves(interrupted) == learning_curves(undisturbed)
+    return {"processes": count, "rows": rows, "bit_equal": bit_equal}
 
 
-def describe(number: int, row: dict[str, Any]) -> str:
-    """A line of the table."""
+def format_row(number: int, row: dict[str, Any]) -> str:
+    """Return a line of the table."""
     moment = f"{row['moment']}, +{row['delay']:.2f} s"
     statuses = " ".join(map(str, row["statuses"]))
     cells = (
@@ -192,7 +195,7 @@ HEADER = " #  moment                  step  process  s to end  statuses  lost"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the tables, and writes them as JSON."""
+    """Measure, print the tables and write the file of --json."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -200,27 +203,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     results = []
-    with tempfile.TemporaryDirectory() as place:
-        for count in asked.processes:
+    with tempfile.TemporaryDirectory() as directory:
+        for count in options.processes:
             print(f"\n{count} process{'es' if count > 1 else ''}, {STEPS} steps\n{HEADER}")
-            cache = Path(place) / "programs"
-            result = measure(Path(place), count, asked.signals, asked.seed, cache)
+            result = measure(
+                directory=Path(directory),
+                count=count,
+                signals=options.signals,
+                seed=options.seed,
+                cache=Path(directory) / "programs",
+            )
             results.append(result)
             print(summary(result))
-    if asked.json:
-        asked.json.write_text(json.dumps(results, indent=2) + "\n")
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
 def summary(result: dict[str, Any]) -> str:
-    """The table in a sentence."""
+    """Summarise the table in a sentence."""
     rows = result["rows"]
     worst = max(row["seconds"] for row in rows)
     statuses = set(itertools.chain.from_iterable(row["statuses"] for row in rows))
     return (
-        f"{len(rows)} signals: {sum(row['lost'] for row in rows)} steps lost, {worst:.1f} s to the "
-        f"end at most, statuses {sorted(statuses)}; the losses and scores are "
+        f"{len(rows)} signals: {sum(row['lost'] for row in rows)} steps lost, at most "
+        f"{worst:.1f} s to the end, statuses {sorted(statuses)}; the losses and scores are "
         f"{'bit-equal to' if result['bit_equal'] else 'NOT those of'} the undisturbed run's."
     )
 

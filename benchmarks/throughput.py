@@ -1,8 +1,8 @@
-"""How many clips a second: what train_step.py and inference.py have in common.
+"""Throughput in clips per second: the common part of train_step.py and inference.py.
 
-On a CPU the contenders live together and take turns, one call each, so that a machine whose speed
-drifts treats all alike. On a GPU each has it for itself, with batches that double until memory
-ends, every one in a fresh process, whose peak is therefore its own.
+On a CPU all implementations are measured interleaved, one call at a time, so that drift of the
+machine's speed affects all alike. On a GPU each is measured alone, with batch sizes that double
+until memory runs out; every batch size gets a new process, so that its peak memory is its own.
 """
 
 import argparse
@@ -15,17 +15,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from kept_rows import KeptRows, Row
-from model_worker import CONTENDERS, Work
-from throughput_table import HEAD, comparison, line
-from turns import together
+from interleaved_runs import measure_interleaved
+from model_worker import CONTENDERS, OURS, Workload
+from result_cache import ResultCache, Row
+from throughput_table import HEADER, compare_with_baselines, format_row
 
 from vswin_jax.models.variants import VARIANTS, Variant
 from vswin_jax.runtime.script_parser import script_parser
 
-# The last is for trying the scripts.
 SIZES = {
     **{name.removeprefix("swin_"): variant for name, variant in VARIANTS.items()},
+    # A model for trying the scripts.
     "smallest": Variant(8, (1, 1), (1, 2)),
 }
 _DEFAULTS = {
@@ -40,29 +40,33 @@ _DEFAULTS = {
 }
 
 
-def parse(docstring: str | None, dtypes: dict[str, list[str]]) -> argparse.Namespace:
-    """The command line; `dtypes` are those that each device measures unless told otherwise."""
+def parse_options(docstring: str | None, dtypes: dict[str, list[str]]) -> argparse.Namespace:
+    """Parse the command line; `dtypes` are the default data types of each device."""
     parser = script_parser(docstring)
     parser.add_argument("--device", choices=_DEFAULTS, default="cpu")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
-    parser.add_argument("--attention", nargs="+", default=["auto"], help="ours, one or several")
+    parser.add_argument(
+        "--attention", nargs="+", default=["auto"], help="attention implementations of vswin_jax"
+    )
     parser.add_argument("--variants", nargs="+", choices=SIZES)
     parser.add_argument("--dtypes", nargs="+", choices=["float32", "bfloat16"])
-    parser.add_argument("--clips", nargs="+", type=int, help="a call, ascending")
-    parser.add_argument("--frames", type=int)
-    parser.add_argument("--size", type=int, default=224, help="pixels of each side")
-    parser.add_argument("--rounds", type=int, help="measured calls of each")
+    parser.add_argument("--clips", nargs="+", type=int, help="batch sizes, in ascending order")
+    parser.add_argument("--frames", type=int, help="frames per clip")
+    parser.add_argument("--size", type=int, default=224, help="height and width in pixels")
+    parser.add_argument("--rounds", type=int, help="measured calls per implementation")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of PyTorch")
-    parser.add_argument("--torch-python", default=sys.executable, help="the Python with torch")
-    parser.add_argument("--minutes", type=float, help="begin nothing new after that long")
-    parser.add_argument("--json", type=Path, help="rows, kept between calls")
+    parser.add_argument(
+        "--torch-python", default=sys.executable, help="Python interpreter that has PyTorch"
+    )
+    parser.add_argument("--minutes", type=float, help="start no measurement after this time")
+    parser.add_argument("--json", type=Path, help="file of the results, also of earlier calls")
     parser.add_argument(
         "--autotune",
         nargs="+",
         type=json.loads,
         choices=[False, True],
         metavar="BOOL",
-        help="ours on a GPU: false, true or both (both)",
+        help="train.autotune of vswin_jax on a GPU: false, true or both (default: both)",
     )
     options = parser.parse_args()
     for name, value in (_DEFAULTS[options.device] | {"dtypes": dtypes[options.device]}).items():
@@ -71,11 +75,11 @@ def parse(docstring: str | None, dtypes: dict[str, list[str]]) -> argparse.Names
     return options
 
 
-def groups(options: argparse.Namespace, training: bool) -> Iterator[list[Work]]:
-    """Works that are measured together, with the first number of clips."""
+def workload_groups(options: argparse.Namespace, training: bool) -> Iterator[list[Workload]]:
+    """Yield groups of workloads that are measured interleaved, at the first batch size."""
     for variant in options.variants:
-        works = [
-            Work(
+        workloads = [
+            Workload(
                 contender=contender,
                 attention=attention,
                 autotune=autotune,
@@ -90,50 +94,53 @@ def groups(options: argparse.Namespace, training: bool) -> Iterator[list[Work]]:
             )
             for dtype in options.dtypes
             for contender in options.contenders
-            for attention, autotune in (
-                itertools.product(options.attention, options.autotune)
-                if contender == "vswin_jax"
-                else [("auto", False)]
-            )
+            for attention, autotune in _own_settings(options, contender)
         ]
-        yield from [works] if options.device == "cpu" else [[work] for work in works]
+        on_cpu = options.device == "cpu"
+        yield from [workloads] if on_cpu else [[workload] for workload in workloads]
+
+
+def _own_settings(options: argparse.Namespace, contender: str) -> list[tuple[str, bool]]:
+    """Return the pairs of attention and autotune to measure; they apply to vswin_jax only."""
+    if contender != OURS:
+        return [("auto", False)]
+    return list(itertools.product(options.attention, options.autotune))
 
 
 def measure_all(
     options: argparse.Namespace,
     training: bool,
-    kept: KeptRows,
-    measure: Callable[[Sequence[Work]], list[Row]],
+    cache: ResultCache,
+    measure: Callable[[Sequence[Workload]], list[Row]],
 ) -> bool:
-    """Measures what is not kept yet; whether all was done in the time that there is.
+    """Measure what is not in the cache; return False if `--minutes` ended the work early.
 
-    What fails, for lack of memory most of all, is not tried with more clips.
+    A workload that failed, usually for lack of memory, is not tried with larger batches.
     """
     start = time.monotonic()
-    for group in groups(options, training):
-        failed: set[Work] = set()
+    for group in workload_groups(options, training):
+        failed: set[Workload] = set()
         for clips in options.clips:
-            works = [dataclasses.replace(work, clips=clips) for work in group if work not in failed]
-            rows = [kept.find(dataclasses.asdict(work)) for work in works]
+            active = [workload for workload in group if workload not in failed]
+            resized = [dataclasses.replace(workload, clips=clips) for workload in active]
+            rows = [cache.find(dataclasses.asdict(workload)) for workload in resized]
             if None in rows:
                 if options.minutes and time.monotonic() - start > 60 * options.minutes:
                     return False
-                rows = measure(works)
-                kept.add(rows)
-            failed |= {
-                work
-                for work, row in zip([w for w in group if w not in failed], rows, strict=True)
-                if row["error"]
-            }
+                rows = measure(resized)
+                cache.add(rows)
+            failed |= {workload for workload, row in zip(active, rows, strict=True) if row["error"]}
     return True
 
 
 def main(docstring: str | None, training: bool, dtypes: dict[str, list[str]]) -> int:
-    """Runs the comparison and prints its tables; 3 where time ran out before the end."""
-    options = parse(docstring, dtypes)
-    kept = KeptRows(options.json)
-    done = measure_all(options, training, kept, lambda works: together(options, works))
-    print(HEAD)
-    print("\n".join(map(line, kept.rows)))
-    print("\n".join(comparison(kept.rows)))
-    return 0 if done else 3
+    """Run the comparison and print its tables; return 3 if `--minutes` ended it early."""
+    options = parse_options(docstring, dtypes)
+    cache = ResultCache(options.json)
+    finished = measure_all(
+        options, training, cache, lambda workloads: measure_interleaved(options, workloads)
+    )
+    print(HEADER)
+    print("\n".join(map(format_row, cache.rows)))
+    print("\n".join(compare_with_baselines(cache.rows)))
+    return 0 if finished else 3

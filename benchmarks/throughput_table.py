@@ -1,12 +1,17 @@
-"""What train_step.py and inference.py print: every row, and ours beside the others."""
+"""Table and summary that train_step.py and inference.py print."""
 
 from collections.abc import Sequence
 
-from kept_rows import Row
+from result_cache import Row
+
+HEADER = (
+    f"{'variant':8} {'dtype':8} {'contender':21} {'clips':>5} {'clips/s':>9} {'median s':>9} "
+    f"{'min':>9} {'max':>9} {'first s':>8} {'peak GB':>8} {'MFU %':>6}"
+)
 
 
-def line(row: Row) -> str:
-    """A row of the table."""
+def format_row(row: Row) -> str:
+    """Return a line of the table, in the columns of `HEADER`."""
     head = f"{row['variant']:8} {row['dtype']:8} {row['name']:21} {row['clips']:5}"
     if row["error"]:
         return f"{head}  {'out of memory' if row['out_of_memory'] else row['error']}"
@@ -17,14 +22,8 @@ def line(row: Row) -> str:
     )
 
 
-HEAD = (
-    f"{'variant':8} {'dtype':8} {'contender':21} {'clips':>5} {'clips/s':>9} {'median s':>9} "
-    f"{'min':>9} {'max':>9} {'first s':>8} {'peak GB':>8} {'MFU %':>6}"
-)
-
-
-def best_of_each(rows: Sequence[Row]) -> list[Row]:
-    """Of each contender, variant and dtype the row with the most clips a second."""
+def best_rows(rows: Sequence[Row]) -> list[Row]:
+    """Return, for each variant, dtype and implementation, the row with the most clips/s."""
     best: dict[tuple[str, ...], Row] = {}
     for row in rows:
         key = (row["variant"], row["dtype"], row["name"])
@@ -36,9 +35,9 @@ def best_of_each(rows: Sequence[Row]) -> list[Row]:
     return list(best.values())
 
 
-def comparison(rows: Sequence[Row]) -> list[str]:
-    """For every model and dtype: ours beside each other contender, each at its best batch."""
-    best = best_of_each(rows)
+def compare_with_baselines(rows: Sequence[Row]) -> list[str]:
+    """Return one line per variant, dtype and baseline; both sides at their best batch size."""
+    best = best_rows(rows)
     return [
         f"{a['variant']} {a['dtype']}: {a['name']} (at {a['clips']}) has "
         f"{a['clips_per_s'] / b['clips_per_s']:.2f} times the clips/s of {b['name']} (at "

@@ -1,22 +1,21 @@
-"""The training step of one chip by its compiler, and where its bytes go.
+"""The training step of one chip by its compiler, and the parts of the model that move the bytes.
 
-    pip install -e ".[tpu]"; or pip install -e . "jax[cuda13]"
     python benchmarks/train_step_compiled.py [--topology v5e:1x1] [--variant base] [--kernels ...]
 
-No TPU, and no GPU with --topology h200:1, is needed and nothing runs; a program takes the compiler
-minutes. The recipe is that of experiments/k400.py in bfloat16, on TPUs with every block
-rematerialised: without kernels, tokens in the map's order; with those of attention; on a TPU with
-all of them too. "Accessed" is the compiler's own count, which has what stays on the chip too; for a
-GPU it is ours.
-"Moved" is what goes between the chip and its memory, read off the program's text: the operands and
-results of each instruction, with their padding, unless they lie in vector memory. The roofline is
-of that.
+Nothing runs, and no TPU is needed, or no GPU with --topology h200:1; the compiler is: pip install
+-e ".[tpu]", or pip install -e . "jax[cuda13]". A program takes minutes to compile. The recipe is
+that of experiments/k400.py in bfloat16, on TPUs with every block rematerialised. --kernels selects
+the programs: "none" has no kernels and tokens in raster order, "attention" has the attention
+kernels, "all" (TPU only) has every kernel.
+
+"Accessed" is the compiler's own count, which includes accesses to vector memory; for a GPU it is
+counted by vswin_jax/analysis. "Moved" is the traffic between the chip and its memory, read from the
+text of the program: the padded operands and results of each instruction that are not in vector
+memory. The roofline time is computed from "moved".
 """
 
 import argparse
-import json
 import re
-import runpy
 import sys
 import time
 from collections import Counter
@@ -25,38 +24,40 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from compilers import versions
+from compiler_versions import compiler_versions
+from json_files import write_json
+from recipes import k400_config
 
 from vswin_jax.analysis.compiled_program import read_program
-from vswin_jax.analysis.dry_run import Subject
-from vswin_jax.analysis.gpu_boxes import is_box
-from vswin_jax.analysis.hlo_cost import CUBLAS, in_memory, traffic
-from vswin_jax.analysis.hlo_text import Execution, Instruction, Module, parse_module
+from vswin_jax.analysis.dry_run import CompileTarget
+from vswin_jax.analysis.gpu_topologies import is_gpu_topology
+from vswin_jax.analysis.hlo_cost import execution_bytes, hbm_bytes
+from vswin_jax.analysis.hlo_flops import CUBLAS
+from vswin_jax.analysis.hlo_module import Execution, HloInstruction, HloModule
+from vswin_jax.analysis.hlo_text import parse_module
 from vswin_jax.analysis.topologies import topology_devices
-from vswin_jax.runtime.atomic_write import whole_file
 from vswin_jax.runtime.progress import Progress
 
-RECIPES = Path(__file__).parents[1] / "experiments" / "k400.py"
-
-# A fusion of these alone changes where values lie, or how they are written, but computes nothing.
-MOVES = {
+# A fusion of only these opcodes changes the location or the layout of values and computes nothing.
+MOVE_OPCODES = {
     *("copy", "copy-start", "transpose", "reshape", "bitcast", "slice", "pad", "concatenate"),
     *("dynamic-slice", "dynamic-update-slice", "broadcast", "convert", "select", "compare"),
     *("parameter", "constant", "tuple", "get-tuple-element", "iota"),
 }
-PRODUCTS = {"convolution", "dot"}
-KERNEL = re.compile(r"tpu_custom_call|__cudnn\$fmha")
+PRODUCT_OPCODES = {"convolution", "dot"}
+KERNEL_TARGETS = re.compile(r"tpu_custom_call|__cudnn\$fmha")
 
-PLAIN = {"attention": "xla", "tokenwise": "xla", "token_order": "map"}
-ON_TPU = {
-    "none": PLAIN,
+# Model settings for each value of --kernels.
+NO_KERNELS = {"attention": "xla", "tokenwise": "xla", "token_order": "map"}
+TPU_KERNELS = {
+    "none": NO_KERNELS,
     "attention": {"attention": "pallas_tpu", "tokenwise": "xla"},
     "all": {"attention": "pallas_tpu", "tokenwise": "pallas_tpu"},
 }
-ON_GPU = {"none": PLAIN, "attention": {"attention": "gpu"}}
+GPU_KERNELS = {"none": NO_KERNELS, "attention": {"attention": "gpu"}}
 
-# What an instruction belongs to, by the first of these in its name; the rest is around the blocks.
-PLACES = {
+# Part of the model by the first of these keys that the instruction's op_name contains.
+MODEL_PARTS = {
     "window_attention": "attention itself",
     "dot_product_attention": "attention itself",
     "norm_dense": "LayerNorm and qkv",
@@ -70,63 +71,69 @@ PLACES = {
     "downsample": "patch merging",
     "patch_embed": "patch embedding",
 }
+OTHER_PART = "the rest"
 
 
-def kind(module: Module, instruction: Instruction) -> str:
-    """What an instruction does: a kernel of ours, a matrix product, moving, or anything else."""
+def instruction_kind(module: HloModule, instruction: HloInstruction) -> str:
+    """Classify an instruction as "kernel" (one of ours), "product", "move" or "other"."""
     if instruction.opcode == "custom-call":
         if CUBLAS in instruction.attributes:
             return "product"
-        return "kernel" if KERNEL.search(instruction.attributes) else "other"
+        return "kernel" if KERNEL_TARGETS.search(instruction.attributes) else "other"
     opcodes = set(_opcodes(module, instruction))
-    if opcodes & PRODUCTS:
+    if opcodes & PRODUCT_OPCODES:
         return "product"
-    return "move" if opcodes <= MOVES | {"fusion"} else "other"
+    return "move" if opcodes <= MOVE_OPCODES | {"fusion"} else "other"
 
 
-def _opcodes(module: Module, instruction: Instruction) -> Iterator[str]:
+def _opcodes(module: HloModule, instruction: HloInstruction) -> Iterator[str]:
+    """Yield the opcodes of an instruction and of the computation that it fuses."""
     yield instruction.opcode
-    inside = module.computations.get(instruction.called("calls") or "")
-    for inner in inside.instructions.values() if inside else ():
+    fused = module.computations.get(instruction.called_computation("calls") or "")
+    for inner in fused.instructions.values() if fused else ():
         yield from _opcodes(module, inner)
 
 
-def place(execution: Execution) -> str:
-    """Where in the model an instruction comes from."""
-    name = re.search(r'op_name="([^"]*)"', execution.instruction.attributes)
-    found = (label for part, label in PLACES.items() if name and part in name[1])
-    return next(found, "the rest")
+def model_part(execution: Execution) -> str:
+    """Return the part of the model that an instruction comes from."""
+    op_name = re.search(r'op_name="([^"]*)"', execution.instruction.attributes)
+    parts = (part for key, part in MODEL_PARTS.items() if op_name and key in op_name[1])
+    return next(parts, OTHER_PART)
 
 
-def moved_by_place(text: str) -> dict[tuple[str, str], float]:
-    """The bytes that each (place, kind) moves, the most first."""
+def moved_bytes(text: str) -> dict[tuple[str, str], float]:
+    """Return the bytes moved by each (part of the model, kind), in descending order."""
     module = parse_module(text)
     counts: Counter[tuple[str, str]] = Counter()
     for execution in module.executions:
-        moved = traffic(module, execution, in_memory) * execution.times
+        moved = execution_bytes(module, execution, hbm_bytes) * execution.times
         if moved:
-            counts[place(execution), kind(module, execution.instruction)] += moved
+            kind = instruction_kind(module, execution.instruction)
+            counts[model_part(execution), kind] += moved
     return dict(counts.most_common())
 
 
-def choices(topology: str) -> dict[str, dict[str, Any]]:
-    """What the model is told to use, by the name of the kernels."""
-    return ON_GPU if is_box(topology) else ON_TPU
+def kernel_settings(topology: str) -> dict[str, dict[str, Any]]:
+    """Return the model settings of each value of --kernels that the topology supports."""
+    return GPU_KERNELS if is_gpu_topology(topology) else TPU_KERNELS
 
 
 def measure(variant: str, kernels: str, clips: int, topology: str) -> dict[str, Any]:
-    """Compiles the step for one chip."""
-    config = runpy.run_path(str(RECIPES))["get_config"](f"variant={variant}")
-    remat = "none" if is_box(topology) else "block"
-    config.model.update(choices(topology)[kernels], remat=remat, dtype="bfloat16")
-    config.train.update(batch_size=clips, accumulate=1)
-    subject = Subject.of(config, topology_devices(topology)[:1])
-    begin = time.perf_counter()
-    with jax.sharding.use_abstract_mesh(subject.mesh.abstract_mesh):
-        lowered = subject.train_step.lower(subject.state, subject.batch(clips, views=1))
+    """Compile the step for one chip and return its row."""
+    model = kernel_settings(topology)[kernels] | {
+        "remat": "none" if is_gpu_topology(topology) else "block",
+        "dtype": "bfloat16",
+    }
+    settings = {f"model.{name}": value for name, value in model.items()}
+    settings |= {"train.batch_size": clips, "train.grad_accum_steps": 1}
+    config = k400_config(f"variant={variant}", settings)
+    target = CompileTarget.from_config(config, topology_devices(topology)[:1])
+    start = time.perf_counter()
+    with jax.sharding.use_abstract_mesh(target.mesh.abstract_mesh):
+        lowered = target.train_step.lower(target.state, target.batch(clips, views=1))
         compiled = lowered.compile()
-    seconds, program = time.perf_counter() - begin, read_program(compiled)
-    chip = subject.chip
+    seconds, program = time.perf_counter() - start, read_program(compiled)
+    chip = target.chip
     times = program.memory_traffic / chip.memory_bandwidth, program.flops / chip.flops
     return {
         "kernels": kernels,
@@ -137,12 +144,12 @@ def measure(variant: str, kernels: str, clips: int, topology: str) -> dict[str, 
         "peak": program.memory.peak,
         "roofline_seconds": max(times),
         "compile_seconds": seconds,
-        "by_place": [[*key, moved] for key, moved in moved_by_place(compiled.as_text()).items()],
+        "by_place": [[*key, moved] for key, moved in moved_bytes(compiled.as_text()).items()],
     }
 
 
 def table(row: dict[str, Any]) -> str:
-    """One program, and what moves in it by place and kind, the most first."""
+    """Return the totals of a program and a line for each (part, kind) that moves bytes."""
     lines = [
         f"kernels of {row['kernels']}: {row['bytes'] / 1e9:.1f} GB accessed, "
         f"{row['moved'] / 1e9:.1f} GB moved, "
@@ -151,36 +158,34 @@ def table(row: dict[str, Any]) -> str:
         f"{row['compile_seconds']:.0f} s"
     ]
     lines += [
-        f"  {moved / 1e9:7.2f} GB  {where:30} {what}"
-        for where, what, moved in row["by_place"]
+        f"  {moved / 1e9:7.2f} GB  {part:30} {kind}"
+        for part, kind, moved in row["by_place"]
         if moved > 1e7
     ]
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compiles with each set of kernels; prints the tables and writes them as JSON where asked."""
+    """Compile the step with each set of kernels, print the tables and write the file of --json."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--variant", default="base")
-    parser.add_argument("--kernels", nargs="+", choices=ON_TPU, help="all that the chip has")
-    parser.add_argument("--topology", default="v5e:1x1")
-    parser.add_argument("--clips", type=int, default=8)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args(arguments)
-    all_kernels = options.kernels or list(choices(options.topology))
-    progress = Progress(
-        len(all_kernels), lambda line: print(line, file=sys.stderr), things="programs"
+    parser.add_argument(
+        "--kernels", nargs="+", choices=TPU_KERNELS, help="default: all that the chip supports"
     )
+    parser.add_argument("--topology", default="v5e:1x1", help="v5e:1x1, h200:1, ... (%(default)s)")
+    parser.add_argument("--clips", type=int, default=8, help="batch size (%(default)s)")
+    parser.add_argument("--json", type=Path, help="file of the results")
+    options = parser.parse_args(arguments)
+    names = options.kernels or list(kernel_settings(options.topology))
+    progress = Progress(len(names), lambda line: print(line, file=sys.stderr), unit="programs")
     rows = []
-    for kernels in all_kernels:
-        rows.append(measure(options.variant, kernels, options.clips, options.topology))
+    for name in names:
+        rows.append(measure(options.variant, name, options.clips, options.topology))
         print(table(rows[-1]), flush=True)
         progress.add()
-    if options.json:
-        report = {"variant": options.variant, "topology": options.topology, "clips": options.clips}
-        report |= versions(options.topology) | {"rows": rows}
-        with whole_file(options.json) as path:
-            path.write_text(json.dumps(report, indent=2))
+    report = {"variant": options.variant, "topology": options.topology, "clips": options.clips}
+    report |= compiler_versions(options.topology) | {"rows": rows}
+    write_json(options.json, report, indent=2)
     return 0
 
 

@@ -42,7 +42,7 @@ def get_config(argument: str = "") -> ConfigDict:
         use_folder(config, chosen["root"])
 
     config.train.batch_size = 16
-    config.train.accumulate = 4
+    config.train.grad_accum_steps = 4
     config.train.duration = "12 epochs"
     config.train.eval_every = "2 epochs"
 

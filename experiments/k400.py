@@ -41,7 +41,7 @@ class Recipe:
     learning_rate: float
     weight_decay: float
     drop_path_rate: float
-    accumulate: int
+    grad_accum_steps: int
     views_per_pass: int
     weights: str
 
@@ -91,7 +91,7 @@ def apply_recipe(config: ConfigDict, recipe: Recipe) -> None:
     config.init_published = f"{RELEASES}/{recipe.weights}"
     config.model.patch_size = (2, 4, 4)
     config.model.drop_path_rate = recipe.drop_path_rate
-    config.train.accumulate = recipe.accumulate
+    config.train.grad_accum_steps = recipe.grad_accum_steps
     config.optim.learning_rate = recipe.learning_rate
     config.optim.weight_decay = recipe.weight_decay
     config.eval.views_per_pass = recipe.views_per_pass
@@ -104,7 +104,7 @@ def stretch_to_384(config: ConfigDict) -> None:
     config.data.rand_augment.n = 4
     config.train.duration = "60 epochs"
     config.loss.label_smoothing = 0.1
-    config.loss.erasing = 0.25
-    config.eval.clips = 10
-    config.eval.crops = 5  # left, right, middle, the whole frame squashed, its centre
+    config.loss.random_erasing = 0.25
+    config.eval.num_clips = 10
+    config.eval.num_crops = 5  # left, right, middle, the whole frame squashed, its centre
     config.eval.resize = 384

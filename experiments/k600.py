@@ -34,7 +34,7 @@ def get_config(argument: str = "") -> ConfigDict:
     config.model.window_size = (8, 7, 7)
     config.model.drop_path_rate = 0.2
 
-    config.train.accumulate = 8
+    config.train.grad_accum_steps = 8
     config.optim.learning_rate = 3e-4
     config.optim.weight_decay = 0.05
     config.eval.views_per_pass = 2
@@ -52,8 +52,8 @@ def make_large(config: ConfigDict) -> None:
     config.data.rand_augment.n = 4
     config.train.duration = "60 epochs"
     config.loss.label_smoothing = 0.1
-    config.loss.erasing = 0.25
-    config.eval.clips = 10
-    config.eval.crops = 5  # left, right, middle, the whole frame squashed, its centre
+    config.loss.random_erasing = 0.25
+    config.eval.num_clips = 10
+    config.eval.num_crops = 5  # left, right, middle, the whole frame squashed, its centre
     config.eval.resize = 384
     config.eval.views_per_pass = 1

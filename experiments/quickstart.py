@@ -36,7 +36,7 @@ def get_config(argument: str = "") -> ConfigDict:
     config.data.num_frames = 8
     config.data.frame_interval = 2
     config.data.resize = config.data.size = 32
-    config.data.area = config.data.aspect = (1.0, 1.0)  # the whole picture
+    config.data.scale = config.data.ratio = (1.0, 1.0)  # the whole picture
     config.data.flip = 0.0  # a mirrored move_left is a move_right
     config.data.shapes.train_scenes = 500
     config.data.shapes.test_scenes = 50
@@ -58,8 +58,8 @@ def get_config(argument: str = "") -> ConfigDict:
     config.optim.clip_norm = 1.0
 
     config.eval.batch_size = 25
-    config.eval.clips = 1
-    config.eval.crops = 1
+    config.eval.num_clips = 1
+    config.eval.num_crops = 1
     config.eval.resize = 32
     config.eval.views_per_pass = 1
     return runlocal(config) if chosen["runlocal"] else config

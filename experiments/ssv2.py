@@ -37,13 +37,13 @@ def get_config(argument: str = "") -> ConfigDict:
     config.data.rand_augment.m = 7
 
     config.train.duration = "60 epochs"
-    config.train.accumulate = 8
+    config.train.grad_accum_steps = 8
     config.optim.learning_rate = 3e-4
     config.optim.weight_decay = 0.05
     config.loss.label_smoothing = 0.1
-    config.loss.erasing = 0.25
+    config.loss.random_erasing = 0.25
 
-    config.eval.clips = 1
-    config.eval.crops = 3
+    config.eval.num_clips = 1
+    config.eval.num_crops = 3
     config.eval.views_per_pass = 2
     return runlocal(config) if chosen["runlocal"] else config

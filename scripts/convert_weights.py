@@ -3,9 +3,9 @@
     python scripts/convert_weights.py swin_base_patch244_window877_kinetics400_22k k400_base
     python -m vswin_jax.predict clip.mp4 --checkpoint k400_base
 
-SRC is a PyTorch, safetensors or npz file, a run or checkpoint of ours, the name of a released
-checkpoint, or a URL. What it is is read from it. DST is a run's directory that predicts, evaluates
-and starts other runs, or a .safetensors file for a PyTorch loader.
+SRC is a PyTorch, safetensors or npz file, a run or checkpoint of vswin_jax, the name of a released
+checkpoint, or a URL. Its kind is detected from its content. DST is a run's directory, from which to
+predict, evaluate or start other runs, or a .safetensors file for a PyTorch loader.
 """
 
 import argparse
@@ -14,47 +14,43 @@ import sys
 from collections.abc import Sequence
 
 from vswin_jax.errors import InputError
-from vswin_jax.runtime.script_parser import script_parser
+from vswin_jax.runtime.script_parser import print_error, script_parser
 from vswin_jax.weights.convert import KINDS, convert
 from vswin_jax.weights.inflation.inflate import PATCHES, TABLES
-from vswin_jax.weights.layouts.target_spec import Wishes
+from vswin_jax.weights.layouts.target_spec import TargetSpec
 
 
 def run(arguments: Sequence[str]) -> int:
-    """The command line; prints where the tensors went and returns the exit status."""
-    asked = vars(_parser().parse_args(arguments))
-    source, destination = asked.pop("source"), asked.pop("destination")
-    to, report, every_tensor = (asked.pop(key) for key in ("to", "report", "table"))
-    _show_downloads()
+    """Run the command line: convert, print the load report and return the exit status."""
+    args = vars(_parser().parse_args(arguments))
+    source, destination = args.pop("source"), args.pop("destination")
+    to, report, print_table = (args.pop(key) for key in ("to", "report", "table"))
+    _log_downloads_only()
     try:
-        account = convert(source, destination, Wishes(**asked), to=to, report=report)
+        load_report = convert(source, destination, TargetSpec(**args), to=to, report=report)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(account.table() if every_tensor else account.summary())
+        return print_error(error)
+    print(load_report.table() if print_table else load_report.summary())
     print(f"written to {destination}")
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = script_parser(
-        __doc__,
-    )
+    parser = script_parser(__doc__)
+    add = parser.add_argument
     size = {"type": _size, "metavar": "T,H,W"}
-    parser.add_argument("source", metavar="SRC", help="file, directory, released name or URL")
-    parser.add_argument("destination", metavar="DST", help="directory, or file.safetensors")
-    parser.add_argument(
-        "--model", metavar="NAME", help="swin_tiny, swin_small, ...; default: SRC's"
-    )
-    parser.add_argument("--window", **size, help="tokens; default: SRC's, 8 in time for images")
-    parser.add_argument("--patch", **size, help="frames, pixels; default: SRC's, 2 frames")
-    parser.add_argument("--num-classes", type=int, metavar="N", help="another count: a fresh head")
-    parser.add_argument("--labels", metavar="FILE", help="class names, one a line: picks, orders")
-    parser.add_argument("--patches", choices=PATCHES, default="inflate", help="of an image model")
-    parser.add_argument("--tables", choices=TABLES, default="duplicate", help="of an image model")
-    parser.add_argument("--to", choices=KINDS, help="default: orbax, or original for a file")
-    parser.add_argument("--report", metavar="JSON", help="where every tensor went, to a file")
-    parser.add_argument("--table", action="store_true", help="print where every tensor went")
+    add("source", metavar="SRC", help="file, directory, released name or URL")
+    add("destination", metavar="DST", help="directory, or file.safetensors")
+    add("--model", metavar="NAME", help="swin_tiny, swin_small, ...; default: SRC's")
+    add("--window", **size, help="tokens; default: SRC's, 8 in time for images")
+    add("--patch", **size, help="frames, pixels; default: SRC's, 2 frames")
+    add("--num-classes", type=int, metavar="N", help="another count: a fresh head")
+    add("--labels", metavar="FILE", help="class names, one a line: selects and orders")
+    add("--patches", choices=PATCHES, default="inflate", help="of an image model")
+    add("--tables", choices=TABLES, default="duplicate", help="of an image model")
+    add("--to", choices=KINDS, help="default: orbax, or original for a file")
+    add("--report", metavar="JSON", help="file for the load report, which lists every tensor")
+    add("--table", action="store_true", help="print the load report for every tensor")
     return parser
 
 
@@ -65,8 +61,8 @@ def _size(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def _show_downloads() -> None:
-    # The report's summary is printed at the end; of the log only downloads are news.
+def _log_downloads_only() -> None:
+    # The load report that the package logs is printed at the end, so only downloads are logged.
     log = logging.getLogger("vswin_jax")
     log.addHandler(logging.NullHandler())
     log.propagate = False

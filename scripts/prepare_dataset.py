@@ -3,24 +3,25 @@
     python scripts/prepare_dataset.py --out OUT --split train=train.txt --split val=val.txt
     python -m vswin_jax.main --config.data.train=OUT:train --config.data.eval=OUT:val ...
 
-PATH is what config.data.train takes: an annotation file, a folder of classes, a published list, or
-a split of a TFDS data set. Videos are encoded again, small and quick to decode, without sound. OUT
-becomes a directory of record shards that TFDS opens (--to records), or has the videos in folders
-and a list of each split, OUT/train.csv (--to videos). With them come manifest.csv, and
-bad_videos.csv, which names those that were left out with the reason.
+PATH is as in config.data.train: an annotation file, a folder of classes, a published list, or a
+split of a TFDS data set. Videos are re-encoded, small and fast to decode, without sound. OUT
+becomes a directory of record shards that TFDS opens (--to records), or holds the videos in folders
+and a list of each split, OUT/train.csv (--to videos). Beside them are manifest.csv, and
+bad_videos.csv, which lists the videos that were left out with the reason.
 
-A run that was killed goes on with the same command. When more than --max-bad-fraction of the videos
-are bad, OUT is not finished: look at bad_videos.csv, repair them and give the same command, which
-tries those alone again; or raise the fraction. The exit status is then 1; it is 0 when OUT is
-finished, and 2 for a wrong input.
+The same command continues a run that was killed. If more than --max-bad-fraction of the videos are
+bad, OUT is not completed: repair the videos in bad_videos.csv and give the same command, which
+tries only those again, or raise the fraction. The exit status is then 1; it is 0 if OUT is
+complete, and 2 for a wrong input.
 
-With --beam the same work is an Apache Beam pipeline, whose options follow a `--`; OUT and the
-videos must then be on a file system that all workers see under the same paths:
+With --beam an Apache Beam pipeline does the same; its options follow a `--`. OUT and the videos
+must then be on a file system that all workers see under the same paths:
 
     python scripts/prepare_dataset.py --beam --out OUT --split train=train.txt -- --runner=Flink...
 """
 
 import argparse
+import dataclasses
 import importlib.util
 import os
 import re
@@ -30,149 +31,141 @@ from pathlib import Path
 from typing import Any
 
 from vswin_jax.data.example import Source
-
-from vswin_jax.data.sources.labels import read_label_names
 from vswin_jax.data.sources.sources import KINDS, open_source
 from vswin_jax.errors import InputError
 from vswin_jax.prepare.job import Outcome, prepare
-from vswin_jax.prepare.options import PRESETS, STORES, TARGETS, settings_of
+from vswin_jax.prepare.options import (
+    PRESETS,
+    STORES,
+    TARGETS,
+    PrepareOptions,
+    options_from_flags,
+)
 from vswin_jax.prepare.shard_plan import make_plan
-from vswin_jax.runtime.script_parser import script_parser
+from vswin_jax.runtime.label_names import read_label_names
+from vswin_jax.runtime.script_parser import positive_int, print_error, script_parser
 
 MAX_BAD_FRACTION = 0.05
-_NOT_SETTINGS = (
-    *("out", "split", "root", "format", "label_names", "processes", "max_bad_fraction", "beam"),
-)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """The command line; prepares, and returns the exit status."""
-    ours, beam_options = _at_dashes(arguments)
-    asked = _parser().parse_args(ours)
+    """Run the command line: prepare the data set and return the exit status."""
+    own_arguments, beam_options = _split_at_dashes(arguments)
+    args = _parser().parse_args(own_arguments)
     try:
-        outcome = _prepare(asked, beam_options)
+        outcome = _prepare(args, beam_options)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return print_error(error)
     except KeyboardInterrupt:
-        print("stopped: the same command goes on from there", file=sys.stderr)
+        print("stopped: give the same command to continue", file=sys.stderr)
         return 130
-    print(_said(outcome, asked))
+    print(_describe(outcome, args))
     return 0 if outcome.complete else 1
 
 
-def _prepare(asked: argparse.Namespace, beam_options: list[str] | None) -> Outcome:
-    given = {k: v for k, v in vars(asked).items() if k not in _NOT_SETTINGS and v is not None}
-    settings = settings_of(given)
-    _check_where(asked, beam_options)
-    sources = _sources(asked)
+def _prepare(args: argparse.Namespace, beam_options: list[str] | None) -> Outcome:
+    names = {field.name for field in dataclasses.fields(PrepareOptions)}
+    given = {k: v for k, v in vars(args).items() if k in names and v is not None}
+    options = options_from_flags(given)
+    _check_beam(args, beam_options)
+    sources = _open_sources(args)
     return prepare(
-        make_plan(settings, sources),
+        make_plan(options, sources),
         sources,
-        asked.out,
-        processes=asked.processes or os.cpu_count() or 1,
-        max_bad_fraction=asked.max_bad_fraction,
-        say=lambda line: print(line, file=sys.stderr, flush=True),
-        beam_options=(beam_options or []) if asked.beam else None,
+        args.out,
+        processes=args.processes or os.cpu_count() or 1,
+        max_bad_fraction=args.max_bad_fraction,
+        write_line=lambda line: print(line, file=sys.stderr, flush=True),
+        beam_options=(beam_options or []) if args.beam else None,
     )
 
 
-def _sources(asked: argparse.Namespace) -> dict[str, Source]:
-    """The source of each split; the first one says what classes there are."""
-    names = read_label_names(asked.label_names) if asked.label_names else None
+def _open_sources(args: argparse.Namespace) -> dict[str, Source]:
+    """Open the source of each split; the first one defines the classes."""
+    names = read_label_names(args.label_names) if args.label_names else None
     sources: dict[str, Source] = {}
-    for split, path in asked.split:
+    for split, path in args.split:
         if split in sources:
             raise InputError(f"Expected every split once but {split!r} came twice: rename one.")
         sources[split] = open_source(
-            path, root=asked.root, kind=asked.format, label_names=names, must_exist=False
+            path, root=args.root, kind=args.format, label_names=names, must_exist=False
         )
         names = sources[split].label_names
     return sources
 
 
-def _check_where(asked: argparse.Namespace, beam_options: list[str] | None) -> None:
-    if not asked.beam and beam_options is not None:
+def _check_beam(args: argparse.Namespace, beam_options: list[str] | None) -> None:
+    if not args.beam and beam_options is not None:
         raise InputError("What follows -- are options of Beam: add --beam, or leave them out.")
-    if asked.beam and asked.processes:
+    if args.beam and args.processes:
         raise InputError("--processes has no effect with --beam: give the runner's own option.")
-    if asked.beam and importlib.util.find_spec("apache_beam") is None:
+    if args.beam and importlib.util.find_spec("apache_beam") is None:
         raise InputError(
             '--beam needs Apache Beam: pip install "vswin_jax[beam]", or leave it out.'
         )
 
 
-def _said(outcome: Outcome, asked: argparse.Namespace) -> str:
+def _describe(outcome: Outcome, args: argparse.Namespace) -> str:
     if outcome.was_complete:
-        return f"{asked.out} is finished already"
-    bad = f"{outcome.bad} of {outcome.examples} videos are bad: see {asked.out}/bad_videos.csv"
+        return f"{args.out} is finished already"
+    bad = f"{outcome.bad} of {outcome.examples} videos are bad: see {args.out}/bad_videos.csv"
     if outcome.complete:
-        good = f"{outcome.examples - outcome.bad} videos are in {asked.out}"
+        good = f"{outcome.examples - outcome.bad} videos are in {args.out}"
         return f"{good}; {bad}" if outcome.bad else good
     return (
-        f"{bad}; that is more than --max-bad-fraction ({asked.max_bad_fraction:g}) allows, or all "
+        f"{bad}; that is more than --max-bad-fraction ({args.max_bad_fraction:g}) allows, or all "
         "of a split: repair them and give the same command again, which tries them again, or raise "
         "the fraction"
     )
 
 
-def _at_dashes(arguments: Sequence[str]) -> tuple[list[str], list[str] | None]:
+def _split_at_dashes(arguments: Sequence[str]) -> tuple[list[str], list[str] | None]:
+    """Split the arguments at the first `--`; None stands for no `--`."""
     arguments = list(arguments)
     if "--" not in arguments:
         return arguments, None
-    place = arguments.index("--")
-    return arguments[:place], arguments[place + 1 :]
+    index = arguments.index("--")
+    return arguments[:index], arguments[index + 1 :]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = script_parser(
-        __doc__,
-        allow_abbrev=False,
-    )
+    parser = script_parser(__doc__, allow_abbrev=False)
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="OUT", help="the directory to write")
+    split_help = "any number; the first one defines the classes"
     add(
-        "--split",
-        type=_split,
-        action="append",
-        required=True,
-        metavar="NAME=PATH",
-        help="any number; the first one defines the classes",
+        "--split", type=_split, action="append", required=True, metavar="NAME=PATH", help=split_help
     )
-    add("--root", default="", metavar="DIR", help="where a list's paths begin")
+    add("--root", default="", metavar="DIR", help="the folder of the paths in a list")
     add("--format", choices=KINDS, default="auto", help="of the sources")
     add("--label-names", metavar="FILE", help="class names, one a line in the order of the labels")
-    add(
-        "--max-bad-fraction",
-        type=_fraction,
-        default=MAX_BAD_FRACTION,
-        metavar="X",
-        help="%(default)s",
-    )
-    add("--processes", type=_count, metavar="N", help="as many as there are cores")
+    limit = {"type": _fraction, "default": MAX_BAD_FRACTION, "metavar": "X", "help": "%(default)s"}
+    add("--max-bad-fraction", **limit)
+    add("--processes", type=positive_int, metavar="N", help="default: the number of cores")
     add("--beam", action="store_true", help="run as an Apache Beam pipeline")
-    _add_settings(parser)
+    _add_options(parser)
     return parser
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    """The flags of `Settings`; those that are not given are None, so that it sees which were."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `PrepareOptions`; None stands for a flag that was not given."""
     add = parser.add_argument
     add("--to", choices=TARGETS, help="records")
-    add("--store", choices=STORES, help="what records hold (mp4); jpeg where cores are few")
-    add("--no-reencode", dest="reencode", **_OFF, help="records of the files as they are")
+    add("--store", choices=STORES, help="the content of records (mp4); jpeg where cores are few")
+    add("--no-reencode", dest="reencode", **_STORE_FALSE, help="records of the unchanged files")
     add("--short-side", type=int, metavar="PIXELS", help="even, never upscaled, 0 keeps it (256)")
     add("--fps", type=float, metavar="N", help="0 keeps the video's own times; images: 30 (0)")
     add("--gop", type=int, metavar="N", help="frames from key frame to key frame (16)")
     add("--bframes", type=int, metavar="N", help="in a row at most (0)")
     add("--crf", type=float, metavar="N", help="lower is better and bigger (23)")
     add("--preset", choices=PRESETS, metavar="NAME", help="of x264 (medium)")
-    add("--no-fastdecode", dest="fastdecode", **_OFF, help="smaller but slower to decode")
+    add("--no-fastdecode", dest="fastdecode", **_STORE_FALSE, help="smaller but slower to decode")
     add("--jpeg-quality", type=int, metavar="N", help="1 to 100 (85)")
     add("--videos-per-shard", type=int, metavar="N", help="at most (256)")
 
 
-_OFF: dict[str, Any] = {"action": "store_const", "const": False}
+# Unlike "store_false", this leaves None if the flag is not given.
+_STORE_FALSE: dict[str, Any] = {"action": "store_const", "const": False}
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -182,12 +175,6 @@ def _split(text: str) -> tuple[str, str]:
             f"expected NAME=PATH, a NAME of letters, digits and _ such as train, but {text!r} came"
         )
     return name, path
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(f"expected 1 or more but {text!r} came")
-    return int(text)
 
 
 def _fraction(text: str) -> float:

@@ -1,14 +1,14 @@
-"""Shows the clips that a model really gets: `python scripts/show_clips.py --help`.
+"""Shows the clips that the model is trained on: `python scripts/show_clips.py --help`.
 
     python scripts/show_clips.py --config experiments/quickstart.py --out shown
 
 Writes DIR/clips.png, a contact sheet with a row for each clip, and DIR/clips.mp4, the clips side by
-side. They are those of a run with this config at that step: sampled, augmented, erased and mixed
-by the very functions that training uses; only the normalisation is undone. moving_shapes are
-written to DIR unless --config.data.root says where they are.
+side. They are the clips of a run with this config at that step: sampled, augmented, erased and
+mixed by the functions that training uses, with only the normalisation undone. moving_shapes are
+written to DIR unless --config.data.root is given.
 
 With --augmentations, DIR/augmentations.png shows each augmentation alone, on the first clip of that
-batch and at the config's strength; those that the config has off are there too, and say so.
+batch and at the config's strength; augmentations that are off in the config are marked as such.
 """
 
 import argparse
@@ -20,25 +20,25 @@ from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
-from vswin_jax.data.example import Source
 
 from vswin_jax import factory
 from vswin_jax.config import flags, rules
+from vswin_jax.data.example import Source
 from vswin_jax.data.pipeline.bad_videos import BadVideos
+from vswin_jax.data.pipeline.lazy_import import load_pipeline
 from vswin_jax.errors import InputError, unknown_name
-from vswin_jax.main import load_pipeline
 from vswin_jax.preview import training_clips
 from vswin_jax.preview.augmentations import augmentation_clips
 from vswin_jax.reporting.contact_sheet import ShownClip, draw_sheet, save_mosaic, save_sheet
-from vswin_jax.runtime.script_parser import script_parser
+from vswin_jax.runtime.script_parser import print_error, script_parser
 
 FLAGS = ("--config", "--out", "--split", "--count", "--step", "--augmentations")
 Batch = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What was asked for."""
+class ShowOptions:
+    """The command line's options."""
 
     config: ConfigDict
     out: Path
@@ -49,107 +49,112 @@ class Asked:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """The command line; prints what was written and returns the exit status."""
-    options, overrides = _parser().parse_known_args(arguments)
+    """Run the command line: write the files, print their paths and return the exit status."""
+    args, overrides = _parser().parse_known_args(arguments)
     try:
-        written = show(_ask(options, overrides))
+        written = show(_read_options(args, overrides))
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return print_error(error)
     print(f"written: {', '.join(map(str, written))}")
     return 0
 
 
-def show(asked: Asked) -> list[Path]:
-    """Writes clips.png, clips.mp4 and, if asked for, augmentations.png; returns their paths.
+def show(options: ShowOptions) -> list[Path]:
+    """Write clips.png, clips.mp4 and optionally augmentations.png, and return their paths.
 
     Raises:
-        InputError: no such data, a video that cannot be read, a step past the last one.
+      InputError: the data are missing, a video is unreadable, or the step is past the last one.
     """
-    asked.out.mkdir(parents=True, exist_ok=True)
-    source = _open(asked)
-    batch = _batch(asked, source)
-    clips = _clips(asked, source, batch)
+    options.out.mkdir(parents=True, exist_ok=True)
+    source = _open(options)
+    batch = _batch(options, source)
+    clips = _clips(options, source, batch)
     examples = [source[int(row)] for row in batch["id"][batch["mask"] > 0][: len(clips)]]
-    rate = training_clips.clip_rate(examples, factory.clip_spec(asked.config))
-    title = training_clips.describe_batch(asked.config, asked.split, asked.step, clips)
-    written = [asked.out / "clips.png", asked.out / "clips.mp4"]
+    rate = training_clips.playback_rate(examples, factory.clip_spec(options.config))
+    title = training_clips.describe_batch(options.config, options.split, options.step, clips)
+    written = [options.out / "clips.png", options.out / "clips.mp4"]
     save_sheet(written[0], draw_sheet(clips, title))
     save_mosaic(written[1], clips, rate)
-    if asked.augmentations:
-        written.append(asked.out / "augmentations.png")
-        save_sheet(written[-1], _draw_augmentations(asked, source, batch))
+    if options.augmentations:
+        written.append(options.out / "augmentations.png")
+        save_sheet(written[-1], _draw_augmentations(options, source, batch))
     return written
 
 
-def _draw_augmentations(asked: Asked, source: Source, batch: Batch) -> np.ndarray:
-    # Mixing takes from the clip before, and for the first one that is the last.
+def _draw_augmentations(options: ShowOptions, source: Source, batch: Batch) -> np.ndarray:
+    # Mixing pairs each clip with the one before it, and the first clip with the last.
     example, partner = (source[int(batch["id"][row])] for row in (0, -1))
-    config, spec = asked.config, factory.clip_spec(asked.config)
+    config, spec = options.config, factory.clip_spec(options.config)
     clips = augmentation_clips(
         example, partner, config=config, spec=spec, label_names=source.label_names
     )
     return draw_sheet(clips, f"{config.name or 'run'}: each augmentation alone, {example.name}")
 
 
-def _open(asked: Asked) -> Source:
-    if asked.split == "train":
-        return factory.open_split(asked.config, asked.out, "train")
+def _open(options: ShowOptions) -> Source:
+    if options.split == "train":
+        return factory.open_split(options.config, options.out, "train")
     names = None
-    if asked.config.data.train:
-        names = factory.open_split(asked.config, asked.out, "train").label_names
-    return factory.open_split(asked.config, asked.out, "eval", names)
+    if options.config.data.train:
+        names = factory.open_split(options.config, options.out, "train").label_names
+    return factory.open_split(options.config, options.out, "eval", names)
 
 
-def _batch(asked: Asked, source: Source) -> Batch:
-    batch = next(_batches(asked, source), None)
+def _batch(options: ShowOptions, source: Source) -> Batch:
+    batch = next(_batches(options, source), None)
     if batch is None:
         raise InputError(
-            f"Expected a batch of the {len(source)} videos to evaluate but --step {asked.step} is "
-            f"past the last one: give a smaller step."
+            f"Expected a batch of the {len(source)} videos to evaluate but --step {options.step} "
+            "is past the last one: give a smaller step."
         )
     return batch
 
 
-def _batches(asked: Asked, source: Source) -> Iterator[Batch]:
-    """The batches from the asked step on."""
+def _batches(options: ShowOptions, source: Source) -> Iterator[Batch]:
+    """Yield the batches from the requested step on."""
     pipeline = load_pipeline()
-    config, spec = asked.config, factory.clip_spec(asked.config)
-    reading = {"threads": config.data.threads or pipeline.AUTOTUNE, "prefetch": 1}
-    if asked.split == "train":
-        order = factory.training_order(config, source)
-        order["bad_videos"] = BadVideos(max_fraction=config.data.max_bad_fraction)
-        return pipeline.train_batches(source, spec, start_step=asked.step, **order, **reading)
-    batches = pipeline.eval_batches(source, spec, batch_size=config.eval.batch_size, **reading)
-    return itertools.islice(batches, asked.step, None)
+    config, spec = options.config, factory.clip_spec(options.config)
+    loading = {"threads": config.data.threads or pipeline.AUTOTUNE, "prefetch": 1}
+    if options.split == "train":
+        sampling = factory.sampler_options(config, source)
+        sampling["bad_videos"] = BadVideos(max_fraction=config.data.max_bad_fraction)
+        return pipeline.train_batches(source, spec, start_step=options.step, **sampling, **loading)
+    batches = pipeline.eval_batches(source, spec, batch_size=config.eval.batch_size, **loading)
+    return itertools.islice(batches, options.step, None)
 
 
-def _clips(asked: Asked, source: Source, batch: Batch) -> list[ShownClip]:
-    if asked.split == "eval":
-        return training_clips.evaluation_clips(batch, source=source, count=asked.count)
+def _clips(options: ShowOptions, source: Source, batch: Batch) -> list[ShownClip]:
+    if options.split == "eval":
+        return training_clips.evaluation_clips(batch, source=source, count=options.count)
     return training_clips.training_clips(
-        batch, asked.step, config=asked.config, source=source, count=asked.count
+        batch, options.step, config=options.config, source=source, count=options.count
     )
 
 
-def _ask(options: argparse.Namespace, overrides: Sequence[str]) -> Asked:
+def _read_options(args: argparse.Namespace, overrides: Sequence[str]) -> ShowOptions:
     for override in overrides:
         if not override.startswith("--config."):
             raise unknown_name("argument", override, FLAGS)
-    if options.count < 1 or options.step < 0:
+    if args.count < 1 or args.step < 0:
         raise InputError(
-            f"Expected --count from 1 and --step from 0 up but {options.count} and {options.step} "
-            f"came: correct them."
+            f"Expected --count from 1 and --step from 0 up but {args.count} and {args.step} came: "
+            "correct them."
         )
-    if options.augmentations and options.split != "train":
+    if args.augmentations and args.split != "train":
         raise InputError(
-            "--augmentations shows what training does to a clip, but --split eval came: leave one "
+            "--augmentations shows the augmentations of training, but --split eval came: leave one "
             "of them out."
         )
-    config = flags.override(flags.load(options.config), overrides)
+    config = flags.override(flags.load(args.config), overrides)
     rules.check(config)
-    out, flag = Path(options.out), options.augmentations
-    return Asked(config, out, options.split, options.count, options.step, flag)
+    return ShowOptions(
+        config=config,
+        out=Path(args.out),
+        split=args.split,
+        count=args.count,
+        step=args.step,
+        augmentations=args.augmentations,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -158,12 +163,13 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         usage="%(prog)s --config FILE[:ARGUMENT] --out DIR [--config.KEY=VALUE ...] [options]",
     )
-    parser.add_argument("--config", required=True, metavar="FILE", help="an experiment")
-    parser.add_argument("--out", required=True, metavar="DIR", help="where the files go")
-    parser.add_argument("--split", choices=("train", "eval"), default="train")
-    parser.add_argument("--count", type=int, default=8, metavar="N", help="clips (8)")
-    parser.add_argument("--step", type=int, default=0, metavar="N", help="steps done before (0)")
-    parser.add_argument("--augmentations", action="store_true", help="show each of them alone, too")
+    add = parser.add_argument
+    add("--config", required=True, metavar="FILE", help="an experiment")
+    add("--out", required=True, metavar="DIR", help="the folder to write to")
+    add("--split", choices=("train", "eval"), default="train")
+    add("--count", type=int, default=8, metavar="N", help="clips (8)")
+    add("--step", type=int, default=0, metavar="N", help="training steps before the batch (0)")
+    add("--augmentations", action="store_true", help="also show each augmentation alone")
     return parser
 
 

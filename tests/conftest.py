@@ -1,10 +1,11 @@
-"""A run of the real command line, small enough to be made once for all who look at it."""
+"""Fixtures: a small run of the real command line, compiled programs, worker pools, oracles."""
 
 import json
 import os
+import runpy
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -13,11 +14,14 @@ from typing import Any
 
 import jax
 import pytest
+from filelock import FileLock
 from jax.experimental.compilation_cache import compilation_cache
 
 from vswin_jax import main
-from vswin_jax.runtime import file_lock, worker_pool
+from vswin_jax.runtime import worker_pool
+from vswin_jax.runtime.compilation import persistent_cache
 
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 TINY = (
     "--config.model.embed_dim=4",
@@ -51,8 +55,13 @@ LONG = (
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option with which CI compiles programs as users do."""
+    parser.addoption("--optimized", action="store_true", help="compile with all optimisations")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the long modules first; the rest stays in order."""
+    """Put the modules that take longest first; the rest stays in order."""
     rank = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
 
@@ -77,47 +86,59 @@ def tiny_arguments() -> tuple[str, ...]:
 def tiny_run(
     tiny_arguments: tuple[str, ...],
     tmp_path_factory: pytest.TempPathFactory,
-    compiled_programs: Path,
 ) -> Run:
     workdir = tmp_path_factory.mktemp("tiny") / "run"
     arguments = (*tiny_arguments, f"--workdir={workdir}")
     printed, logged = StringIO(), StringIO()
-    with keep_compiled(compiled_programs), redirect_stdout(printed), redirect_stderr(logged):
+    with redirect_stdout(printed), redirect_stderr(logged):
         status = main.run(arguments)
     return Run(workdir, arguments, status, printed.getvalue(), logged.getvalue())
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled_programs(pytestconfig: pytest.Config) -> Iterator[Path]:
+    """Compile every program once, for all tests and processes of this session and the next ones.
+
+    Compiling is most of the time of these tests, and most of compiling is optimisation, which
+    `--optimized` leaves on. A subprocess shares the programs if JAX_COMPILATION_CACHE_DIR in its
+    environment is this directory.
+    """
+    optimized = pytestconfig.getoption("--optimized")
+    directory = pytestconfig.cache.mkdir("optimized" if optimized else "compiled")
+    jax.config.update("jax_disable_most_optimizations", not optimized)
+    with persistent_cache(str(directory), workdir=directory):
+        yield Path(jax.config.jax_compilation_cache_dir)
+
+
 @pytest.fixture
-def quick_compiler() -> Iterator[None]:
-    """For modules that compile many tiny programs: optimising them is most of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
+def optimized_compiler() -> Iterator[None]:
+    """Compile as users do, for tests of what the compiler makes of a program."""
+    before = jax.config.jax_disable_most_optimizations
     jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
-@pytest.fixture(scope="session")
-def compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where `keep_compiled` keeps them; a subprocess may use them too."""
-    return tmp_path_factory.mktemp("compiled")
-
-
-@pytest.fixture(scope="module")
-def compile_once(compiled_programs: Path) -> Iterator[None]:
-    """For modules whose runs repeat the same programs: compiling is nearly all they would do."""
-    with keep_compiled(compiled_programs):
-        yield
+@pytest.fixture
+def no_compilation_cache() -> Iterator[None]:
+    """Compile every program anew."""
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[], Any]], Any]:
-    """`once(name, make)`: what `make()` gives, as JSON; one process makes it for all of them."""
+    """Return `once(name, make)`: the JSON result of `make()`, which one process calls for all."""
     own = tmp_path_factory.getbasetemp()
     shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
     def made(name: str, make: Callable[[], Any]) -> Any:
         path = shared / f"{name}.json"
-        with path.with_suffix(".lock").open("wb") as lock:
-            file_lock.lock(lock)
+        with FileLock(path.with_suffix(".lock")):
             if not path.exists():
                 path.write_text(json.dumps(make()))
         return json.loads(path.read_text())
@@ -125,44 +146,17 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[]
     return made
 
 
-@contextmanager
-def keep_compiled(directory: Path) -> Iterator[None]:
-    options = {
-        "jax_compilation_cache_dir": str(directory),
-        "jax_persistent_cache_min_compile_time_secs": 0.2,
-        "jax_persistent_cache_min_entry_size_bytes": 0,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-
-
 @pytest.fixture(scope="session")
 def torchvision_models() -> ModuleType:
-    """`torchvision.models`, where a CPU-only torch has it; what imports torchvision comes after."""
-    torch = pytest.importorskip("torch", reason="the oracle needs torch")
-    register_fake = torch.library.register_fake
-
-    def skip_missing(name: str, *args: object, **kwargs: object) -> Callable:
-        # torchvision's compiled operators do not load on a CPU-only torch; no Swin has any.
-        if name.startswith("torchvision::"):
-            return lambda function: function
-        return register_fake(name, *args, **kwargs)
-
-    torch.library.register_fake = skip_missing
-    try:
+    """Import `torchvision.models`, beside a CPU-only torch too; other imports must follow it."""
+    pytest.importorskip("torch", reason="the oracle needs torch")
+    helper = runpy.run_path(str(BENCHMARKS / "torchvision_import.py"))
+    with helper["without_torchvision_operators"]():
         return pytest.importorskip("torchvision.models", reason="the oracle needs torchvision")
-    finally:
-        torch.library.register_fake = register_fake
 
 
 class AtOnce:
-    """A pool that does the work in this process, so that the tests need not start others."""
+    """A pool that works in this process, so that the tests need not start others."""
 
     def __init__(self, *_: object, **__: object) -> None:
         pass
@@ -181,6 +175,6 @@ class AtOnce:
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> type[AtOnce]:
-    """Work for several processes is done in this one; what does it, to derive from."""
+    """Run work for worker processes in this process; return the pool class, to derive from."""
     monkeypatch.setattr(worker_pool, "ProcessPoolExecutor", AtOnce)
     return AtOnce

@@ -1,18 +1,17 @@
-"""What `test_program_layouts.py` asks of eight devices, in one process.
+"""Trains with each sharding strategy on eight devices, for `test_program_layouts.py`.
 
-Imports and programs cost most of the time.
-
-It prints one JSON object; `directory` is where it may save a checkpoint.
+All strategies share one process, because imports and compilation take most of the time. It prints
+one JSON object; `directory` is for a checkpoint.
 """
 
 import json
 import sys
-from types import SimpleNamespace
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from optim_settings import optim_settings
 
 from vswin_jax.analysis.compiled_program import find_collectives
 from vswin_jax.analysis.hlo_text import parse_module
@@ -31,8 +30,8 @@ STRATEGIES = {
     "data 4 x model 2": {"model": 2},
     "data 2 x fsdp 2 x model 2": {"fsdp": 2, "model": 2},
 }
-# The head of the first stage cannot be split; both heads of the second one can. Everything that
-# draws random numbers is on.
+# The one head of the first stage cannot be split; the two heads of the second one can. Every kind
+# of dropout is on.
 MODEL = create_model(
     "swin_tiny",
     CLASSES,
@@ -47,16 +46,7 @@ MODEL = create_model(
 )
 SHAPES = jax.eval_shape(lambda: init_params(MODEL, jax.random.key(0)))
 OPTIMIZER = make_optimizer(
-    SimpleNamespace(
-        learning_rate=3e-3,
-        weight_decay=0.05,
-        b1=0.9,
-        b2=0.999,
-        eps=1e-8,
-        groups="literal",
-        backbone_multiplier=1.0,
-        clip_norm=1.0,
-    ),
+    optim_settings(learning_rate=3e-3, backbone_multiplier=1.0, clip_norm=1.0),
     lambda step: 1.0 / (1.0 + step),
     SHAPES,
 )
@@ -81,7 +71,7 @@ def layout_of(state: TrainState) -> TrainState:
 
 
 def step_on(mesh: Mesh) -> Any:
-    """The compiled training step."""
+    """Compile the training step."""
     target = target_on(mesh)
     step = make_train_step(
         MODEL,
@@ -90,7 +80,7 @@ def step_on(mesh: Mesh) -> Any:
         num_classes=CLASSES,
         label_smoothing=0.1,
         mixup_alpha=0.8,
-        erasing=0.5,
+        random_erasing_rate=0.5,
         ema_decay=0.9,
         state_shardings=layout_of(target),
         mesh=mesh,
@@ -111,7 +101,7 @@ def fresh_on(mesh: Mesh, params: Any = None) -> TrainState:
     return create_state(MODEL, OPTIMIZER, jax.random.key(0), mesh, rules, params, ema=True)
 
 
-def trained(mesh: Mesh, compiled: Any, state: TrainState) -> tuple[TrainState, list[float]]:
+def train(mesh: Mesh, compiled: Any, state: TrainState) -> tuple[TrainState, list[float]]:
     losses = []
     for seed in range(STEPS):
         state, metrics = compiled(state, place_batch(batch_of(seed), mesh))
@@ -130,10 +120,12 @@ def bytes_on_a_device(state: TrainState) -> int:
 
 
 def largest_array_of_init(mesh: Mesh) -> int:
-    """Elements of the largest array that one device has while the state is made."""
+    """Return the elements of the largest array on a device while the state is created."""
     make = initializer(MODEL, OPTIMIZER, layout_of(target_on(mesh)), ema=True)
     module = parse_module(make.lower(jax.random.key(0), None).compile().as_text())
-    return max(a.size for run in module.executions for a in run.instruction.results)
+    return max(
+        array.size for execution in module.executions for array in execution.instruction.results
+    )
 
 
 def all_equal(ours: TrainState, theirs: TrainState) -> bool:
@@ -150,7 +142,7 @@ def report(directory: str) -> dict[str, Any]:
         compiled = step_on(mesh)
         state = drawn if name == "fsdp 8" else fresh_on(mesh, params)
         fresh_bytes = bytes_on_a_device(state)
-        state, losses = trained(mesh, compiled, state)
+        state, losses = train(mesh, compiled, state)
         facts[name] = {
             "losses": losses,
             "bytes": fresh_bytes,

@@ -38,7 +38,7 @@ class Row:
     window: tuple[int, ...]
     epochs: int
     classes: int
-    accumulate: int
+    grad_accum_steps: int
     views: tuple[int, ...]
     views_per_pass: int
     size: int
@@ -83,8 +83,8 @@ def test_published_row(row: Row) -> None:
     assert (model.drop_path_rate, model.window_size) == (row.drop_path, row.window)
     assert (model.num_classes, model.patch_size) == (row.classes, (2, 4, 4))
     assert config.train.duration == f"{row.epochs} epochs"
-    assert (config.train.batch_size, config.train.accumulate) == (64, row.accumulate)
-    assert (config.eval.clips, config.eval.crops) == row.views
+    assert (config.train.batch_size, config.train.grad_accum_steps) == (64, row.grad_accum_steps)
+    assert (config.eval.num_clips, config.eval.num_crops) == row.views
     assert (config.eval.views_per_pass, config.eval.resize) == (row.views_per_pass, row.size)
     assert (config.data.size, config.data.num_frames) == (row.size, 32)
     assert config.init == "pretrained"
@@ -128,7 +128,7 @@ def test_augmentation(
     config = load(experiment)
     assert (config.data.flip, config.data.sampling) == (flip, sampling)
     assert (config.data.rand_augment.n, config.data.rand_augment.m) == (operations, 7)
-    assert (config.loss.label_smoothing, config.loss.erasing) == (smoothing, erasing)
+    assert (config.loss.label_smoothing, config.loss.random_erasing) == (smoothing, erasing)
 
 
 def test_every_row_has_its_own_name() -> None:

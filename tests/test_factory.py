@@ -1,4 +1,4 @@
-"""A run's label map against that of the data, and its model's settings against those there are."""
+"""Data sets, models and options that a config describes, and label names that must agree."""
 
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from vswin_jax import factory
 from vswin_jax.checkpoint import Checkpoints, read_metadata
 from vswin_jax.config import base_config
+from vswin_jax.config.renames import load_saved_config
 from vswin_jax.errors import InputError
 
 
@@ -26,13 +27,11 @@ def _config(**data: Any) -> ConfigDict:
     return config
 
 
-def test_older_checkpoints_name_a_loop_that_is_gone() -> None:
-    config = base_config()
-    config.model.name = "swin_tiny"
-    plain = factory.build_model(config, 3)
-    with config.unlocked():
-        config.model.scan = True
-    assert factory.build_model(config, 3) == plain
+def test_older_checkpoints_with_a_removed_model_setting_still_build() -> None:
+    saved = base_config().to_dict()
+    saved["model"]["scan"] = True
+    plain = factory.build_model(base_config(), 3)
+    assert factory.build_model(load_saved_config(saved), 3) == plain
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +43,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_training_goes_on_with_the_same_classes_only(workdir: Path, tmp_path: Path) -> None:
+def test_training_resumes_with_the_same_classes_only(workdir: Path, tmp_path: Path) -> None:
     assert read_metadata(workdir)["label_names"] == ["jump", "run"]
     same = _config(train=_videos(tmp_path / "same", "run", "jump"))
     assert factory.open_split(same, workdir, "train").label_names == ("jump", "run")
@@ -54,25 +53,27 @@ def test_training_goes_on_with_the_same_classes_only(workdir: Path, tmp_path: Pa
         factory.open_split(other, workdir, "train")
 
 
-def test_order_of_training_is_the_configs(tmp_path: Path) -> None:
+def test_sampler_options_are_those_of_the_config(tmp_path: Path) -> None:
     config = _config(train=_videos(tmp_path / "set", "go left", "go right", "stop"))
     source = factory.open_split(config, tmp_path, "train")
-    plain = {"batch_size": 64, "seed": 0, "class_balance": 0.0, "repeats": 1}
-    assert factory.training_order(config, source) == plain | {"mirrored_labels": None}
-    config.data.update(class_balance=0.5, repeats=2, flip_labels="left_right", fps=12.5)
-    order = factory.training_order(config, source)
-    assert order.pop("mirrored_labels").tolist() == [1, 0, 2]
-    assert order == plain | {"class_balance": 0.5, "repeats": 2}
+    plain = {"batch_size": 64, "seed": 0, "class_balance": 0.0, "aug_repeats": 1}
+    assert factory.sampler_options(config, source) == plain | {"mirrored_labels": None}
+    config.data.update(class_balance=0.5, aug_repeats=2, flip_labels="left_right", fps=12.5)
+    options = factory.sampler_options(config, source)
+    assert options.pop("mirrored_labels").tolist() == [1, 0, 2]
+    assert options == plain | {"class_balance": 0.5, "aug_repeats": 2}
     assert factory.clip_spec(config).fps == 12.5
 
 
-def test_config_of_an_older_checkpoint_has_no_rate() -> None:
-    older = _config().copy_and_resolve_references().unlock()
-    del older.data.fps
-    assert factory.clip_spec(older) == factory.clip_spec(_config())
+def test_older_checkpoints_without_a_frame_rate_take_every_frame() -> None:
+    saved = _config(num_frames=16).to_dict()
+    del saved["data"]["fps"]
+    spec = factory.clip_spec(load_saved_config(saved))
+    assert spec == factory.clip_spec(_config(num_frames=16))
+    assert spec.fps == 0
 
 
-def test_evaluation_does_not_overlook_other_label_names(tmp_path: Path) -> None:
+def test_evaluation_notices_label_names_in_another_order(tmp_path: Path) -> None:
     names = tmp_path / "names.txt"
     names.write_text("run\njump\n")
     config = _config(eval=_videos(tmp_path / "eval", "run", "jump"), label_names=str(names))
@@ -82,8 +83,8 @@ def test_evaluation_does_not_overlook_other_label_names(tmp_path: Path) -> None:
         factory.open_split(config, tmp_path, "eval", ["jump", "run"])
 
 
-def test_a_run_goes_on_with_sets_of_labels_only_if_it_had_them(tmp_path: Path) -> None:
-    """A checkpoint whose config does not know the setting is of single labels."""
+def test_a_multi_label_run_resumes_as_one_and_a_single_label_run_too(tmp_path: Path) -> None:
+    """A checkpoint whose config has no such setting is single-label."""
     videos = _videos(tmp_path / "set", "run", "jump")
     for name, data in (("single", {}), ("sets", {"multi_label": True})):
         with Checkpoints(tmp_path / name / "checkpoints") as checkpoints:
@@ -98,7 +99,7 @@ def test_a_run_goes_on_with_sets_of_labels_only_if_it_had_them(tmp_path: Path) -
         factory.open_split(single, tmp_path / "sets", "train")
 
 
-def test_moving_shapes_can_be_sets_of_one(tmp_path: Path) -> None:
+def test_moving_shapes_can_have_one_label_each_in_a_multi_label_run(tmp_path: Path) -> None:
     config = _config(kind="moving_shapes", multi_label=True)
     config.data.shapes.update(train_scenes=1, test_scenes=1, size=32, num_frames=2)
     source = factory.open_split(config, tmp_path, "train")

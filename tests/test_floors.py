@@ -20,9 +20,9 @@ FLOORS = (
     ("attention", "config", "prepare"),
     ("models",),
     ("training", "weights"),
-    ("evaluation", "preview"),
-    ("factory",),
-    ("analysis", "inference"),
+    ("factory", "preview"),
+    ("analysis", "evaluation"),
+    ("inference",),
     ("main", "predict"),
 )
 TOP_FILES = ("__init__.py", "errors.py", "factory.py", "main.py", "predict.py")
@@ -48,7 +48,7 @@ CONFINED = {
 
 
 def imports_of(path: Path, package: str) -> Iterator[str]:
-    """The dotted modules of `package` that a file imports, inside functions too."""
+    """Yield the dotted modules of `package` that a file imports, inside functions too."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -66,7 +66,7 @@ def module_of(path: Path) -> str:
 
 
 def imported_modules(path: Path, files: Mapping[str, Path]) -> Iterator[str]:
-    """The modules of the package that a file imports, the longest name that is one."""
+    """Yield the modules of the package that a file imports."""
     names = list(imports_of(path, "vswin_jax"))
     # `from package import module` needs the package's own file for the rest of its names alone.
     longer = {name.rpartition(".")[0] for name in names if name in files}
@@ -148,7 +148,7 @@ import vswin_jax
 from vswin_jax import checkpoint, models, weights
 from vswin_jax.evaluation import evaluate
 from vswin_jax.sharding import mesh
-from vswin_jax.training import loop, optimizer, state, steps
+from vswin_jax.training import optimizer, state, steps, train
 vswin_jax.create_model("swin_tiny")
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""The command line, run in this process: what a run leaves, and what a wrong input says."""
+"""The command line, run in this process: files of a run and messages for wrong inputs."""
 
 import json
 import os
@@ -17,13 +17,13 @@ from vswin_jax.checkpoint import load_for_inference
 from vswin_jax.config import flags
 from vswin_jax.data.sources.sources import open_source
 from vswin_jax.errors import InputError
-from vswin_jax.reporting.metric_writer import read_metrics
+from vswin_jax.reporting.metrics_file import read_metrics
+from vswin_jax.training import run as training_run
 from vswin_jax.weights import to_state_dict
 
 if TYPE_CHECKING:
     from conftest import Run
 
-pytestmark = pytest.mark.usefixtures("compile_once")
 ROOT = Path(__file__).parents[1]
 QUICKSTART = f"--config={ROOT / 'experiments' / 'quickstart.py'}"
 K400 = f"--config={ROOT / 'experiments' / 'k400.py'}"
@@ -31,7 +31,7 @@ FOLDER = f"--config={ROOT / 'experiments' / 'finetune_folder.py'}"
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The one line that a refused command line ends with."""
+    """Return the one line that a refused command line ends with."""
     assert main.run([str(argument) for argument in arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -45,7 +45,7 @@ def read_label_names(workdir: Path) -> list[str]:
     return (workdir / "label_names.txt").read_text().splitlines()
 
 
-def test_run_leaves_everything(tiny_run: "Run") -> None:
+def test_a_run_writes_every_file(tiny_run: "Run") -> None:
     workdir = tiny_run.workdir
     assert tiny_run.status == 0
     assert "quickstart: top-1" in tiny_run.printed
@@ -69,7 +69,9 @@ def test_evaluating_again_gives_the_same_scores(tiny_run: "Run") -> None:
     assert path.read_text() == before
 
 
-def test_finished_run_says_so(tiny_run: "Run", capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_is_reported_as_finished(
+    tiny_run: "Run", capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tiny_run.workdir / "evaluation" / "summary.json"
     before = path.stat().st_mtime_ns
     assert main.run(tiny_run.arguments) == 0
@@ -77,7 +79,7 @@ def test_finished_run_says_so(tiny_run: "Run", capsys: pytest.CaptureFixture[str
     assert path.stat().st_mtime_ns == before
 
 
-def test_evaluation_that_a_kill_prevented_is_made_up_for(
+def test_an_evaluation_that_a_kill_prevented_runs_at_the_next_start(
     tiny_run: "Run", capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tiny_run.workdir / "evaluation" / "summary.json"
@@ -130,8 +132,8 @@ def test_order_of_the_data_reaches_the_training(
         asked.update(settings, batch=next(make_batches(0)))
         raise InputError("seen enough")
 
-    monkeypatch.setattr(main, "train", train)
-    data = {"root": tiny_run.workdir / "moving_shapes", "repeats": 2, "class_balance": 0.5}
+    monkeypatch.setattr(training_run, "train", train)
+    data = {"root": tiny_run.workdir / "moving_shapes", "aug_repeats": 2, "class_balance": 0.5}
     data |= {"fps": 6.0, "flip": 1.0, "flip_labels": "left_right", "num_frames": 3}
     overrides = [f"--config.data.{name}={value}" for name, value in data.items()]
     arguments = (*tiny_arguments, f"--workdir={tmp_path}", *overrides)
@@ -254,6 +256,10 @@ def test_profile_with_and_without_its_steps(
         ((QUICKSTART, "--workdir=w", "--config.optim.learning_rate=fast"), ("fast", "float")),
         ((QUICKSTART, "--workdir=w", "--config.model.dtype=float16"), ("float16", "bfloat16")),
         ((QUICKSTART, "--workdir=w", "--worker=3"), ("--worker", "'--workdir'")),
+        (
+            (QUICKSTART, "--workdir=w", "--config.train.accumulate=2"),
+            ("config.train.accumulate is now called config.train.grad_accum_steps",),
+        ),
         ((QUICKSTART, "--workdir=w", "--config.seed"), ("--config.seed=VALUE",)),
         ((f"{K400}:variant=huge", "--workdir=w"), ("'huge'", "tiny", "base")),
         (
@@ -338,7 +344,7 @@ def test_missing_annotation_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert str(missing) in sentence
 
 
-def test_our_own_defects_keep_their_traceback(tmp_path: Path) -> None:
+def test_internal_errors_keep_their_traceback(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("def get_config(argument):\n    return 1 / 0\n")
     with pytest.raises(ZeroDivisionError):
         main.run([f"--config={tmp_path / 'broken.py'}", "--workdir=w"])
@@ -357,10 +363,10 @@ def test_help_and_errors_as_a_process() -> None:
 
 
 @pytest.mark.long
-def test_a_run_goes_on_and_evaluates_split_over_four_devices(
+def test_a_run_resumes_and_evaluates_sharded_over_four_devices(
     tiny_run: "Run", tmp_path: Path
 ) -> None:
-    """The run of one device goes on with sharded parameters, and is scored on one device again."""
+    """A one-device run resumes with sharded parameters and is evaluated on one device again."""
     workdir = tmp_path / "run"
     shutil.copytree(tiny_run.workdir, workdir)
     arguments = (
@@ -378,7 +384,7 @@ def test_a_run_goes_on_and_evaluates_split_over_four_devices(
     command += ["--config.mesh.fsdp=2", "--config.mesh.model=2"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "('fsdp', 'model')" in done.stderr, "the overview does not show how kernels are split"
+    assert "('fsdp', 'model')" in done.stderr, "the overview does not show the sharding of kernels"
     split, whole = _summary(workdir), _evaluated_again(arguments, workdir)
     assert split["step"] == whole["step"] == 41
     assert split == pytest.approx(whole, rel=1e-4)

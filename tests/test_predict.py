@@ -14,7 +14,6 @@ from vswin_jax.predict import predict, run
 if TYPE_CHECKING:
     from conftest import Run
 
-pytestmark = pytest.mark.usefixtures("compile_once")
 
 
 @pytest.fixture(scope="module")

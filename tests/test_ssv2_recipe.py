@@ -14,7 +14,7 @@ import pytest
 from vswin_jax import main
 from vswin_jax.data.moving_shapes.moving_scene import MOTIONS, make_scene, render
 
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("compile_once")]
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[1]
 SSV2 = f"{ROOT / 'experiments' / 'ssv2.py'}:runlocal"
 # In the order of their numbers, which is not the alphabet's; the first has no video.
@@ -100,7 +100,7 @@ def test_it_trains_and_scores(
     assert config["loss"] == {
         **dict.fromkeys(("mixup_alpha", "cutmix_alpha"), 0.0),
         "label_smoothing": 0.1,
-        "erasing": 0.25,
+        "random_erasing": 0.25,
     }
     names = (tmp_path / "label_names.txt").read_text().splitlines()
     assert names == [name.replace("[", "").replace("]", "") for name in TEMPLATES]

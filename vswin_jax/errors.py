@@ -1,19 +1,19 @@
-"""The one exception for what a user gave us and we cannot use: one sentence, no traceback."""
+"""InputError, the one exception for wrong input: one sentence, no traceback."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """What was expected, what came and what to do, in one sentence.
+    """Wrong input, explained in one sentence: what was expected, what came, what to do.
 
-    The command lines print it and exit with a non-zero status; every other exception is a defect
-    of ours and keeps its traceback.
+    The command lines print the sentence and exit with a non-zero status. Every other exception is a
+    defect of this package and keeps its traceback.
     """
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """An `InputError` for a wrong `name` of some `kind`, with the near and the known names."""
+    """Return an `InputError` for a wrong `name` of some `kind` that lists near and known names."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
@@ -21,7 +21,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
 
 
 def unusable(kind: str, name: str, reason: str) -> InputError:
-    """An `InputError` for an implementation that was asked for by name and cannot work here."""
+    """Return an `InputError` for an implementation that is requested by name but cannot be used."""
     return InputError(
         f"The {kind} implementation '{name}' cannot be used: {reason}. Use 'auto', which takes "
         f"another one then."

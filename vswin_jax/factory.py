@@ -1,4 +1,4 @@
-"""From a config to the parts of a run: its data, its clips, its model and its first weights."""
+"""Builds the data sets, the model, the mesh and the initial weights that a config describes."""
 
 import functools
 import os
@@ -12,34 +12,38 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vswin_jax import checkpoint, models
-from vswin_jax.data.clips.clips import ClipSpec
+from vswin_jax.data.clips.clip_spec import ClipSpec
 from vswin_jax.data.clips.mirrored_labels import mirrored_labels
 from vswin_jax.data.example import Source
 from vswin_jax.data.moving_shapes.moving_shapes import write_moving_shapes
-from vswin_jax.data.sources.labels import check_same_names, read_label_names
+from vswin_jax.data.pipeline.clip_processes import choose_processes
+from vswin_jax.data.pipeline.lazy_import import AUTOTUNE
+from vswin_jax.data.sources.labels import check_same_names
 from vswin_jax.data.sources.sources import open_source
 from vswin_jax.errors import InputError
 from vswin_jax.runtime.distributed import wait_for_all
-from vswin_jax.training.task import task_of
-from vswin_jax.weights import is_there, load_weights
+from vswin_jax.runtime.label_names import read_label_names
+from vswin_jax.sharding.mesh import host_batch_shard, mesh_from_config
+from vswin_jax.training.run import TrainingInputs
+from vswin_jax.training.task import task_from_config
+from vswin_jax.weights import load_weights, weights_exist
 
 
 def clip_spec(config: ConfigDict) -> ClipSpec:
-    """How the config cuts clips, with its test views."""
+    """Build the specification of training clips and test views."""
     data, views = config.data, config.eval
     return ClipSpec(
         num_frames=data.num_frames,
         frame_interval=data.frame_interval,
         sampling=data.sampling,
-        # Older checkpoints do not know it.
-        fps=data.get("fps", 0.0),
+        fps=data.fps,
         resize=data.resize,
         size=data.size,
-        area=tuple(data.area),
-        aspect=tuple(data.aspect),
+        scale=tuple(data.scale),
+        ratio=tuple(data.ratio),
         flip=data.flip,
-        clips=views.clips,
-        crops=views.crops,
+        num_clips=views.num_clips,
+        num_crops=views.num_crops,
         eval_resize=views.resize,
         repeat_first_frame=data.repeat_first_frame,
         rand_augment_n=data.rand_augment.n,
@@ -47,11 +51,48 @@ def clip_spec(config: ConfigDict) -> ClipSpec:
     )
 
 
-def training_order(config: ConfigDict, source: Source) -> dict[str, Any]:
-    """What `train_batches` needs to know of the config but how to cut clips.
+def training_inputs(config: ConfigDict, workdir: str | os.PathLike) -> TrainingInputs:
+    """Build data, model, mesh and weights of a training run in `workdir`.
+
+    The weights are loaded when the run needs them; one that resumes from a checkpoint does not.
 
     Raises:
-        InputError: the classes of `source` do not pair as config.data.flip_labels says.
+      InputError: data or weights that are missing or do not fit the config.
+    """
+    load = None if has_checkpoint(workdir) else starting_weights(config)
+    source = open_split(config, workdir, "train")
+    held_out = open_split(config, workdir, "eval", source.label_names)
+    mesh = mesh_from_config(config)
+    model = split_over(mesh, config, build_model(config, len(source.label_names)))
+    return TrainingInputs(
+        source=source,
+        held_out=held_out,
+        spec=clip_spec(config),
+        model=model,
+        mesh=mesh,
+        sampler_options=sampler_options(config, source),
+        reading_options=reading_options(config, mesh),
+        initial_params=(lambda: load(model)) if load else None,
+    )
+
+
+def reading_options(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
+    """Return the arguments of `train_batches` and `eval_batches` about this host's readers."""
+    index, count = host_batch_shard(mesh)
+    return {
+        "process_index": index,
+        "process_count": count,
+        "threads": config.data.threads or AUTOTUNE,
+        "processes": choose_processes(config.data.processes),
+        "prefetch": config.data.prefetch,
+    }
+
+
+def sampler_options(config: ConfigDict, source: Source) -> dict[str, Any]:
+    """Return the arguments of `train_batches` about which examples form a batch.
+
+    Raises:
+      InputError: the classes of `source` do not pair as config.data.flip_labels says.
     """
     data = config.data
     names = source.label_names
@@ -59,26 +100,24 @@ def training_order(config: ConfigDict, source: Source) -> dict[str, Any]:
         "batch_size": config.train.batch_size,
         "seed": config.seed,
         "class_balance": data.class_balance,
-        "repeats": data.repeats,
+        "aug_repeats": data.aug_repeats,
         "mirrored_labels": mirrored_labels(data.flip_labels, names) if data.flip_labels else None,
     }
 
 
 def build_model(config: ConfigDict, num_classes: int) -> models.SwinTransformer3D:
-    """The config's model; fields that are None keep the variant's own values."""
+    """Build the config's model; fields that are None keep the variant's own values."""
     settings = {**config.model, "num_classes": num_classes}
-    # Older checkpoints name it; blocks are no longer looped over.
-    settings.pop("scan", None)
     return models.create_model(settings.pop("name"), **settings)
 
 
 def split_over(
     mesh: Mesh, config: ConfigDict, model: models.SwinTransformer3D
 ) -> models.SwinTransformer3D:
-    """`model` with its clips split over the mesh's window axis as the config says.
+    """Return `model` with its clips sharded over the mesh's window axis as the config says.
 
     Raises:
-        InputError: clips of the config's size do not split so.
+      InputError: clips of the config's size cannot be sharded that way.
     """
     clip = (config.data.num_frames, config.data.size, config.data.size)
     return models.split_clips(model, mesh, config.mesh.window_over, clip)
@@ -90,39 +129,39 @@ def open_split(
     split: str,
     label_names: Sequence[str] | None = None,
 ) -> Source:
-    """The videos of "train" or "eval"; moving_shapes are written first if they are not there.
+    """Open the videos of "train" or "eval"; missing moving_shapes are written first.
 
-    `label_names` are those of the training set, which evaluation must share. A training set must
-    share those of the run that goes on in `workdir`, if one does.
+    `label_names` are the classes of the training set, which the evaluation set must have too. A
+    training set must have the classes of the checkpoint in `workdir`, if there is one.
 
     Raises:
-        InputError: nothing set, nothing there, no data that can be understood, or other classes.
+      InputError: data that is unset, missing or unreadable, or other classes.
     """
     written = _label_names(config.data.label_names)
     if label_names and written:
         check_same_names(label_names, written, config.data.label_names)
     source = _open_split(config, workdir, split, label_names or written)
     if split == "train":
-        _check_goes_on(config, workdir, source.label_names)
+        _check_resumable(config, workdir, source.label_names)
     return source
 
 
-def _check_goes_on(
+def _check_resumable(
     config: ConfigDict, workdir: str | os.PathLike, label_names: Sequence[str]
 ) -> None:
-    # Training puts damaged checkpoints aside, or ends when there are no others.
+    # Damaged checkpoints are left to `train`, which quarantines them or ends if there is no other.
     path = checkpoint.newest_readable(Path(workdir) / "checkpoints")
     if path is not None:
         saved = checkpoint.read_metadata(path)
         _check_same_task(config, saved, path)
-        # `train` keeps what its caller gives it, which may be nothing.
+        # Callers of `train` may have given it no metadata.
         if saved.get("label_names"):
             source = config.data.train or config.data.kind
             check_same_names(saved["label_names"], label_names, source)
 
 
 def _check_same_task(config: ConfigDict, saved: Mapping[str, Any], path: str | os.PathLike) -> None:
-    if "config" in saved and task_of(saved["config"]) is not task_of(config):
+    if "config" in saved and task_from_config(saved["config"]) is not task_from_config(config):
         raise InputError(
             f"Expected config.data.multi_label to be {not config.data.multi_label}, as the "
             f"checkpoint '{path}' was trained with, but it is {config.data.multi_label}: set it, "
@@ -152,7 +191,7 @@ def _open_split(
         kind=config.data.format,
         label_names=names,
         num_classes=config.model.num_classes,
-        # In training another video takes the place of one that is not there.
+        # Training replaces a missing video by another one.
         must_exist=split != "train",
         multi_label=config.data.multi_label,
     )
@@ -179,14 +218,14 @@ def _moving_shapes(config: ConfigDict, workdir: str | os.PathLike) -> Path:
 
 
 def starting_weights(config: ConfigDict) -> Callable[[models.SwinTransformer3D], Any] | None:
-    """What loads the weights that the config starts from into a model; None for random weights.
+    """Return the function that loads the initial weights into a model; None for random weights.
 
     Raises:
-        InputError: at once, when init says "pretrained" and init_from does not name what is there.
+      InputError: at once, if init is "pretrained" and init_from does not name existing weights.
     """
     if config.init == "scratch":
         return None
-    if not is_there(config.init_from):
+    if not weights_exist(config.init_from):
         raise InputError(_missing_weights(config))
     return lambda model: load_weights(config.init_from, model)["params"]
 
@@ -194,7 +233,7 @@ def starting_weights(config: ConfigDict) -> Callable[[models.SwinTransformer3D],
 def _missing_weights(config: ConfigDict) -> str:
     what = "is unset"
     if config.init_from:
-        what = f"is {config.init_from!r}, where nothing is and which is no released checkpoint"
+        what = f"is {config.init_from!r}, which is neither a file nor a released checkpoint"
     published = f" (the recipe's: {config.init_published})" if config.init_published else ""
     return (
         f"This run starts from pretrained weights but config.init_from {what}: give them as "
@@ -204,15 +243,15 @@ def _missing_weights(config: ConfigDict) -> str:
 
 
 def has_checkpoint(workdir: str | os.PathLike) -> bool:
-    """Whether a run in `workdir` has saved anything."""
+    """Return True if a run in `workdir` has saved a checkpoint."""
     return bool(checkpoint.steps_in(Path(workdir) / "checkpoints"))
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Trained parameters: `load(model)` gives them, checked against the model.
+    """Trained parameters, which `load(model)` checks against the model and returns.
 
-    label_names and step are None for a file of weights, which does not say.
+    label_names and step are None for a file of weights, which does not hold them.
     """
 
     load: Callable[[models.SwinTransformer3D], Any]
@@ -221,21 +260,20 @@ class Weights:
 
 
 def weights_to_evaluate(config: ConfigDict, workdir: str | os.PathLike) -> Weights:
-    """Those of the run in `workdir`, or where it has none those of `config.init_from`.
+    """Find the weights of the run in `workdir`, or else those of `config.init_from`.
 
-    `config.eval.checkpoint` says whether the latest or the best step of the workdir counts. The
-    latest is the latest one that is intact, and the log says which ones are not; but for the best
-    there is no other.
+    `config.eval.checkpoint` chooses the latest or the best step of the workdir. Damaged steps are
+    logged and skipped in search of the latest; the best step has no substitute.
 
     Raises:
-        InputError: neither is there; all that was saved is damaged, or the best is; later, from
-            `load`, they are of another model.
+      InputError: there are none; all steps are damaged, or the best is; later, from `load`, they
+        are of another model.
     """
     path = config.init_from
     if has_checkpoint(workdir):
         path = Path(workdir) / "checkpoints"
         path = checkpoint.latest_intact(path) if config.eval.checkpoint == "latest" else path
-    elif not is_there(path):
+    elif not weights_exist(path):
         raise InputError(
             f"Expected a checkpoint to evaluate but {str(workdir)!r} has none: train first, or "
             f"give weights as --config.init_from=PATH, a released checkpoint's name or a URL."
@@ -244,11 +282,11 @@ def weights_to_evaluate(config: ConfigDict, workdir: str | os.PathLike) -> Weigh
         return Weights(lambda model: load_weights(path, model, allow_fresh=())["params"])
     params, metadata = checkpoint.load_for_inference(path)
     _check_same_task(config, metadata, path)
-    load = functools.partial(_matched, params)
+    load = functools.partial(_check_params, params)
     return Weights(load, tuple(metadata["label_names"]), metadata["step"])
 
 
-def _matched(params: Any, model: models.SwinTransformer3D) -> Any:
+def _check_params(params: Any, model: models.SwinTransformer3D) -> Any:
     shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))
     checkpoint.check_matches(params, shapes)
     return params

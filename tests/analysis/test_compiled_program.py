@@ -1,4 +1,4 @@
-"""Reading compiled programs: real ones for 8 CPU devices, and the text of one for TPUs."""
+"""The analysis of compiled programs: of 8 CPU devices, and from the text of a TPU program."""
 
 import os
 import pickle
@@ -13,10 +13,11 @@ import pytest
 from vswin_jax.analysis.compiled_program import (
     Collective,
     CompiledProgram,
-    Memory,
+    MemoryStats,
     find_collectives,
 )
-from vswin_jax.analysis.hlo_text import Array, parse_module
+from vswin_jax.analysis.hlo_module import HloArray
+from vswin_jax.analysis.hlo_text import parse_module
 
 TPU_PROGRAM = Path(__file__).parents[1] / "data" / "tpu_program.txt"
 
@@ -46,7 +47,7 @@ def scatter(x):
 
 def sums_in_a_loop(x):
     def one(total, scale):
-        # What is summed depends on the trip, so the sum cannot leave the loop.
+        # The summed values depend on the trip, so XLA cannot move the sum out of the loop.
         return jnp.sin(total + jnp.sin(x * scale).sum() * total), None
     return jax.lax.scan(one, jnp.float32(1), jnp.arange(5, dtype=jnp.float32))[0]
 
@@ -68,7 +69,7 @@ pickle.dump({
 
 @pytest.fixture(scope="module")
 def programs() -> dict[str, CompiledProgram]:
-    """Small programs, compiled for 8 CPU devices in a process that has them."""
+    """Compile small programs in a process with 8 CPU devices."""
     flags = "--xla_force_host_platform_device_count=8"
     environment = dict(os.environ, JAX_PLATFORMS="cpu", XLA_FLAGS=flags)
     result = subprocess.run([sys.executable, "-c", PROGRAMS], capture_output=True, env=environment)
@@ -102,46 +103,46 @@ def test_an_all_reduce_sends_nearly_twice_its_data(programs: Programs) -> None:
 
 
 def test_an_all_gather_over_one_axis_sends_the_other_shards(programs: Programs) -> None:
-    # [16, 32] floats are 2048 bytes; each of 4 passes on 3 such shards.
+    # [16, 32] floats are 2048 bytes; each of 4 devices sends 3 such shards.
     expected = [("all-gather", "f32[16,32]", "f32[64,32]", 4, 1, 3 * 2048.0)]
     assert described(programs["gather"].collectives) == expected
 
 
-def test_a_change_of_layout_is_an_all_to_all(programs: Programs) -> None:
+def test_a_change_of_sharding_is_an_all_to_all(programs: Programs) -> None:
     (found,) = programs["turn"].collectives
-    # Three of the four quarters of [16, 32] floats go to others.
+    # Three of the four quarters of [16, 32] floats are sent to other devices.
     assert (found.kind, found.group_size, found.wire_bytes) == ("all-to-all", 4, 0.75 * 2048)
 
 
-def test_a_ring_sends_its_data_once(programs: Programs) -> None:
+def test_a_collective_permute_sends_its_data_once(programs: Programs) -> None:
     assert described(programs["shift"].collectives) == [
         ("collective-permute", "f32[16,32]", "f32[16,32]", 8, 1, 2048.0)
     ]
 
 
 def test_a_scattered_sum_is_a_reduce_scatter(programs: Programs) -> None:
-    # Of [32, 32] floats, 4096 bytes, each keeps the sum of a quarter and sends the rest on.
+    # Of [32, 32] floats, 4096 bytes, each device keeps the sum of a quarter and sends the rest.
     assert described(programs["scatter"].collectives) == [
         ("reduce-scatter", "f32[32,32]", "f32[8,32]", 4, 1, 0.75 * 4096)
     ]
 
 
-def test_a_collective_in_a_loop_counts_as_often_as_it_runs(programs: Programs) -> None:
+def test_a_collective_in_a_loop_is_multiplied_by_the_trip_count(programs: Programs) -> None:
     assert described(programs["loop"].collectives) == [
         ("all-reduce", "f32[]", "f32[]", 8, 5, 5 * 2 * 7 / 8 * 4)
     ]
     assert programs["loop"].by_kind() == {"all-reduce": (5, 35.0)}
 
 
-def test_a_loop_that_does_not_tell_its_trips_counts_once_and_says_so(programs: Programs) -> None:
-    in_loop = [found for found in programs["while"].collectives if not found.trips_known]
-    # Its condition sums over the devices, before the first trip and after each.
+def test_a_loop_of_unknown_trip_count_counts_once_and_is_marked(programs: Programs) -> None:
+    in_loop = [found for found in programs["while"].collectives if not found.trip_count_known]
+    # The condition sums over the devices, before the first trip and after each.
     assert [(found.kind, found.times) for found in in_loop] == [("all-reduce", 2)]
 
 
-def test_memory_and_arithmetic_of_a_matrix_product(programs: Programs) -> None:
+def test_memory_and_flops_of_a_matrix_product(programs: Programs) -> None:
     program = programs["product"]
-    # [8, 32] and [64, 32] floats come in, [8, 64] goes out: 2 * 8 * 64 * 32 operations.
+    # The arguments are [8, 32] and [64, 32] floats, the output is [8, 64]: 2 * 8 * 64 * 32 FLOPs.
     assert program.memory.arguments == 4 * (8 * 32 + 64 * 32)
     assert program.memory.outputs == 4 * 8 * 64
     assert program.flops == 2 * 8 * 64 * 32
@@ -150,16 +151,16 @@ def test_memory_and_arithmetic_of_a_matrix_product(programs: Programs) -> None:
 
 
 def test_donated_memory_counts_once() -> None:
-    memory = Memory(arguments=100, outputs=80, aliased=70, temporaries=30, code=5)
+    memory = MemoryStats(arguments=100, outputs=80, aliased=70, temporaries=30, code=5)
     assert memory.peak == 145
 
 
-def test_every_spelling_of_a_tpu_program() -> None:
+def test_every_form_of_collective_in_a_tpu_program() -> None:
     module = parse_module(TPU_PROGRAM.read_text())
     assert module.partitions == 4
     assert sorted(described(find_collectives(module))) == [
-        # Of the loop's three, the sum of gradients is a fusion; the gather before it is carried
-        # on by several fusions while the chip computes.
+        # The loop has three collectives. The reduce-scatter of gradients is a fusion; the gather
+        # before it is asynchronous and appears in several fusions.
         ("all-gather", "bf16[128,512]", "bf16[512,512]", 4, 1, 3 * 2**17),
         ("all-gather", "bf16[128,512]", "bf16[512,512]", 4, 5, 5 * 3 * 2**17),
         ("all-gather", "bf16[128,512]", "bf16[512,512]", 4, 5, 5 * 3 * 2**17),
@@ -183,7 +184,7 @@ def test_every_spelling_of_a_tpu_program() -> None:
         ("replica_groups=mesh['x'=8] {'x':(2)4}", 4),
     ],
 )
-def test_every_spelling_of_groups(groups: str, size: int) -> None:
+def test_every_form_of_replica_groups(groups: str, size: int) -> None:
     text = f"""HloModule m, num_partitions=8
 
 ENTRY %main (p: f32[4]) -> f32[4] {{
@@ -195,7 +196,7 @@ ENTRY %main (p: f32[4]) -> f32[4] {{
     assert found.group_size == size
 
 
-def test_a_start_and_its_done_are_one_collective() -> None:
+def test_a_start_and_done_pair_is_one_collective() -> None:
     text = """HloModule m, num_partitions=4
 
 %wrapped (q: bf16[8]) -> bf16[2] {
@@ -217,8 +218,8 @@ ENTRY %main (p: bf16[8]) -> bf16[32] {
     ]
 
 
-def test_odd_types_have_their_size() -> None:
-    assert [Array(dtype, (3,)).bytes for dtype in ("pred", "s4", "f8e4m3fn", "c64")] == [
+def test_bytes_of_unusual_element_types() -> None:
+    assert [HloArray(dtype, (3,)).bytes for dtype in ("pred", "s4", "f8e4m3fn", "c64")] == [
         3,
         2,
         3,
@@ -226,6 +227,6 @@ def test_odd_types_have_their_size() -> None:
     ]
 
 
-def test_what_is_no_program_is_refused() -> None:
+def test_text_without_an_entry_computation_is_rejected() -> None:
     with pytest.raises(ValueError, match="no ENTRY computation"):
         parse_module("HloModule m")

@@ -1,4 +1,4 @@
-"""A training step through the compiler for GPUs, ahead of time; its size keeps it out of CI."""
+"""A training step compiled ahead of time for GPUs; CI lacks that compiler because of its size."""
 
 import importlib.util
 import json
@@ -20,15 +20,15 @@ pytestmark = [
 PROGRAM = """
 import json, runpy, sys
 import jax
-from vswin_jax.analysis.dry_run import Subject, compile_train_step
+from vswin_jax.analysis.dry_run import CompileTarget, compile_train_step
 from vswin_jax.analysis.topologies import topology_devices
 config = runpy.run_path("experiments/k400.py")["get_config"]("variant=tiny")
 config.model.update(depths=(2, 2), num_heads=(3, 6), attention="gpu")
 config.data.update(num_frames=16, size=112)
-config.train.update(batch_size=16, accumulate=1)
+config.train.update(batch_size=16, grad_accum_steps=1)
 config.mesh.fsdp = 4
 config.train.autotune = sys.argv[1] == "True"
-program = compile_train_step(Subject.of(config, topology_devices("h200:8"))).program
+program = compile_train_step(CompileTarget.from_config(config, topology_devices("h200:8"))).program
 print(json.dumps({
     "devices": program.devices, "calls": program.custom_calls, "flops": program.flops,
     "traffic": program.memory_traffic, "sent": program.wire_bytes,
@@ -37,7 +37,7 @@ print(json.dumps({
 
 
 @pytest.mark.parametrize("autotune", [False, True])
-def test_a_step_for_eight_gpus_attends_by_cudnn(autotune: bool) -> None:
+def test_a_step_for_eight_gpus_uses_cudnn_attention(autotune: bool) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(autotune)],
         capture_output=True,
@@ -49,12 +49,12 @@ def test_a_step_for_eight_gpus_attends_by_cudnn(autotune: bool) -> None:
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["devices"] == 8
     attention = {name: n for name, n in report["calls"].items() if name.startswith("__cudnn$fmha")}
-    # One for each block, and one back.
+    # Each block has one forward and one backward call.
     assert attention == {
         "__cudnn$fmhaScaleBiasSoftmax": 4,
         "__cudnn$fmhaScaleBiasSoftmaxBackward": 4,
     }
-    # Products are those of cuBLAS, unless XLA may try its own kernels.
+    # Matrix products are calls of cuBLAS, unless autotuning lets XLA try its own kernels.
     assert any(name.startswith("__cublas") for name in report["calls"]) is not autotune
     assert report["flops"] > 5e10
     assert report["traffic"] > 1e8

@@ -1,4 +1,4 @@
-"""Training steps through the real TPU compiler, ahead of time; CI has libtpu."""
+"""Training steps compiled ahead of time by the real TPU compiler; CI has libtpu."""
 
 import importlib.util
 import json
@@ -48,7 +48,7 @@ print(json.dumps({
 
 
 def printed_by(program: str) -> dict[str, float]:
-    """What the program prints last, as JSON."""
+    """Run a program and parse the last line of its output as JSON."""
     environment = dict(os.environ, JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1")
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment
@@ -65,11 +65,19 @@ def test_a_data_parallel_step_compiles_for_four_chips() -> None:
 
 
 def dry_run(arguments: tuple[str, ...], *settings: str) -> tuple[int, list[str], str]:
-    """The real command line on four chips: exit status, lines with single blanks, and the log."""
+    """Run the command line for four chips.
+
+    Returns:
+      The exit status, the lines of output with single blanks, and the log.
+    """
     command = [sys.executable, "-m", "vswin_jax.main", *arguments, "--mode=dry_run"]
-    command += ["--topology=v5e:2x2", "--config.train.accumulate=1", "--config.eval.clips=1"]
+    command += [
+        "--topology=v5e:2x2",
+        "--config.train.grad_accum_steps=1",
+        "--config.eval.num_clips=1",
+    ]
     environment = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[2]))
-    # A user says neither of them.
+    # Users set neither of them.
     for name in ("JAX_PLATFORMS", "TPU_SKIP_MDS_QUERY"):
         environment.pop(name, None)
     done = subprocess.run([*command, *settings], capture_output=True, text=True, env=environment)
@@ -80,32 +88,32 @@ def dry_run(arguments: tuple[str, ...], *settings: str) -> tuple[int, list[str],
     )
 
 
-def test_a_dry_run_of_a_slice_that_is_not_here(tiny_arguments: tuple[str, ...]) -> None:
+def test_a_dry_run_for_a_tpu_slice(tiny_arguments: tuple[str, ...]) -> None:
     status, lines, log = dry_run(tiny_arguments, "--config.mesh.data=2", "--config.mesh.fsdp=2")
     assert status == 0, log
     assert "devices 4 x v5e: 15.8 GiB, 197 TFLOP/s (bfloat16), 819 GB/s, links 200 GB/s" in lines
     assert "mesh data 2 x fsdp 2 x model 1 x window 1" in lines
     assert sum("fits in 15.8 GiB" in line for line in lines) == 1
-    assert any(line.startswith("the step takes at least") for line in lines)
+    assert any(line.startswith("step time at least") for line in lines)
     assert any(line.startswith("all-reduce") for line in lines)
-    # libtpu has nothing to warn of, and the log is ours alone.
+    # libtpu logs no warning, and neither does anything else.
     assert [line for line in log.splitlines() if "compiling the" not in line] == []
 
 
-def test_a_step_that_no_chip_can_hold_says_what_to_change(tiny_arguments: tuple[str, ...]) -> None:
+def test_a_step_that_does_not_fit_has_suggested_changes(tiny_arguments: tuple[str, ...]) -> None:
     status, lines, log = dry_run(tiny_arguments, "--config.train.batch_size=40000000")
     assert status == 1, log
     assert any("DOES NOT FIT in 15.8 GiB" in line for line in lines)
-    advice = lines[lines.index("what to change") :]
+    advice = lines[lines.index("suggested changes") :]
     assert any("--config.model.remat=block" in line for line in advice)
-    assert any("--config.train.accumulate=" in line for line in advice)
+    assert any("--config.train.grad_accum_steps=" in line for line in advice)
 
 
 SHARED_CLIPS = """
 import json, jax, jax.numpy as jnp, optax
 from jax.sharding import NamedSharding, PartitionSpec as P
 from vswin_jax.analysis.compiled_program import read_program
-from vswin_jax.sharding.constraints import activations_on
+from vswin_jax.sharding.constraints import use_activation_mesh
 from vswin_jax.sharding.mesh import make_mesh
 from vswin_jax.models import create_model, init_params, split_clips
 from vswin_jax.analysis.topologies import topology_devices
@@ -119,7 +127,7 @@ def step(params, clips, labels):
         rngs = {"dropout": jax.random.key(0)}
         logits = model.apply({"params": params}, clips, True, rngs=rngs)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-    with activations_on(mesh):
+    with use_activation_mesh(mesh):
         return jax.tree.map(lambda p, g: p - g, params, jax.grad(loss)(params))
 def placed(shape, dtype, *spec):
     return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, P(*spec)))
@@ -134,21 +142,22 @@ print(json.dumps([
 """
 
 
-def test_chips_that_share_a_clip_send_each_other_slabs_alone() -> None:
+def test_chips_that_share_a_clip_exchange_only_slabs() -> None:
     result = subprocess.run([sys.executable, "-c", SHARED_CLIPS], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
     collectives = json.loads(result.stdout.splitlines()[-1])
     assert {kind for kind, *_ in collectives} == {"collective-permute", "all-reduce"}
     moved = [shapes for kind, shapes, _ in collectives if kind == "collective-permute"]
-    # 2 clips a chip, 4 of its 8 x 7 x 7 tokens of 96 channels, which may be laid out as the
-    # compiler likes: there and back, forwards (twice, as nothing is stored) and backwards.
+    # A slab is 4 x 7 x 7 of the 8 x 7 x 7 tokens of 96 channels of 2 clips per chip, in any layout.
+    # It moves for the shift and its inverse: forward, again for remat, and backward.
     assert len(moved) == 6
     assert {math.prod(shape) for shapes in moved for shape in shapes} == {2 * 4 * 7 * 7 * 96}
 
 
 OFFLOADED = """
-import json, jax, jax.numpy as jnp
-from types import SimpleNamespace
+import json, sys, jax, jax.numpy as jnp
+sys.path.insert(0, sys.argv[1])
+from optim_settings import optim_settings
 from vswin_jax.training import offload
 from vswin_jax.sharding.mesh import REPLICATED, batch_sharding, make_mesh
 from vswin_jax.models import create_model, init_params
@@ -160,11 +169,7 @@ mesh = make_mesh(devices=topology_devices("v5e:2x2"))
 offload.check_supported(mesh.devices.flat)
 model = create_model("swin_tiny", 10, "bfloat16", depths=(1,), num_heads=(3,), attention="xla")
 shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
-settings = SimpleNamespace(
-    learning_rate=1e-3, weight_decay=0.05, b1=0.9, b2=0.999, eps=1e-8, groups="literal",
-    backbone_multiplier=0.1, clip_norm=0.0,
-)
-optimizer = make_optimizer(settings, lambda step: 1.0, shapes, offloaded=True)
+optimizer = make_optimizer(optim_settings(), lambda step: 1.0, shapes, offloaded=True)
 state = offload.moments_to_host(abstract_state(model, optimizer, mesh, REPLICATED))
 def rows(dtype, *shape):
     return jax.ShapeDtypeStruct((4, *shape), dtype, sharding=batch_sharding(mesh))
@@ -188,9 +193,12 @@ print(json.dumps({
 
 
 def test_offloaded_moments_are_in_the_hosts_memory() -> None:
-    """They come from there and go back to the same place; small arrays are padded to tiles."""
+    """They are updated in place in host memory; small arrays are padded to tiles."""
     result = subprocess.run(
-        [sys.executable, "-c", OFFLOADED], capture_output=True, text=True, env=dict(os.environ)
+        [sys.executable, "-c", OFFLOADED, str(Path(__file__).parents[1])],
+        capture_output=True,
+        text=True,
+        env=dict(os.environ),
     )
     assert result.returncode == 0, result.stderr[-2000:]
     report = json.loads(result.stdout.splitlines()[-1])
@@ -202,7 +210,7 @@ def test_offloaded_moments_are_in_the_hosts_memory() -> None:
 KERNELS = """
 import json, jax, jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
-from vswin_jax.analysis.hlo_cost import traffic
+from vswin_jax.analysis.hlo_cost import execution_bytes
 from vswin_jax.analysis.hlo_text import parse_module
 from vswin_jax.models import create_model, init_params
 from vswin_jax.analysis.topologies import topology_devices
@@ -221,13 +229,13 @@ module = parse_module(compiled.as_text())
 moved = {"kernels": 0.0, "others": 0.0}
 for execution in module.executions:
     kernel = "tpu_custom_call" in execution.instruction.attributes
-    moved["kernels" if kernel else "others"] += traffic(module, execution) * execution.times
+    moved["kernels" if kernel else "others"] += execution_bytes(module, execution) * execution.times
 print(json.dumps(moved))
 """
 
 
-def test_between_the_kernels_little_is_moved() -> None:
-    """Copies to and from another layout came to twice as much as the kernels' own traffic."""
+def test_there_are_few_copies_between_the_kernels() -> None:
+    """Copies between layouts once moved twice as many bytes as the kernels themselves."""
     moved = printed_by(KERNELS)
     assert moved["kernels"] > 0
     assert moved["others"] < 1.5 * moved["kernels"]

@@ -1,4 +1,4 @@
-"""Windows and regions, against the reference's definitions written out in NumPy."""
+"""Tests of windows and segments against the reference's definitions, written out in NumPy."""
 
 import itertools
 
@@ -19,13 +19,13 @@ CASES = [
 def reference_mask(
     size: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...]
 ) -> np.ndarray:
-    """`compute_mask` of the reference: three slices an axis, later ones overwriting."""
+    """Return the reference's `compute_mask`: three slices per axis, later ones overwrite."""
     ids = np.zeros(size, int)
     slices = [
         (slice(-w), slice(-w, -s), slice(-s, None)) for w, s in zip(window, shift, strict=True)
     ]
-    for count, place in enumerate(itertools.product(*slices)):
-        ids[place] = count
+    for count, index in enumerate(itertools.product(*slices)):
+        ids[index] = count
     counts = [n // w for n, w in zip(size, window, strict=True)]
     ids = ids.reshape(counts[0], window[0], counts[1], window[1], counts[2], window[2])
     ids = ids.transpose(0, 2, 4, 1, 3, 5).reshape(np.prod(counts), np.prod(window))
@@ -33,27 +33,27 @@ def reference_mask(
 
 
 @pytest.mark.parametrize(("grid", "window", "shift"), CASES)
-def test_regions_mask_what_the_reference_masks(
+def test_segment_ids_mask_the_same_pairs_as_the_reference(
     grid: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...]
 ) -> None:
     geometry = WindowGeometry.create(grid, window, shift)
-    wanted = reference_mask(geometry.padded, geometry.window, geometry.shift)
-    ids = geometry.region_ids
+    expected = reference_mask(geometry.padded_grid, geometry.window, geometry.shift)
+    ids = geometry.segment_ids
     if ids is None:
         assert not geometry.is_shifted
-        assert not wanted.any()
+        assert not expected.any()
     else:
         assert ids.dtype == np.int8
         assert ids.shape == (geometry.num_windows, geometry.tokens)
-        np.testing.assert_array_equal(ids[:, :, None] != ids[:, None, :], wanted)
+        np.testing.assert_array_equal(ids[:, :, None] != ids[:, None, :], expected)
 
 
-def test_clamping_takes_the_shift_of_that_axis_only() -> None:
+def test_clamping_an_axis_removes_the_shift_of_that_axis_only() -> None:
     # Stage 3 of swin_tiny at 32x224x224 (video_swin_facts, section 0, point 7).
     geometry = WindowGeometry.create((16, 7, 7), (8, 7, 7), (4, 3, 3))
     assert geometry.window == (8, 7, 7)
     assert geometry.shift == (4, 0, 0)
-    assert geometry.padded == (16, 7, 7)
+    assert geometry.padded_grid == (16, 7, 7)
     assert geometry.num_windows == 2
 
 
@@ -68,7 +68,7 @@ def test_merge_undoes_partition(
     np.testing.assert_array_equal(geometry.merge(windows), x)
 
 
-def test_windows_and_tokens_run_depth_first_after_the_shift() -> None:
+def test_windows_and_tokens_are_in_raster_order_after_the_shift() -> None:
     geometry = WindowGeometry.create((4, 4, 4), (2, 2, 2), (1, 1, 1))
     index = np.arange(64).reshape(1, 4, 4, 4, 1)
     windows = np.asarray(geometry.partition(index))[0, :, :, 0]

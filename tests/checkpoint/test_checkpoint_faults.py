@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged, cut short or find no room: said, and passed over."""
+"""Damaged and interrupted checkpoints are reported and passed over, and so are full disks."""
 
 import contextlib
 import json
@@ -27,28 +27,28 @@ from jax.sharding import SingleDeviceSharding
 from vswin_jax import main, predict
 from vswin_jax.checkpoint import Checkpoints, latest_intact, load_for_inference
 from vswin_jax.checkpoint.reading import saved_tree
-from vswin_jax.checkpoint.step_directories import damage
+from vswin_jax.checkpoint.step_directories import find_damage
 from vswin_jax.errors import InputError
-from vswin_jax.reporting.metric_writer import read_metrics
-from vswin_jax.weights.files.orbax_directory import write_run
+from vswin_jax.reporting.metrics_file import read_metrics
+from vswin_jax.weights.files.orbax_directory import write_workdir
 
 if TYPE_CHECKING:
     from conftest import Run
 
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("compile_once")]
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[2]
-# The steps that the tiny run keeps: the newest, which is the best too, and the one before.
+# The steps that the tiny run keeps: the newest, which is also the best, and the one before it.
 NEWEST, OLDER = 40, 35
 
 
 def data_file(step: Path) -> Path:
-    """The largest file, which holds arrays."""
+    """Return the largest file of a step, which holds arrays."""
     return max(step.glob("state/**/d/*"), key=lambda path: path.stat().st_size)
 
 
-def flip(path: Path, place: int | None = None) -> None:
+def flip(path: Path, position: int | None = None) -> None:
     content = bytearray(path.read_bytes())
-    content[len(content) // 2 if place is None else place] ^= 0x10
+    content[len(content) // 2 if position is None else position] ^= 0x10
     path.write_bytes(content)
 
 
@@ -73,12 +73,12 @@ def turn_into_a_file(step: Path) -> None:
 
 
 def unmark_and_forget(step: Path) -> None:
-    """What a writer leaves that ends before it is done, where renaming is not what completes."""
+    """Leave a step as a writer that was interrupted, where a marker file completes a step."""
     (step / "manifest.json").unlink()
     (step / "commit_success.txt").unlink()
 
 
-CONTENT = "has not the content that was saved"
+CONTENT = "does not have the content that was saved"
 FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "data cut short": (lambda step: cut(data_file(step), 100), "has 100 bytes instead of"),
     "data emptied": (lambda step: cut(data_file(step), 0), "has 0 bytes instead of"),
@@ -113,7 +113,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 @pytest.fixture
 def saved(tiny_run: "Run", tmp_path: Path) -> Path:
-    """A copy of the tiny run's checkpoints, to be damaged."""
+    """Copy the tiny run's checkpoints, to be damaged."""
     return Path(shutil.copytree(tiny_run.workdir / "checkpoints", tmp_path / "checkpoints"))
 
 
@@ -130,7 +130,7 @@ def target(tiny_run: "Run") -> Any:
 def states(
     tiny_run: "Run", target: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[int, Any]:
-    """What is in each step, read where there is no other."""
+    """Restore the state of each step, from a directory with that step alone."""
     states = {}
     for step in (OLDER, NEWEST):
         alone = tmp_path_factory.mktemp("alone")
@@ -145,9 +145,9 @@ def assert_equal(ours: Any, theirs: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
-def content_of(place: Path) -> dict[str, bytes]:
-    files = [place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()]
-    return {str(path.relative_to(place)): path.read_bytes() for path in files}
+def content_of(root: Path) -> dict[str, bytes]:
+    files = [root] if root.is_file() else [path for path in root.rglob("*") if path.is_file()]
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
 def names(directory: Path) -> list[str]:
@@ -161,7 +161,7 @@ def test_the_run_keeps_two_steps_that_differ(tiny_run: "Run", states: dict[int, 
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_damaged_step_is_said_and_the_one_before_is_taken(
+def test_a_damaged_step_is_logged_and_the_one_before_is_used(
     fault: str,
     saved: Path,
     target: Any,
@@ -179,7 +179,7 @@ def test_a_damaged_step_is_said_and_the_one_before_is_taken(
             f"The checkpoint of step 40 in '{saved}' is damaged ("
         )
         assert record.getMessage().endswith(
-            "): it is kept as '40.damaged', and the run goes on from step 35."
+            "): it is kept as '40.damaged', and the run resumes from step 35."
         )
         restored, metadata = checkpoints.restore_latest(target)
         assert_equal(restored, states[OLDER])
@@ -193,7 +193,7 @@ def test_a_damaged_step_is_said_and_the_one_before_is_taken(
     assert len(caplog.records) == 1
 
 
-def test_what_a_killed_save_and_a_lock_leave_is_said_and_harmless(
+def test_the_files_of_a_killed_save_and_a_lock_are_logged_and_harmless(
     saved: Path, target: Any, states: dict[int, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.copytree(saved / "40" / "state", saved / "47.orbax-checkpoint-tmp" / "state")
@@ -203,15 +203,16 @@ def test_what_a_killed_save_and_a_lock_leave_is_said_and_harmless(
         assert_equal(checkpoints.restore_latest(target)[0], states[NEWEST])
         checkpoints.save(47, states[NEWEST], {})
     assert [record.getMessage() for record in caplog.records] == [
-        f"The save of step 47 in '{saved}' was cut short: what it wrote is cleared away, and the "
-        f"run goes on from step 40.",
-        f"'state/manifest.ocdbt.__lock' in '{saved / '40'}' is not of its save: it is left unread.",
+        f"The save of step 47 in '{saved}' was interrupted: its files are deleted, and the run "
+        f"resumes from step 40.",
+        f"'state/manifest.ocdbt.__lock' in '{saved / '40'}' is not a file of its save: it is "
+        f"ignored.",
     ]
     assert names(saved) == [".lock", "40", "47"]
 
 
 @contextlib.contextmanager
-def without_the_rights_of_root() -> Iterator[None]:
+def without_root_privileges() -> Iterator[None]:
     root = os.geteuid() == 0
     if root:
         os.seteuid(65534)
@@ -222,31 +223,31 @@ def without_the_rights_of_root() -> Iterator[None]:
             os.seteuid(0)
 
 
-def test_a_file_that_may_not_be_read_is_damage(saved: Path) -> None:
-    # Beside the others, whose directory only their owner may enter.
-    with tempfile.TemporaryDirectory() as place:
-        os.chmod(place, 0o755)
-        step = Path(shutil.copytree(saved / "40", Path(place) / "40"))
+def test_a_file_without_read_permission_is_damage(saved: Path) -> None:
+    # Not in tmp_path, which only its owner may enter.
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        step = Path(shutil.copytree(saved / "40", Path(directory) / "40"))
         (step / "state" / "manifest.ocdbt").chmod(0)
-        with without_the_rights_of_root():
-            found = damage(epath.Path(step), thorough=True)
+        with without_root_privileges():
+            found = find_damage(epath.Path(step), thorough=True)
     assert found == "'state/manifest.ocdbt' cannot be read: Permission denied"
 
 
-def test_without_time_for_all_only_the_content_of_large_files_is_left(tmp_path: Path) -> None:
+def test_the_quick_check_skips_the_content_of_large_files(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(size=100_000)
     save(tmp_path, {1: None}, noise)
     flip(data_file(tmp_path / "1"))
-    assert damage(epath.Path(tmp_path / "1"), thorough=False) is None
-    assert CONTENT in damage(epath.Path(tmp_path / "1"), thorough=True)
+    assert find_damage(epath.Path(tmp_path / "1"), thorough=False) is None
+    assert CONTENT in find_damage(epath.Path(tmp_path / "1"), thorough=True)
     flip(tmp_path / "1" / "state" / "_METADATA")
-    assert "_METADATA" in damage(epath.Path(tmp_path / "1"), thorough=False)
+    assert "_METADATA" in find_damage(epath.Path(tmp_path / "1"), thorough=False)
 
 
 def save(
     directory: Path, scores: dict[int, float | None], kernel: Any = 1.0, keep: int = 2
 ) -> None:
-    with Checkpoints(directory, keep=keep) as checkpoints:
+    with Checkpoints(directory, max_to_keep=keep) as checkpoints:
         for step, score in scores.items():
             state = {"params": {"kernel": jnp.asarray(kernel) * step}}
             assert checkpoints.save(step, state, {"label_names": ["a"]}, score)
@@ -258,27 +259,27 @@ TOY = {"params": {"kernel": jax.ShapeDtypeStruct((), jnp.float32)}}
 def test_several_damaged_steps_are_passed_over(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    save(tmp_path, {1: 0.1, 2: 0.2, 3: 0.9, 4: 0.3, 5: None, 6: None}, keep=4)
+    save(tmp_path, {1: 0.1, 2: 0.2, 3: 0.9, 4: 0.3, 5: None, 6: None}, max_to_keep=4)
     assert names(tmp_path) == ["3", "4", "5", "6"]
     (tmp_path / "6.damaged").mkdir()
     empty(tmp_path / "6")
     flip(data_file(tmp_path / "5"))
     # Orbax reads the scores of all steps, and fails if one is not JSON.
     flip(tmp_path / "3" / "metrics" / "metrics", 0)
-    with Checkpoints(tmp_path, keep=4) as checkpoints:
+    with Checkpoints(tmp_path, max_to_keep=4) as checkpoints:
         assert (checkpoints.latest_step(), checkpoints.best_step()) == (4, 4)
         restored, _ = checkpoints.restore_latest(TOY)
         assert restored["params"]["kernel"] == 4
     assert names(tmp_path) == ["3.damaged", "4", "5.damaged", "6.damaged", "6.damaged-2"]
-    said = [record.getMessage() for record in caplog.records]
-    assert [text.split(" in ")[0][-1] for text in said] == ["6", "5", "3"]
-    assert all("goes on from step 4" in text for text in said)
-    # What is kept goes by the steps that are left.
+    messages = [record.getMessage() for record in caplog.records]
+    assert [text.split(" in ")[0][-1] for text in messages] == ["6", "5", "3"]
+    assert all("resumes from step 4" in text for text in messages)
+    # Only the remaining steps count for `max_to_keep`.
     save(tmp_path, {5: 0.1, 6: 0.2, 7: None})
     assert names(tmp_path) == ["3.damaged", "4", "5.damaged", "6", "6.damaged", "6.damaged-2", "7"]
 
 
-def test_a_run_never_starts_anew_over_damaged_steps(tmp_path: Path) -> None:
+def test_a_run_never_starts_over_beside_damaged_steps(tmp_path: Path) -> None:
     save(tmp_path, {1: 0.5, 2: None})
     cut(data_file(tmp_path / "1"), 3)
     empty(tmp_path / "2")
@@ -289,7 +290,7 @@ def test_a_run_never_starts_anew_over_damaged_steps(tmp_path: Path) -> None:
             refusal.value
         )
         assert "has 3 bytes instead of" in str(refusal.value)
-        assert str(refusal.value).endswith("or start anew in another workdir.")
+        assert str(refusal.value).endswith("or start over in another workdir.")
         assert names(tmp_path) == ["1", "2"]
     with pytest.raises(InputError, match=r"No checkpoint in .* is intact"):
         latest_intact(tmp_path)
@@ -299,7 +300,7 @@ def test_a_run_never_starts_anew_over_damaged_steps(tmp_path: Path) -> None:
         Checkpoints(tmp_path)
 
 
-def test_steps_from_before_there_were_manifests_are_read(
+def test_steps_without_manifests_of_older_versions_are_read(
     saved: Path, target: Any, states: dict[int, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     for step in ("35", "40"):
@@ -315,31 +316,33 @@ def test_steps_from_before_there_were_manifests_are_read(
     assert "'metrics/metrics' is not what was saved" in caplog.text
 
 
-def test_a_reader_takes_no_other_step_than_the_one_asked_for(
+def test_a_reader_uses_no_other_step_than_the_requested_one(
     saved: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     flip(data_file(saved / "40"))
     before = content_of(saved)
     for path in (saved / "40", saved, saved.parent):
-        with pytest.raises(InputError, match=r"40'? is damaged \('state/.*' has not the content"):
+        with pytest.raises(
+            InputError, match=r"40'? is damaged \('state/.*' does not have the content"
+        ):
             load_for_inference(path)
     assert load_for_inference(saved / "35")[1]["step"] == OLDER
     assert latest_intact(saved).name == "35"
     assert "is damaged" in caplog.text
-    assert "step 35 is taken" in caplog.text
+    assert "step 35 is used" in caplog.text
     assert content_of(saved) == before
     flip(data_file(saved / "40"))
     flip(saved / "35" / "metadata" / "metadata")
-    with pytest.raises(InputError, match=r"the best cannot be told.* step 35 is damaged"):
+    with pytest.raises(InputError, match=r"cannot be determined.* step 35 is damaged"):
         load_for_inference(saved)
 
 
 def test_converted_weights_have_a_manifest_too(tmp_path: Path) -> None:
-    write_run(tmp_path, {"kernel": np.arange(99.0)}, {"label_names": ["a"]})
+    write_workdir(tmp_path, {"kernel": np.arange(99.0)}, {"label_names": ["a"]})
     step = tmp_path / "checkpoints" / "0"
-    assert damage(epath.Path(step), thorough=True) is None
+    assert find_damage(epath.Path(step), thorough=True) is None
     flip(step / "state" / "params.kernel" / "0")
-    with pytest.raises(InputError, match=r"'state/params.kernel/0' has not the content"):
+    with pytest.raises(InputError, match=r"'state/params.kernel/0' does not have the content"):
         load_for_inference(tmp_path)
 
 
@@ -371,7 +374,7 @@ with Checkpoints(directory) as checkpoints:
 
 
 def on_two_hosts(directory: Path) -> list[tuple[int, str, str]]:
-    """The status of each process, the last line that it printed, and what it logged."""
+    """Run two processes; return each one's exit status, last printed line and log."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -388,17 +391,19 @@ def on_two_hosts(directory: Path) -> list[tuple[int, str, str]]:
         )
         for rank in range(2)
     ]
-    said = [host.communicate(timeout=120) for host in hosts]
-    last = [printed.rstrip().rpartition("\n")[2] for printed, _ in said]
-    return [(h.returncode, line, text[1]) for h, line, text in zip(hosts, last, said, strict=True)]
+    outputs = [host.communicate(timeout=120) for host in hosts]
+    return [
+        (host.returncode, printed.rstrip().rpartition("\n")[2], logged)
+        for host, (printed, logged) in zip(hosts, outputs, strict=True)
+    ]
 
 
-def test_all_hosts_pass_over_a_step_in_which_the_file_of_one_is_damaged(tmp_path: Path) -> None:
+def test_all_hosts_pass_over_a_step_in_which_a_file_of_one_is_damaged(tmp_path: Path) -> None:
     assert [status for status, *_ in on_two_hosts(tmp_path)] == [0, 0]
     (of_the_second,) = (tmp_path / "3" / "state" / "ocdbt.process_1" / "d").iterdir()
     flip(of_the_second)
     first, second = on_two_hosts(tmp_path)
-    # The second half of the array is the second host's.
+    # The second host has the second half of the array.
     assert (first[:2], second[:2]) == ((0, "2 2.0"), (0, "2 8002.0"))
     assert f"ocdbt.process_1/d/{of_the_second.name}' {CONTENT}" in first[2]
     assert "is damaged" not in second[2]
@@ -414,7 +419,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
 
 @pytest.fixture
 def workdir(tiny_run: "Run", tmp_path: Path) -> Path:
-    """A copy of the tiny run, but for its videos."""
+    """Copy the tiny run without its videos."""
     ignore = shutil.ignore_patterns("moving_shapes", "*.png")
     return Path(shutil.copytree(tiny_run.workdir, tmp_path / "run", ignore=ignore))
 
@@ -430,14 +435,14 @@ def curve(workdir: Path, kind: str) -> list[tuple[Any, ...]]:
     return [tuple(entry[field] for field in fields) for entry in entries]
 
 
-def test_a_run_over_a_damaged_step_ends_as_the_undisturbed_one(
+def test_a_run_that_resumes_before_a_damaged_step_equals_the_undisturbed_one(
     tiny_run: "Run", again: tuple[str, ...], workdir: Path
 ) -> None:
     flip(data_file(workdir / "checkpoints" / "40"))
     status, _, logged = run(*again, f"--workdir={workdir}")
     assert status == 0, logged
-    assert "is kept as '40.damaged', and the run goes on from step 35." in logged
-    assert "going on after step 35" in logged
+    assert "is kept as '40.damaged', and the run resumes from step 35." in logged
+    assert "resuming after step 35" in logged
     assert curve(workdir, "train") == curve(tiny_run.workdir, "train")
     assert curve(workdir, "eval") == curve(tiny_run.workdir, "eval")
     ours, theirs = (
@@ -446,7 +451,7 @@ def test_a_run_over_a_damaged_step_ends_as_the_undisturbed_one(
     assert_equal(ours, theirs)
 
 
-def test_evaluating_says_which_step_it_scores(again: tuple[str, ...], workdir: Path) -> None:
+def test_an_evaluation_logs_which_step_it_scores(again: tuple[str, ...], workdir: Path) -> None:
     flip(data_file(workdir / "checkpoints" / "40"))
     before = names(workdir / "checkpoints")
     evaluating = (*again, f"--workdir={workdir}", "--mode=evaluate")
@@ -458,13 +463,13 @@ def test_evaluating_says_which_step_it_scores(again: tuple[str, ...], workdir: P
     status, _, logged = run(*evaluating)
     assert status == 0, logged
     assert "The checkpoint of step 40" in logged
-    assert "step 35 is taken." in logged
+    assert "step 35 is used." in logged
     summary = json.loads((workdir / "evaluation" / "summary.json").read_text())
     assert summary["step"] == OLDER
     assert names(workdir / "checkpoints") == before
 
 
-def test_predicting_refuses_a_damaged_best(
+def test_prediction_refuses_a_damaged_best_step(
     tiny_run: "Run", workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     video = next((tiny_run.workdir / "moving_shapes" / "test").glob("*/*.mp4"))
@@ -478,22 +483,22 @@ def test_predicting_refuses_a_damaged_best(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of its own with 4 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
+    """Mount a file system of 4 MB."""
+    mount_point = tmp_path / "disk"
+    mount_point.mkdir()
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(place)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(mount_point)], capture_output=True
     )
     if done.returncode:
         pytest.skip("only root may mount a disk")
     try:
-        yield place
+        yield mount_point
     finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
+        subprocess.run(["umount", "--lazy", str(mount_point)], check=True)
 
 
 def fill(disk: Path, left: int) -> Path:
-    """Writes a file that leaves so many bytes of the disk."""
+    """Write a file that leaves `left` bytes of the disk free."""
     filler = disk / "filler"
     with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
         while file.write(bytes(4096)):
@@ -504,7 +509,7 @@ def fill(disk: Path, left: int) -> Path:
 
 @pytest.fixture
 def disk(workdir: Path, small_disk: Path) -> Path:
-    """The tiny run's workdir as it was before its last save, on a small disk."""
+    """Move the tiny run's workdir, as it was before its last save, to a small disk."""
     shutil.rmtree(workdir / "checkpoints" / str(NEWEST))
     return Path(shutil.move(workdir, small_disk / "run"))
 
@@ -515,16 +520,16 @@ def test_a_disk_too_full_for_a_checkpoint_ends_the_run_in_one_sentence(
     older = content_of(disk / "checkpoints" / "35")
     filler = fill(disk.parent, left=60_000)
     command = [sys.executable, "-m", "vswin_jax.main", *again, f"--workdir={disk}"]
-    # Compiled programs would fill the disk before.
+    # Compiled programs would fill the disk earlier.
     command += ["--config.train.compilation_cache=off"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
-    *said, error = done.stderr.splitlines()
-    assert any("evaluation at step 40" in line for line in said), done.stderr
+    *logged, error = done.stderr.splitlines()
+    assert any("evaluation at step 40" in line for line in logged), done.stderr
     assert re.fullmatch(
         rf"error: The disk of '{disk}/checkpoints' is full \(No space left on device; \d+ kB "
         rf"free\): make room there; step 40 \(\d+ kB\) is not saved, what was saved is intact, and "
-        rf"the same command goes on from step 35\.",
+        rf"the same command resumes from step 35\.",
         error,
     )
     assert names(disk / "checkpoints") == ["35"]
@@ -532,7 +537,7 @@ def test_a_disk_too_full_for_a_checkpoint_ends_the_run_in_one_sentence(
     filler.unlink()
     status, _, logged = run(*again, f"--workdir={disk}")
     assert status == 0, logged
-    assert "going on after step 35" in logged
+    assert "resuming after step 35" in logged
     assert curve(disk, "train") == curve(tiny_run.workdir, "train")
 
 
@@ -543,21 +548,21 @@ def test_a_disk_too_full_for_a_line_of_the_metrics(again: tuple[str, ...], disk:
     assert status == 2
     assert logged.splitlines()[-1] == (
         f"error: The disk of '{disk}' is full (No space left on device; 0 kB free): make room "
-        f"there; what was saved is intact, and the same command goes on from step 35."
+        f"there; what was saved is intact, and the same command resumes from step 35."
     )
     assert (disk / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_failed_save_is_heard_of_without_another(
+def test_a_failed_save_is_reported_without_another_save(
     small_disk: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     noise = jax.random.normal(jax.random.key(0), (400_000,))
-    with Checkpoints(small_disk / "checkpoints", keep=3) as checkpoints:
+    with Checkpoints(small_disk / "checkpoints", max_to_keep=3) as checkpoints:
         for step in (1, 2, 3):
             checkpoints.save(step, {"params": noise * step}, {})
         with pytest.raises(InputError, match=r"step 3 \(2 MB\) is not saved.* from step 2\.$"):
             check_for_a_minute(checkpoints)
-    # Nothing is said twice, and what is there can be gone on from.
+    # Nothing is reported twice, and the remaining steps can be resumed from.
     assert capfd.readouterr() == ("", "")
     assert names(small_disk / "checkpoints") == ["1", "2"]
     with Checkpoints(small_disk / "checkpoints") as checkpoints:
@@ -567,5 +572,5 @@ def test_a_failed_save_is_heard_of_without_another(
 def check_for_a_minute(checkpoints: Checkpoints) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        checkpoints.check()
+        checkpoints.check_for_errors()
         time.sleep(0.01)

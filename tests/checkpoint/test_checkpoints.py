@@ -1,3 +1,5 @@
+"""Saving, restoring and selecting checkpoints."""
+
 import json
 import os
 import shutil
@@ -5,7 +7,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from flax import linen as nn
+from optim_settings import optim_settings
 
 from vswin_jax.checkpoint import Checkpoints, check_matches, load_for_inference
 from vswin_jax.errors import InputError
@@ -26,11 +28,8 @@ from vswin_jax.training.steps import TrainStep, make_train_step
 METADATA = {"config": {"model": {"name": "swin_tiny"}}, "label_names": ["up", "down"]}
 
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
-
 class Toy(nn.Module):
-    """A video classifier that compiles in a second, with the call of the real one."""
+    """A video classifier that compiles in a second, with the interface of the real model."""
 
     classes: int = 5
     patch_size: tuple[int, int, int] = (2, 4, 4)
@@ -43,23 +42,14 @@ class Toy(nn.Module):
 
 
 class Run:
-    """A model with its step and its state, as the training loop has them."""
+    """A model with its training step and its state, as the training loop uses them."""
 
     def __init__(
         self, classes: int = 5, *, ema: bool = True, moment_dtype: str = "float32"
     ) -> None:
         self.model = Toy(classes)
         shapes = jax.eval_shape(lambda key: init_params(self.model, key), jax.random.key(0))
-        settings = SimpleNamespace(
-            learning_rate=1e-2,
-            weight_decay=0.05,
-            b1=0.9,
-            b2=0.999,
-            eps=1e-8,
-            groups="literal",
-            backbone_multiplier=0.1,
-            clip_norm=1.0,
-        )
+        settings = optim_settings(learning_rate=1e-2, clip_norm=1.0)
         self.optimizer = make_optimizer(
             settings, lambda step: 1.0 / (1.0 + step), shapes, moment_dtype=moment_dtype
         )
@@ -103,12 +93,12 @@ def assert_equal(ours: Any, theirs: Any) -> None:
 
 
 def save_all(directory: Path, state: TrainState, scores: dict[int, float | None]) -> None:
-    with Checkpoints(directory, keep=2) as checkpoints:
+    with Checkpoints(directory, max_to_keep=2) as checkpoints:
         for step, score in scores.items():
             assert checkpoints.save(step, state, METADATA, score)
 
 
-def test_a_restored_run_goes_on_bit_for_bit(run: Run, tmp_path: Path) -> None:
+def test_a_restored_run_continues_bit_for_bit(run: Run, tmp_path: Path) -> None:
     state, _ = run.train(run.fresh(), range(3))
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.restore_latest(run.abstract()) is None
@@ -124,21 +114,21 @@ def test_a_restored_run_goes_on_bit_for_bit(run: Run, tmp_path: Path) -> None:
     assert_equal(resumed, unbroken)
 
 
-@pytest.mark.parametrize(("saved", "wanted"), [("float32", "bfloat16"), ("bfloat16", "float32")])
-def test_the_first_moment_may_change_its_dtype(saved: str, wanted: str, tmp_path: Path) -> None:
-    """It is rounded, or widened, and all the rest is what was saved."""
+@pytest.mark.parametrize(("saved", "requested"), [("float32", "bfloat16"), ("bfloat16", "float32")])
+def test_the_first_moment_may_change_its_dtype(saved: str, requested: str, tmp_path: Path) -> None:
+    """The moment is rounded or widened; everything else equals the saved state."""
     state, _ = Run(moment_dtype=saved).train(Run(moment_dtype=saved).fresh(), range(1))
     save_all(tmp_path, state, {1: None})
     with Checkpoints(tmp_path) as checkpoints:
-        restored, _ = checkpoints.restore_latest(Run(moment_dtype=wanted).abstract())
+        restored, _ = checkpoints.restore_latest(Run(moment_dtype=requested).abstract())
     adam = state.opt_state.inner[1]
-    expected = jax.tree.map(lambda leaf: np.asarray(leaf.astype(wanted)), adam.mu)
+    expected = jax.tree.map(lambda leaf: np.asarray(leaf.astype(requested)), adam.mu)
     inner = (state.opt_state.inner[0], adam._replace(mu=expected), *state.opt_state.inner[2:])
     assert_equal(restored, state.replace(opt_state=state.opt_state._replace(inner=inner)))
-    assert restored.opt_state.inner[1].mu["head"]["kernel"].dtype == wanted
+    assert restored.opt_state.inner[1].mu["head"]["kernel"].dtype == requested
 
 
-def test_a_concrete_state_is_a_target_too(run: Run, tmp_path: Path) -> None:
+def test_a_concrete_state_can_be_the_target(run: Run, tmp_path: Path) -> None:
     state, _ = run.train(run.fresh(), range(1))
     save_all(tmp_path, state, {1: None})
     with Checkpoints(tmp_path) as checkpoints:
@@ -146,10 +136,10 @@ def test_a_concrete_state_is_a_target_too(run: Run, tmp_path: Path) -> None:
     assert_equal(restored, state)
 
 
-def test_a_save_is_a_copy_of_the_moment(run: Run, tmp_path: Path) -> None:
+def test_a_save_is_a_snapshot(run: Run, tmp_path: Path) -> None:
     state = run.fresh()
     copies = {}
-    with Checkpoints(tmp_path, keep=20) as checkpoints:
+    with Checkpoints(tmp_path, max_to_keep=20) as checkpoints:
         for step in range(1, 11):
             state, _ = run.train(state, range(step, step + 1))
             copies[step] = jax.tree.map(np.array, state.params)
@@ -160,7 +150,7 @@ def test_a_save_is_a_copy_of_the_moment(run: Run, tmp_path: Path) -> None:
 
 
 def load_for_inference_raw(directory: Path) -> tuple[Any, Any]:
-    """The parameters without the average, by Orbax alone."""
+    """Load the parameters that are not averaged, by Orbax alone."""
     with ocp.StandardCheckpointer() as reader:
         saved = reader.restore(directory / "state")
     return saved["params"], saved["ema_params"]
@@ -196,7 +186,7 @@ def run_script(code: str, directory: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_process_ends_after_closing_and_its_save_is_complete(tmp_path: Path) -> None:
+def test_a_process_exits_after_closing_and_its_save_is_complete(tmp_path: Path) -> None:
     done = run_script(CLOSED, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert load_for_inference(tmp_path)[1]["step"] == 1
@@ -234,9 +224,7 @@ def test_a_kill_during_a_save_leaves_the_one_before(tmp_path: Path) -> None:
     assert sorted(child.name for child in tmp_path.iterdir()) == ["1", "2"]
 
 
-def test_inference_takes_the_best_averaged_parameters_from_anywhere(
-    run: Run, tmp_path: Path
-) -> None:
+def test_inference_loads_the_best_averaged_parameters_by_any_path(run: Run, tmp_path: Path) -> None:
     state, _ = run.train(run.fresh(), range(2))
     save_all(tmp_path / "checkpoints", state, {2: 0.5, 3: 0.1})
     for path in ("", "checkpoints", "checkpoints/2"):
@@ -248,7 +236,7 @@ def test_inference_takes_the_best_averaged_parameters_from_anywhere(
     assert load_for_inference(tmp_path / "checkpoints/3")[1]["step"] == 3
 
 
-def test_without_scores_or_average_inference_takes_the_latest_parameters(tmp_path: Path) -> None:
+def test_without_scores_or_average_inference_loads_the_latest_parameters(tmp_path: Path) -> None:
     run = Run(ema=False)
     state = run.fresh()
     save_all(tmp_path, state, {1: None, 2: None})
@@ -301,10 +289,13 @@ def test_a_damaged_checkpoint_is_named(damaged: str, how: str, run: Run, tmp_pat
     ("other", "difference"),
     [
         ({"classes": 7}, "'ema_params/head/bias' has shape (5,) in it and (7,) in this model"),
-        ({"ema": False}, "it has 'ema_params/head/bias' of shape (5,), which this model has not"),
+        (
+            {"ema": False},
+            "it has 'ema_params/head/bias' of shape (5,), which this model does not have",
+        ),
     ],
 )
-def test_a_checkpoint_of_another_run_says_what_differs(
+def test_a_checkpoint_of_another_run_is_refused_with_the_difference(
     other: dict[str, Any], difference: str, run: Run, tmp_path: Path
 ) -> None:
     save_all(tmp_path, run.fresh(), {1: None})
@@ -313,7 +304,7 @@ def test_a_checkpoint_of_another_run_says_what_differs(
     assert difference in str(refusal.value)
 
 
-def test_parameters_of_another_model_say_what_differs() -> None:
+def test_parameters_of_another_model_are_refused_with_the_difference() -> None:
     shapes = {"head": {"bias": np.zeros(5), "kernel": np.zeros((3, 5))}}
     check_matches(shapes, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, "f4"), shapes))
     with pytest.raises(InputError, match=r"'head/bias' has shape \(5,\) in it and \(4,\)"):
@@ -322,7 +313,7 @@ def test_parameters_of_another_model_say_what_differs() -> None:
         check_matches(shapes, shapes | {"norm": {"scale": np.zeros(3)}})
 
 
-def test_the_log_is_not_drowned(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_orbax_logs_nothing(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     save_all(tmp_path, run.fresh(), {1: None})
     load_for_inference(tmp_path)
     assert not [record for record in caplog.records if "orbax" in record.pathname]

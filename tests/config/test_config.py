@@ -52,12 +52,12 @@ def test_runlocal_keeps_the_recipe() -> None:
     config = base_config()
     config.optim.learning_rate = 0.5
     config.data.sampling = "uniform"
-    config.eval.crops = 5
+    config.eval.num_crops = 5
     config.model.num_classes = 400
     config.model.drop_path_rate = 0.3
     runlocal(config)
     check(config)
-    assert (config.optim.learning_rate, config.data.sampling, config.eval.crops) == (
+    assert (config.optim.learning_rate, config.data.sampling, config.eval.num_crops) == (
         0.5,
         "uniform",
         5,
@@ -81,20 +81,20 @@ def _set(path: str, value: Any) -> Callable[[ConfigDict], None]:
         (_set("model.dtype", "float16"), ("model.dtype", "'float16'", "bfloat16")),
         (_set("init", "scrach"), ("init", "'scratch'")),
         (_set("data.size", -224), ("data.size", "1 or more", "-224")),
-        (_set("eval.crops", 2), ("eval.crops", "1, 3 or 5", "2")),
+        (_set("eval.num_crops", 2), ("eval.num_crops", "1, 3 or 5", "2")),
         (_set("train.batch_size", 0), ("train.batch_size", "0")),
         (_set("model.window_size", (8, 7)), ("model.window_size", "(8, 7)")),
         (_set("model.patch_size", (2, 4, -4)), ("model.patch_size",)),
         (_set("model.depths", ("(2,x)",)), ("model.depths", "(2,x)")),
-        (_set("data.aspect", ("a", "b")), ("data.aspect",)),
-        (_set("data.area", (1.0, 0.5)), ("data.area",)),
+        (_set("data.ratio", ("a", "b")), ("data.ratio",)),
+        (_set("data.scale", (1.0, 0.5)), ("data.scale",)),
         (_set("model.drop_path_rate", 1.0), ("model.drop_path_rate", "below 1")),
         (_set("optim.groups", "official"), ("optim.groups", "literal", "intended")),
-        (_set("train.accumulate", 3), ("train.accumulate", "3", "64")),
+        (_set("train.grad_accum_steps", 3), ("train.grad_accum_steps", "3", "64")),
         (_set("mesh.fsdp", 0), ("mesh.fsdp", "-1")),
         (_set("data.class_balance", 1.5), ("data.class_balance", "from 0 to 1", "1.5")),
-        (_set("data.repeats", 0), ("data.repeats", "1 or more", "0")),
-        (_set("data.repeats", 3), ("train.batch_size", "64", "data.repeats (3)")),
+        (_set("data.aug_repeats", 0), ("data.aug_repeats", "1 or more", "0")),
+        (_set("data.aug_repeats", 3), ("train.batch_size", "64", "data.aug_repeats (3)")),
         (_set("data.fps", -1.0), ("data.fps", "0 or more", "-1.0")),
     ],
 )

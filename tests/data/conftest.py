@@ -9,7 +9,7 @@ WriteVideo = Callable[..., Path]
 
 
 def _frames(count: int, height: int, width: int) -> np.ndarray:
-    """Smooth moving waves, so that the encoder uses B-frames, and no two frames are alike."""
+    """Draw smooth moving waves: the encoder uses B-frames for them, and no two frames are equal."""
     y, x = np.mgrid[:height, :width]
     waves = [
         np.stack([127 + 120 * np.sin((x * (c + 1) + y + 4 * t) / 9 + c) for c in range(3)], -1)
@@ -20,7 +20,10 @@ def _frames(count: int, height: int, width: int) -> np.ndarray:
 
 @pytest.fixture
 def write_video(tmp_path: Path) -> WriteVideo:
-    """Writes a small H.264 file; `x264` are the encoder's options, `muxer` the container's."""
+    """Return a function that writes a small H.264 file.
+
+    `x264` are options of the encoder, `muxer` of the container.
+    """
 
     def write(
         name: str = "video.mp4",
@@ -45,7 +48,7 @@ def write_video(tmp_path: Path) -> WriteVideo:
 
 
 def decode_every_frame(path: Path) -> np.ndarray:
-    """All frames of the first video stream, one by one, the plainest way there is."""
+    """Decode all frames of the first video stream in order, as a reference."""
     with av.open(str(path)) as container:
         frames = [
             np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))

@@ -1,12 +1,12 @@
-"""Writes imgaug.npz, what imgaug's RandAugment makes of a clip; imgaug needs an old NumPy.
+"""Writes imgaug.npz: a clip and the results of imgaug's RandAugment, which needs an old NumPy.
 
     python3.11 -m venv imgaug-env
     imgaug-env/bin/pip install imgaug==0.4.0 numpy==1.23.5 opencv-python-headless==4.8.1.78
     imgaug-env/bin/python tests/data/write_imgaug.py
 
-`clip` is uint8 [3, 36, 48, 3]. Every other array has the name of an operation, which it shows at
-magnitude 7, and is uint8 [signs, 3, 36, 48, 3]: each frame went through imgaug by itself, with one
-draw for all, which is how the recipe of Something-Something v2 applies it.
+`clip` is uint8 [3, 36, 48, 3]. Every other array is named after an operation and holds its results
+at magnitude 7, uint8 [signs, 3, 36, 48, 3]: imgaug augmented the frames one by one with the same
+random draw, as the recipe of Something-Something v2 does.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 import imgaug.augmenters as iaa
 import numpy as np
 
-# In imgaug's own order; the cutout is left out because its place is random.
+# In imgaug's order; main() leaves out cutout because its position is random.
 NAMES = (
     *("identity", "autocontrast", "equalize", "invert", "rotate", "posterize", "solarize"),
     *("color", "contrast", "brightness", "sharpness"),
@@ -24,7 +24,7 @@ DRAWS = 20
 
 
 def make_clip() -> np.ndarray:
-    """Blocks of colour whose range differs from frame to frame and from channel to channel."""
+    """Draw blocks of colour whose range differs between frames and between channels."""
     rng = np.random.default_rng(0)
     lows, highs = rng.integers(0, 60, (3, 1, 1, 3)), rng.integers(150, 256, (3, 1, 1, 3))
     blocks = rng.integers(lows, highs + 1, (3, 9, 12, 3), dtype=np.int64).astype(np.uint8)
@@ -32,7 +32,7 @@ def make_clip() -> np.ndarray:
 
 
 def results(operation: iaa.Augmenter, clip: np.ndarray) -> np.ndarray:
-    """All that different draws give: one clip, or one for each sign."""
+    """Return the distinct results of random draws: one clip, or one for each sign."""
     found = {}
     for _ in range(DRAWS):
         drawn = operation.to_deterministic()
@@ -42,7 +42,7 @@ def results(operation: iaa.Augmenter, clip: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    """Writes the file beside this script."""
+    """Write the file beside this script."""
     clip = make_clip()
     operations = list(iaa.RandAugment(n=4, m=7, seed=0)[1])
     arrays = {

@@ -1,9 +1,9 @@
-"""Wrote `tpu_program.txt`: what the TPU compiler of libtpu 0.0.50 makes of every collective.
+"""Writes `tpu_program.txt`: every kind of collective as compiled by libtpu 0.0.50.
 
     pip install "jax[tpu]==0.12.0.1"
     JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 python tests/data/write_tpu_program.py
 
-Names of source lines and most of the compiler's notes to itself are left out.
+Source locations and most of the compiler's annotations are left out.
 """
 
 import re
@@ -15,12 +15,12 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-NOTES = re.compile(r", (metadata|backend_config|frontend_attributes)=\{.*")
+ANNOTATIONS = re.compile(r", (metadata|backend_config|frontend_attributes)=\{.*")
 ASYNCHRONOUS = "async_collective_fusion_config"
 
 
 def program(mesh: Mesh) -> str:
-    """A loop with FSDP, a change of layout and a ring, compiled for the chips of `mesh`."""
+    """Compile a loop with FSDP, a resharding and a ring permutation for the chips of `mesh`."""
     rows, columns, whole = (
         NamedSharding(mesh, PartitionSpec(*spec)) for spec in (("data",), (None, "data"), ())
     )
@@ -51,12 +51,12 @@ def program(mesh: Mesh) -> str:
 
 
 def main() -> None:
-    """Writes the file beside this one."""
+    """Write the file beside this script."""
     topology = topologies.get_topology_desc("v5e:2x2", "tpu")
     mesh = Mesh(np.array(topology.devices), ("data",), axis_types=(AxisType.Auto,))
     lines = program(mesh).splitlines()
     end = max(index for index, line in enumerate(lines) if line == "}") + 1
-    kept = (line if ASYNCHRONOUS in line else NOTES.sub("", line) for line in lines[:end])
+    kept = (line if ASYNCHRONOUS in line else ANNOTATIONS.sub("", line) for line in lines[:end])
     (Path(__file__).parent / "tpu_program.txt").write_text("\n".join(kept) + "\n")
 
 

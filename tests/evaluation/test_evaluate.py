@@ -19,7 +19,7 @@ def pixels(videos: int) -> np.ndarray:
 
 
 def padded_batches(videos: np.ndarray, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
-    """Batches under the batch contract; padding holds garbage that must not count."""
+    """Yield batches whose padded rows have mask 0 and values that must not count."""
     for start in range(0, len(videos), batch_size):
         ids = np.arange(start, start + batch_size)
         real = ids < len(videos)
@@ -35,20 +35,20 @@ def padded_batches(videos: np.ndarray, batch_size: int) -> Iterator[dict[str, np
 
 @jax.jit
 def eval_step(params: jax.Array, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """A linear model of the mean colour, softmax per view, mean over views."""
+    """Apply a linear model to the mean colour, softmax to each view, and average the views."""
     colours = batch["video"].astype(jnp.float32).mean(axis=(2, 3, 4)) / 32
     probabilities = jax.nn.softmax(colours @ params).mean(axis=1)
     losses = -jnp.log(jnp.take_along_axis(probabilities, batch["label"][:, None], axis=1))
     return {"probabilities": probabilities, "loss": losses[:, 0]}
 
 
-def run(videos: np.ndarray, batch_size: int, claimed: int | None = None) -> Evaluation:
+def run(videos: np.ndarray, batch_size: int, num_examples: int | None = None) -> Evaluation:
     mesh = make_mesh(data=1, devices=jax.devices()[:1])
     return evaluate(
         eval_step,
         jnp.eye(3),
         padded_batches(videos, batch_size),
-        num_examples=claimed or len(videos),
+        num_examples=num_examples or len(videos),
         place=lambda batch: place_batch(batch, mesh),
     )
 
@@ -64,14 +64,14 @@ def test_result_does_not_depend_on_the_batch_size() -> None:
         assert part.loss == pytest.approx(whole.loss, abs=1e-6)
 
 
-def test_missing_or_repeated_video_is_caught() -> None:
-    with pytest.raises(RuntimeError, match="each of 14 videos once"):
-        run(pixels(13), 4, claimed=14)
+def test_missing_or_repeated_videos_are_an_error() -> None:
+    with pytest.raises(RuntimeError, match=r"each of 14 videos once .* got 13 rows of 13"):
+        run(pixels(13), 4, num_examples=14)
     with pytest.raises(RuntimeError, match="13 rows of 13"):
-        run(pixels(13), 4, claimed=12)
+        run(pixels(13), 4, num_examples=12)
 
 
-def hand_worked() -> Evaluation:
+def worked_example() -> Evaluation:
     probabilities = np.array(
         [[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.5, 0.1, 0.4]], np.float32
     )
@@ -80,8 +80,8 @@ def hand_worked() -> Evaluation:
     return Evaluation(labels, probabilities, losses)
 
 
-def test_scores_by_hand() -> None:
-    result = hand_worked()
+def test_scores_of_a_worked_example() -> None:
+    result = worked_example()
     assert result.top1 == 0.75
     assert result.top5 == 1.0
     assert result.mean_class_accuracy == pytest.approx((1.0 + 0.5) / 2)
@@ -89,9 +89,9 @@ def test_scores_by_hand() -> None:
     np.testing.assert_array_equal(result.confusion, [[2, 0, 0], [1, 1, 0], [0, 0, 0]])
 
 
-def test_save_writes_everything(tmp_path: Path) -> None:
+def test_save_writes_all_files(tmp_path: Path) -> None:
     videos = ["a.mp4", "b, with comma.mp4", "c.mp4", "d.mp4"]
-    hand_worked().save(tmp_path / "evaluation", videos, NAMES, extra={"views": "4x3"})
+    worked_example().save(tmp_path / "evaluation", videos, NAMES, extra={"views": "4x3"})
     directory = tmp_path / "evaluation"
     summary = json.loads((directory / "summary.json").read_text())
     assert summary["top1"] == 0.75
@@ -108,15 +108,15 @@ def test_save_writes_everything(tmp_path: Path) -> None:
     assert not list(directory.glob("*.partial"))
 
 
-def multi_label_by_hand() -> MultiLabelEvaluation:
-    """Class "left" is ranked right, "right" has its one video second of four, "up" has none."""
+def multi_label_example() -> MultiLabelEvaluation:
+    """Rank "left" perfectly and the one video of "right" second of four; "up" has no video."""
     probabilities = np.float32([[0.9, 0.2, 0.1], [0.8, 0.7, 0.1], [0.1, 0.6, 0.1], [0.2, 0.1, 0.3]])
     labels = np.float32([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0]])
     return MultiLabelEvaluation(labels, probabilities, np.float32([0.1, 0.2, 0.3, 0.4]))
 
 
-def test_scores_of_sets_of_labels_by_hand() -> None:
-    result = multi_label_by_hand()
+def test_scores_of_a_multi_label_example() -> None:
+    result = multi_label_example()
     np.testing.assert_array_equal(result.average_precisions, [1.0, 0.5, np.nan])
     assert result.summary() == {
         "mAP": 0.75,
@@ -127,10 +127,10 @@ def test_scores_of_sets_of_labels_by_hand() -> None:
     }
 
 
-def test_save_writes_everything_of_sets_of_labels(tmp_path: Path) -> None:
-    both = multi_label_by_hand()
-    both.labels[1, 1] = 1.0
-    both.save(tmp_path, ["a.mp4", "b.mp4", "c.mp4", "d.mp4"], NAMES, extra={"step": 3})
+def test_save_writes_all_multi_label_files(tmp_path: Path) -> None:
+    evaluation = multi_label_example()
+    evaluation.labels[1, 1] = 1.0
+    evaluation.save(tmp_path, ["a.mp4", "b.mp4", "c.mp4", "d.mp4"], NAMES, extra={"step": 3})
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["mAP"], summary["videos"], summary["step"]) == (1.0, 4, 3)
     rows = list(csv.DictReader((tmp_path / "predictions.csv").open()))
@@ -152,7 +152,7 @@ def test_save_writes_everything_of_sets_of_labels(tmp_path: Path) -> None:
     ]
 
 
-def test_sets_of_labels_do_not_depend_on_the_batch_size() -> None:
+def test_multi_label_result_does_not_depend_on_the_batch_size() -> None:
     videos = pixels(7)
     sets = np.random.default_rng(1).integers(0, 2, (7, 3)).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""The kernels through the real TPU compiler, ahead of time; CI has libtpu."""
+"""Tests that compile the kernels ahead of time with the TPU compiler of libtpu, which CI has."""
 
 import importlib.util
 import json
@@ -13,8 +13,8 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="the TPU compiler comes with jax[tpu]"
 )
 
-# Four chips of each kind: clips over data, heads over model, which leaves 128 lanes to each, or
-# 96, as in the first stage of swin_tiny.
+# Four chips of each kind, with clips sharded over data and heads over model. Each chip has 128
+# lanes of heads, or 96 as in the first stage of swin_tiny.
 PROGRAM = """
 import json, re, sys, jax, jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P

@@ -1,4 +1,4 @@
-"""The kernels for tokens over several devices, and through the real TPU compiler."""
+"""Tests of the token kernels on several devices, and with the TPU compiler."""
 
 import importlib.util
 import json
@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-# A small model's gradients, by kernels and by layers, on eight devices that share the clips.
-SPREAD = """
+# Gradients of a small model, by kernels on eight devices that share the clips, and by plain layers.
+SHARDED = """
 import json, jax, jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
-from vswin_jax.sharding.constraints import activations_on
+from vswin_jax.sharding.constraints import use_activation_mesh
 from vswin_jax.models import create_model, init_params
 mesh = jax.make_mesh((4, 2), ("data", "fsdp"), (AxisType.Auto,) * 2)
 small = dict(embed_dim=16, depths=(2, 2), num_heads=(2, 4), window_size=(2, 4, 4))
@@ -26,19 +26,19 @@ def gradients(name, params, clips):
         rngs = {"dropout": jax.random.key(2)}
         return (model(name).apply({"params": params}, clips, True, rngs=rngs) ** 2).sum()
     return jax.grad(loss)(params)
-wanted = jax.jit(lambda p, x: gradients("xla", p, x))(params, clips)
-with activations_on(mesh):
+expected = jax.jit(lambda p, x: gradients("xla", p, x))(params, clips)
+with use_activation_mesh(mesh):
     placed = jax.device_put(clips, NamedSharding(mesh, P(("data", "fsdp"))))
     ours = jax.jit(lambda p, x: gradients("pallas_tpu", p, x))(params, placed)
-differ = lambda a, b: float(jnp.abs(a - b).max() / (jnp.abs(b).max() + 1e-3))
-print(json.dumps(max(jax.tree.leaves(jax.tree.map(differ, ours, wanted)))))
+relative_error = lambda a, b: float(jnp.abs(a - b).max() / (jnp.abs(b).max() + 1e-3))
+print(json.dumps(max(jax.tree.leaves(jax.tree.map(relative_error, ours, expected)))))
 """
 
-# Each stage of swin_base, and the first of swin_tiny, on four chips that share the clips.
+# Stages of swin_base and swin_tiny, compiled for four chips that share the clips.
 TPU = """
 import json, re, sys, jax, jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
-from vswin_jax.kernels import Branches, NormDense, add_branches, fuses, norm_dense
+from vswin_jax.kernels import BranchParams, NormDenseParams, add_branches, should_fuse, norm_dense
 from vswin_jax.analysis.topologies import topology_devices
 def report(topology, tokens, channels, dtype):
     mesh = Mesh(topology_devices(topology)[:4], ("data",), axis_types=(AxisType.Auto,))
@@ -47,15 +47,15 @@ def report(topology, tokens, channels, dtype):
     hidden, wide = 4 * channels, 3 * channels
     x = placed(8, tokens, channels, dtype=dtype, spec=P("data"))
     square, vector = placed(channels, channels), placed(channels)
-    dense = NormDense(vector, vector, placed(channels, wide), placed(wide))
-    branches = Branches(square, vector, vector, vector, placed(channels, hidden), placed(hidden),
-                        placed(hidden, channels), vector)
+    dense = NormDenseParams(vector, vector, placed(channels, wide), placed(wide))
+    branches = BranchParams(square, vector, vector, vector, placed(channels, hidden),
+                            placed(hidden), placed(hidden, channels), vector)
     def loss(x, factors, dense, branches):
         qkv, x = norm_dense(x, dense, 1e-5)
         x = add_branches(x, qkv[..., :channels], factors, branches, 1e-5)
         return (x.astype(jnp.float32) ** 2).sum()
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        if not fuses("auto", x, hidden, False):
+        if not should_fuse("auto", x, hidden, False):
             return []
         arguments = x, placed(2, 8, spec=P(None, "data")), dense, branches
         compiled = jax.jit(jax.grad(loss, (0, 2, 3))).lower(*arguments).compile()
@@ -78,13 +78,13 @@ def run(program: str, *arguments: str, **environment: str) -> Any:
 
 def test_devices_that_share_the_clips_sum_the_gradients() -> None:
     flags = "--xla_force_host_platform_device_count=8"
-    assert run(SPREAD, XLA_FLAGS=flags, JAX_DISABLE_MOST_OPTIMIZATIONS="1") < 1e-4
+    assert run(SHARDED, XLA_FLAGS=flags, JAX_DISABLE_MOST_OPTIMIZATIONS="1") < 1e-4
 
 
 @pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="the TPU compiler comes with jax[tpu]"
 )
-def test_every_chip_and_size_compiles() -> None:
+def test_every_chip_and_size_compiles_with_the_kernels() -> None:
     cases = [
         ("v4:2x2x1", 3136, 512, "bfloat16"),
         ("v4:2x2x1", 50176, 96, "bfloat16"),
@@ -95,6 +95,6 @@ def test_every_chip_and_size_compiles() -> None:
         ("v6e:2x2", 3137, 384, "bfloat16"),
     ]
     kernels = ["add_branches", "add_branches_grad", "norm_dense", "norm_dense_grad"]
-    # 3137 tokens are no whole tiles, and all at once are too many.
-    wanted = [kernels] * (len(cases) - 1) + [[]]
-    assert run(TPU, json.dumps(cases)) == wanted
+    # 3137 tokens cannot be divided into blocks of whole tiles, and one block of all does not fit.
+    expected = [kernels] * (len(cases) - 1) + [[]]
+    assert run(TPU, json.dumps(cases)) == expected

@@ -1,3 +1,5 @@
+"""The FLOP counts, against published numbers and against traced programs."""
+
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +32,7 @@ def test_the_published_numbers(name: str, settings: dict[str, Any], size: int, g
     assert macs.total / 1e9 == pytest.approx(giga, abs=0.06)
 
 
-def test_attention_is_counted_apart_from_the_linear_layers() -> None:
+def test_attention_and_linear_layers_have_separate_counts() -> None:
     """Swin-T: 17.94 G of attention and 69.83 G of linear layers (reference facts, 1.4)."""
     macs = forward_macs(create_model("swin_tiny"), (32, 224, 224))
     attention = sum(stage["logits"] + stage["values"] for stage in macs.blocks)
@@ -38,7 +40,7 @@ def test_attention_is_counted_apart_from_the_linear_layers() -> None:
     assert (macs.total - attention) / 1e9 == pytest.approx(69.83, abs=0.006)
 
 
-def test_padding_counts_in_windows_and_not_in_the_mlp() -> None:
+def test_padding_counts_in_windows_but_not_in_the_mlp() -> None:
     """Grid (1, 5, 5) in windows (1, 4, 4): 25 tokens, padded to 64 in windows of 16."""
     model = create_model(
         "swin_tiny", 3, embed_dim=8, depths=(1,), num_heads=(1,), window_size=(1, 4, 4)
@@ -56,7 +58,7 @@ def test_padding_counts_in_windows_and_not_in_the_mlp() -> None:
     assert (macs.merges, macs.head) == ((0,), 8 * 3)
 
 
-def test_training_is_three_forward_passes_but_for_what_is_frozen() -> None:
+def test_training_counts_three_forward_passes_and_frozen_stages_one() -> None:
     clip = (4, 32, 32)
     macs = forward_macs(create_model("swin_tiny", 5, **TINY), clip)
 
@@ -69,7 +71,7 @@ def test_training_is_three_forward_passes_but_for_what_is_frozen() -> None:
     assert flops(2) == 2 * macs.total + 4 * macs.head
 
 
-def test_mfu_is_measured_against_the_peak_of_all_devices() -> None:
+def test_ideal_step_time_is_at_the_peak_of_all_devices() -> None:
     """Swin-T on 64 clips: 64 x 6 x 87.76e9 FLOPs, on 4 chips of 197e12 a second."""
     model, clip = create_model("swin_tiny"), (32, 224, 224)
     chips = [SimpleNamespace(device_kind="TPU v5 lite")] * 4
@@ -81,7 +83,7 @@ def test_mfu_is_measured_against_the_peak_of_all_devices() -> None:
 
 
 def dot_flops(jaxpr: jax.extend.core.Jaxpr) -> int:
-    """The FLOPs of all matrix products in a program, those of its inner programs too."""
+    """Count the FLOPs of all matrix products in a jaxpr and in its inner jaxprs."""
     count = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
@@ -95,7 +97,7 @@ def dot_flops(jaxpr: jax.extend.core.Jaxpr) -> int:
 
 
 def traced_flops(remat: str, *, train: bool) -> int:
-    """What the model that is run computes for a clip, counted in the traced program."""
+    """Count the FLOPs of the traced model for one clip."""
     model = create_model("swin_tiny", 5, **TINY, remat=remat, attention="xla")
     params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
 
@@ -106,16 +108,16 @@ def traced_flops(remat: str, *, train: bool) -> int:
     return dot_flops(jax.make_jaxpr(jax.grad(loss) if train else loss)(params, clips).jaxpr)
 
 
-def test_the_model_computes_what_is_counted() -> None:
+def test_counts_are_those_of_the_traced_model() -> None:
     model = create_model("swin_tiny", 5, **TINY)
     macs = forward_macs(model, CLIP)
     assert traced_flops("none", train=False) == 2 * macs.total
-    # The pixels need no gradient; by custom a step counts as three forward passes all the same.
+    # The pixels need no gradient, but by convention a step counts as three forward passes.
     assert traced_flops("none", train=True) == model_flops(model, CLIP) - 2 * macs.patch_embed
 
 
 @pytest.mark.parametrize("remat", [name for name in REMAT if name != "none"])
-def test_recomputing_costs_what_the_policy_says(remat: str) -> None:
+def test_recomputed_flops_are_those_of_the_remat_policy(remat: str) -> None:
     model = create_model("swin_tiny", 5, **TINY, remat=remat)
     more = traced_flops(remat, train=True) - traced_flops("none", train=True)
     assert more > 0

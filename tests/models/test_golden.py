@@ -1,4 +1,4 @@
-"""Outputs and every stage against the reference's, from float64 runs of it on random weights."""
+"""Outputs and every stage against the reference, which ran in float64 on random weights."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ def build(case: str, **overrides: object) -> SwinTransformer3D:
 
 
 def compare(case: str, **overrides: object) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """(ours, the reference's), both channels last, of each stage and of the output."""
+    """Return (ours, the reference's) of each stage and of the output, both channels last."""
     arrays, params = load(case)
     model = build(case, **overrides)
     clips = jnp.asarray(arrays["input"].transpose(0, 2, 3, 4, 1))
@@ -49,7 +49,7 @@ def compare(case: str, **overrides: object) -> dict[str, tuple[np.ndarray, np.nd
     }
 
 
-# cuDNN takes bfloat16 only.
+# cuDNN supports bfloat16 only.
 @pytest.mark.parametrize("attention", [name for name in IMPLEMENTATIONS if name != "gpu"])
 @pytest.mark.parametrize("case", CASES)
 def test_float32_agrees_to_1e_5(case: str, attention: str) -> None:
@@ -57,7 +57,7 @@ def test_float32_agrees_to_1e_5(case: str, attention: str) -> None:
         np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=0, err_msg=name)
 
 
-# The kernels for TPUs take long to interpret; their own tests compare them in bfloat16.
+# The interpreter of the TPU kernels is slow; their own tests compare them in bfloat16.
 @pytest.mark.parametrize("attention", ["xla", "chunked"])
 @pytest.mark.parametrize("case", CASES)
 def test_bfloat16_agrees_to_3e_2(case: str, attention: str) -> None:

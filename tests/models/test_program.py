@@ -22,5 +22,5 @@ def test_swin_tiny_compiles_without_a_large_constant() -> None:
         sizes[kind] * math.prod(map(int, filter(None, extent.split(","))))
         for kind, extent in constants
     )
-    # The region ids of stage 0 are there: 128 windows of 392 tokens, a byte each.
+    # The largest constant is the segment ids of stage 0: 128 windows of 392 tokens, a byte each.
     assert 128 * 392 <= largest <= 2**20

@@ -1,4 +1,4 @@
-"""Rematerialisation by name: the same gradients from less memory."""
+"""Rematerialisation policies: the same gradients from less memory."""
 
 import itertools
 import math
@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_params import random_params
 
 from vswin_jax.errors import InputError
 from vswin_jax.models import SwinTransformer3D, create_model, init_params
 from vswin_jax.models.swin3d import REMAT
-
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 # One block: compiling its gradient takes seconds.
 TINY = {"embed_dim": 16, "depths": (1,), "num_heads": (2,), "window_size": (2, 4, 4)}
@@ -21,7 +20,7 @@ CLIPS = (1, 8, 32, 32, 3)
 
 
 def model_with(remat: str) -> SwinTransformer3D:
-    # Every source of randomness is on: what is computed again must draw the same numbers.
+    # Every kind of dropout is on: rematerialised layers must draw the same numbers.
     rates = {"drop_rate": 0.1, "attn_drop_rate": 0.1}
     return create_model("swin_tiny", 5, **TINY, **rates, remat=remat, attention="xla")
 
@@ -34,7 +33,7 @@ def loss(params: Any, clips: jax.Array, remat: str) -> jax.Array:
 
 @pytest.fixture(scope="module")
 def params() -> Any:
-    return init_params(model_with("none"), jax.random.key(0))
+    return random_params(model_with("none"))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +47,7 @@ def expected(params: Any, clips: jax.Array) -> Any:
 
 
 @pytest.mark.parametrize("remat", [name for name in REMAT if name != "none"])
-def test_the_gradients_are_those_without(
+def test_gradients_equal_those_without_remat(
     remat: str, params: Any, clips: jax.Array, expected: Any
 ) -> None:
     ours = jax.jit(jax.grad(loss), static_argnums=2)(params, clips, remat)
@@ -60,15 +59,15 @@ def test_the_gradients_are_those_without(
 
 
 def stored_megabytes(remat: str, params: Any) -> float:
-    """What the forward pass keeps for the backward pass, but for the parameters themselves."""
+    """Return the megabytes stored for the backward pass, without the parameters."""
     clips = jax.ShapeDtypeStruct(CLIPS, jnp.float32)
 
     def backward(params: Any, clips: jax.Array) -> Any:
         return jax.vjp(lambda p: loss(p, clips, remat), params)[1]
 
-    kept = jax.tree.leaves(jax.eval_shape(backward, params, clips))
-    own = sum(leaf.size for leaf in jax.tree.leaves(params))
-    return 4e-6 * (sum(math.prod(leaf.shape) for leaf in kept) - own)
+    residuals = jax.tree.leaves(jax.eval_shape(backward, params, clips))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+    return 4e-6 * (sum(math.prod(leaf.shape) for leaf in residuals) - parameters)
 
 
 def test_each_policy_stores_less_than_the_one_before(params: Any) -> None:
@@ -76,8 +75,8 @@ def test_each_policy_stores_less_than_the_one_before(params: Any) -> None:
     assert all(less < 0.9 * more for more, less in itertools.pairwise(stored)), stored
 
 
-def test_only_whole_blocks_compute_chunked_attention_a_third_time(params: Any) -> None:
-    """The backward pass takes the logits again; what else it needs, policies keep by name."""
+def test_only_block_remat_computes_chunked_attention_a_third_time(params: Any) -> None:
+    """The backward pass recomputes the logits; the other policies store the output by name."""
 
     def count(remat: str) -> int:
         model = model_with(remat).clone(attention="chunked", attn_drop_rate=0.0)
@@ -95,6 +94,6 @@ def test_only_whole_blocks_compute_chunked_attention_a_third_time(params: Any) -
     assert counts == {"attention": least, "dots": least, "mlp": least, "block": least + 1}
 
 
-def test_an_unknown_policy_lists_those_there_are() -> None:
+def test_the_error_for_an_unknown_policy_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match="attention, block, dots, mlp, none"):
         init_params(create_model("swin_tiny", remat="everything"), jax.random.key(0))

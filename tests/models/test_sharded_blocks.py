@@ -1,4 +1,4 @@
-"""Blocks on eight devices: parameters are gathered kernel by kernel, tokens never."""
+"""Collectives of FSDP on eight devices: each kernel is gathered, tokens are not."""
 
 import json
 import os
@@ -23,7 +23,7 @@ DEPTH, DIM, ROWS = 2, 32, 16
 
 
 def main() -> None:
-    """Prints the collectives of a training step as JSON: kind, times, elements of its results."""
+    """Print the collectives of a training step as JSON: kind, times, elements of its results."""
     narrow = {"embed_dim": DIM, "depths": (DEPTH,), "num_heads": (2,), "window_size": (2, 3, 3)}
     model = create_model("swin_tiny", 5, **narrow, remat="block")
     mesh = make_mesh(1, 8)
@@ -51,7 +51,7 @@ def main() -> None:
 def collectives() -> list[tuple[str, int, list[int]]]:
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     environment = dict(os.environ, JAX_PLATFORMS="cpu", XLA_FLAGS=flags)
-    program = "import test_sharded_blocks as room; room.main()"
+    program = "import test_sharded_blocks as program; program.main()"
     result = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
@@ -63,24 +63,26 @@ def collectives() -> list[tuple[str, int, list[int]]]:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def test_parameters_are_gathered_kernel_by_kernel(
+def test_each_kernel_is_gathered_separately(
     collectives: list[tuple[str, int, list[int]]],
 ) -> None:
     kernels = [DIM * 3 * DIM, DIM * DIM, DIM * 4 * DIM, DIM * 4 * DIM]
     gathered = [size for kind, _, sizes in collectives if kind == "all-gather" for size in sizes]
-    # Those of each block, on the way there and on the way back.
+    # The kernels of each block, in the forward and in the backward pass.
     assert sum(size in kernels for size in gathered) == 2 * DEPTH * len(kernels)
     assert max(gathered) <= max(kernels)
 
 
-def test_tokens_do_not_travel(collectives: list[tuple[str, int, list[int]]]) -> None:
+def test_no_collective_moves_tokens(collectives: list[tuple[str, int, list[int]]]) -> None:
     assert {kind for kind, _, _ in collectives} <= {"all-gather", "all-reduce", "reduce-scatter"}
     tokens = ROWS // 8 * 2 * 6 * 6 * DIM
     reduced = [sizes for kind, _, sizes in collectives if kind != "all-gather"]
     assert max(size for sizes in reduced for size in sizes) < tokens
 
 
-def test_the_bias_is_reduced_as_its_table(collectives: list[tuple[str, int, list[int]]]) -> None:
+def test_the_gradient_of_the_table_is_reduced_instead_of_the_bias(
+    collectives: list[tuple[str, int, list[int]]],
+) -> None:
     reduced = {size for kind, _, sizes in collectives if kind == "all-reduce" for size in sizes}
     heads, rows, tokens = 2, 3 * 5 * 5, 2 * 3 * 3
     assert rows * heads in reduced

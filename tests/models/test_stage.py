@@ -1,4 +1,4 @@
-"""Token order, remat and kernels change how a stage is computed, and nothing else."""
+"""Token order, remat and kernels do not change the results of a stage."""
 
 from typing import Any
 
@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from two_stages import CLIPS, TWO_STAGES, a_clip
+from random_params import random_params
+from two_stages import CLIPS, TWO_STAGES, random_clips
 
 from vswin_jax.errors import InputError
 from vswin_jax.models import SwinTransformer3D, create_model, init_params
 
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_compiler")]
+pytestmark = pytest.mark.long
 
 
 def model(**settings: Any) -> SwinTransformer3D:
@@ -20,17 +21,17 @@ def model(**settings: Any) -> SwinTransformer3D:
 
 @pytest.fixture(scope="module")
 def params() -> Any:
-    return init_params(model(), jax.random.key(0))
+    return random_params(model())
 
 
 @pytest.fixture(scope="module")
 def plain_gradients(params: Any) -> Any:
-    """Of the first clip, in the reference's order."""
-    return gradients(params, a_clip(CLIPS[0]), token_order="map", tokenwise="xla")
+    """Return the gradients of the first clip, in the token order of the reference."""
+    return gradients(params, random_clips(CLIPS[0]), token_order="map", tokenwise="xla")
 
 
 def maps(params: Any, clips: jax.Array, **settings: Any) -> dict[str, jax.Array]:
-    """Every map of a training call, so that stochastic depth is drawn."""
+    """Return every feature map of a training call, with stochastic depth."""
     swin = model(**settings)
     return jax.jit(
         lambda p, x: swin.apply(
@@ -58,8 +59,8 @@ def assert_near(ours: Any, theirs: Any, tolerance: float) -> None:
 
 
 @pytest.mark.parametrize("extent", CLIPS)
-def test_window_order_and_map_order_agree(params: Any, extent: tuple[int, int, int]) -> None:
-    clips = a_clip(extent)
+def test_window_order_and_raster_order_agree(params: Any, extent: tuple[int, int, int]) -> None:
+    clips = random_clips(extent)
     plain = maps(params, clips, token_order="map")
     ours = maps(params, clips, token_order="windows")
     assert ours.keys() == plain.keys()
@@ -68,27 +69,27 @@ def test_window_order_and_map_order_agree(params: Any, extent: tuple[int, int, i
 
 @pytest.mark.parametrize("remat", ["none", "mlp", "block"])
 def test_gradients_agree(params: Any, plain_gradients: Any, remat: str) -> None:
-    assert_near(gradients(params, a_clip(CLIPS[0]), remat=remat), plain_gradients, 2e-5)
+    assert_near(gradients(params, random_clips(CLIPS[0]), remat=remat), plain_gradients, 2e-5)
 
 
-def test_an_unknown_order_lists_those_there_are() -> None:
+def test_the_error_for_an_unknown_order_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match="map, windows"):
         init_params(model(token_order="tokens"), jax.random.key(0))
 
 
-def test_the_token_kernels_compute_what_the_layers_do(params: Any, plain_gradients: Any) -> None:
-    ours = gradients(params, a_clip(CLIPS[0]), tokenwise="pallas_tpu")
+def test_the_token_kernels_agree_with_the_layers(params: Any, plain_gradients: Any) -> None:
+    ours = gradients(params, random_clips(CLIPS[0]), tokenwise="pallas_tpu")
     assert_near(ours, plain_gradients, 2e-5)
 
 
-def test_the_token_kernels_compute_what_the_layers_do_in_padded_windows(params: Any) -> None:
-    clips = a_clip(CLIPS[2])
+def test_the_token_kernels_agree_with_the_layers_in_padded_windows(params: Any) -> None:
+    clips = random_clips(CLIPS[2])
     plain, ours = (gradients(params, clips, tokenwise=name) for name in ("xla", "pallas_tpu"))
     assert_near(ours, plain, 2e-5)
 
 
-def test_the_token_kernels_refuse_dropout_and_other_names(params: Any) -> None:
+def test_the_token_kernels_reject_dropout_and_unknown_names(params: Any) -> None:
     with pytest.raises(InputError, match="cannot be used: it has no dropout"):
-        maps(params, a_clip(CLIPS[0]), tokenwise="pallas_tpu", drop_rate=0.1)
+        maps(params, random_clips(CLIPS[0]), tokenwise="pallas_tpu", drop_rate=0.1)
     with pytest.raises(InputError, match="auto, chunked, pallas_tpu, xla"):
         init_params(model(tokenwise="palas"), jax.random.key(0))

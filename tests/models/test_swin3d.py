@@ -1,4 +1,4 @@
-"""The model's contract: counts, shapes, dtypes, freezing, dropout, and what is refused."""
+"""The model: parameter counts, shapes, dtypes, freezing, dropout and errors."""
 
 import math
 from functools import partial
@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from random_params import random_params
 
 from vswin_jax.errors import InputError
 from vswin_jax.models import SwinTransformer3D, create_model, init_params, is_frozen
-from vswin_jax.models.blocks import draw_depth, drop_path
-
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+from vswin_jax.models.blocks import drop_path, sample_drop_path
 
 SMALL = {"embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "window_size": (2, 3, 3)}
 
@@ -25,17 +24,17 @@ def small(num_classes: int = 5, **overrides: object) -> SwinTransformer3D:
 def outputs(
     model: SwinTransformer3D, params: object, clips: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Logits and features, compiled together: op by op these small models take longer."""
+    """Return logits and features, compiled together, which is faster than op by op."""
 
     @jax.jit
     def both(params: object, clips: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        given = {"params": params}
-        return model.apply(given, clips), model.apply(given, clips, method="features")
+        variables = {"params": params}
+        return model.apply(variables, clips), model.apply(variables, clips, method="features")
 
     return both(params, clips)
 
 
-def a_clip(*extent: int) -> jax.Array:
+def random_clips(*extent: int) -> jax.Array:
     return jax.random.normal(jax.random.key(7), (2, *extent, 3))
 
 
@@ -59,10 +58,12 @@ def test_parameter_counts(
 
 
 @pytest.mark.parametrize("extent", [(4, 24, 24), (5, 30, 17), (1, 4, 4), (3, 9, 50)])
-def test_any_extent_works_and_features_are_documented(extent: tuple[int, int, int]) -> None:
+def test_any_extent_works_and_features_have_the_documented_shapes(
+    extent: tuple[int, int, int],
+) -> None:
     model = small()
-    params = init_params(model, jax.random.key(0))
-    logits, maps = outputs(model, params, a_clip(*extent))
+    params = random_params(model)
+    logits, maps = outputs(model, params, random_clips(*extent))
     assert logits.shape == (2, 5)
     assert logits.dtype == jnp.float32
     depth, height, width = (-(-n // p) for n, p in zip(extent, (2, 4, 4), strict=True))
@@ -77,29 +78,29 @@ def test_any_extent_works_and_features_are_documented(extent: tuple[int, int, in
     }
 
 
-def test_without_a_head_the_pooled_features_come_out() -> None:
+def test_without_a_head_the_output_is_pooled_features() -> None:
     model = small(0)
-    params = init_params(model, jax.random.key(0))
+    params = random_params(model)
     assert "head" not in params
-    pooled, maps = outputs(model, params, a_clip(4, 24, 24))
+    pooled, maps = outputs(model, params, random_clips(4, 24, 24))
     np.testing.assert_allclose(pooled, maps["final"].mean((1, 2, 3)), atol=1e-6)
 
 
-def test_bfloat16_computes_so_and_keeps_parameters_and_logits_in_float32() -> None:
+def test_bfloat16_is_the_compute_dtype_and_parameters_and_logits_are_float32() -> None:
     model = small(dtype="bfloat16")
-    params = init_params(model, jax.random.key(0))
+    params = random_params(model)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-    logits, maps = outputs(model, params, a_clip(4, 24, 24))
+    logits, maps = outputs(model, params, random_clips(4, 24, 24))
     assert {value.dtype for value in maps.values()} == {jnp.dtype("bfloat16")}
     assert logits.dtype == jnp.float32
 
 
 def test_relative_position_matters_only_when_space_is_clamped() -> None:
-    params = init_params(small(), jax.random.key(0))
+    params = random_params(small())
 
-    def logits(how: str, *extent: int) -> jax.Array:
-        swin = small(relative_position=how)
-        return jax.jit(swin.apply)({"params": params}, a_clip(*extent))
+    def logits(relative_position: str, *extent: int) -> jax.Array:
+        swin = small(relative_position=relative_position)
+        return jax.jit(swin.apply)({"params": params}, random_clips(*extent))
 
     np.testing.assert_array_equal(logits("reference", 4, 24, 24), logits("exact", 4, 24, 24))
     assert np.any(logits("reference", 4, 8, 24) != logits("exact", 4, 8, 24))
@@ -113,12 +114,12 @@ def test_each_dropout_acts_in_training_only(rate: str) -> None:
         ("drop_rate", "attn_drop_rate", "drop_path_rate", "head_dropout_rate"), 0.0
     )
     model = small(**{**rates, rate: 0.5})
-    params = init_params(model, jax.random.key(0))
+    params = random_params(model)
 
     @partial(jax.jit, static_argnums=0)
     def logits(train: bool, seed: int) -> jax.Array:
         rngs = {"dropout": jax.random.key(seed)}
-        return model.apply({"params": params}, a_clip(4, 24, 24), train, rngs=rngs)
+        return model.apply({"params": params}, random_clips(4, 24, 24), train, rngs=rngs)
 
     np.testing.assert_array_equal(logits(False, 0), logits(False, 1))
     np.testing.assert_array_equal(logits(True, 0), logits(True, 0))
@@ -126,12 +127,12 @@ def test_each_dropout_acts_in_training_only(rate: str) -> None:
 
 
 def test_stochastic_depth_drops_whole_clips_and_scales_the_others() -> None:
-    factors = draw_depth(jax.random.key(0), (0.0, 0.5), 1000)
+    factors = sample_drop_path(jax.random.key(0), (0.0, 0.5), 1000)
     assert factors.shape == (2, 2, 1000)
     assert np.all(factors[0] == 1)
     first, second = (
-        np.asarray(drop_path(jnp.ones((1000, 2, 3)), of_branch)).reshape(1000, -1)
-        for of_branch in factors[1]
+        np.asarray(drop_path(jnp.ones((1000, 2, 3)), branch_factors)).reshape(1000, -1)
+        for branch_factors in factors[1]
     )
     for y in (first, second):
         assert np.all(y == y[:, :1])
@@ -143,11 +144,13 @@ def test_stochastic_depth_drops_whole_clips_and_scales_the_others() -> None:
 @pytest.mark.parametrize("frozen", [-1, 0, 1, 2])
 def test_frozen_stages_get_no_gradient_and_no_dropout(frozen: int) -> None:
     model = small(frozen_stages=frozen, drop_path_rate=0.5, drop_rate=0.1)
-    params = init_params(model, jax.random.key(0))
+    params = random_params(model)
 
     def loss(params: object) -> jax.Array:
         rngs = {"dropout": jax.random.key(1)}
-        return (model.apply({"params": params}, a_clip(4, 24, 24), True, rngs=rngs) ** 2).sum()
+        return (
+            model.apply({"params": params}, random_clips(4, 24, 24), True, rngs=rngs) ** 2
+        ).sum()
 
     for path, gradient in flatten_dict(jax.jit(jax.grad(loss))(params), sep="/").items():
         assert np.any(gradient != 0) == (not is_frozen(path, frozen)), path
@@ -163,7 +166,7 @@ def test_frozen_paths_are_the_patch_embedding_and_the_first_stages() -> None:
     assert not is_frozen("head/kernel", 4)
 
 
-def test_initialisation_is_the_reference_s() -> None:
+def test_initialisation_is_that_of_the_reference() -> None:
     model = create_model("swin_tiny", 10, depths=(1, 1, 1, 1))
     flat = flatten_dict(init_params(model, jax.random.key(0)), sep="/")
     assert np.std(flat["layers_2/blocks_0/mlp/fc1/kernel"]) == pytest.approx(0.02, rel=0.02)
@@ -186,12 +189,12 @@ def test_initialisation_is_the_reference_s() -> None:
         ({"depths": (2, 2)}, "differ in length"),
     ],
 )
-def test_wrong_settings_get_a_sentence(arguments: dict[str, object], message: str) -> None:
+def test_wrong_settings_raise_a_clear_error(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         create_model(**arguments)
 
 
 @pytest.mark.parametrize("setting", ["remat", "relative_position", "kernel_init"])
-def test_wrong_names_of_policies_get_a_sentence(setting: str) -> None:
+def test_unknown_choices_raise_a_clear_error(setting: str) -> None:
     with pytest.raises(InputError, match="'neither'"):
         init_params(small(**{setting: "neither"}), jax.random.key(0))

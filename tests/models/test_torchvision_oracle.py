@@ -1,4 +1,4 @@
-"""Our model against torchvision's, which is bit-identical to the reference; CI has torch."""
+"""The model against torchvision's, which is bit-identical to the reference; CI has torch."""
 
 from types import ModuleType
 
@@ -13,7 +13,6 @@ from vswin_jax.weights.layouts.names import from_state_dict, to_state_dict
 
 torch = pytest.importorskip("torch", reason="the oracle needs torch")
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 Size = tuple[int, int, int]
 Arrays = dict[str, np.ndarray]
@@ -26,7 +25,7 @@ ODD = (9, 75, 102)
 
 
 def randomized(model: torch.nn.Module, scale: float) -> torch.nn.Module:
-    """Away from the initial values, under which much of the network hardly matters."""
+    """Add noise to the parameters: with initial values much of the network has little effect."""
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -68,22 +67,25 @@ def both_logits(
 def both_gradients(
     ours: SwinTransformer3D, theirs: torch.nn.Module, clips: np.ndarray, classes: int
 ) -> tuple[Arrays, Arrays]:
-    """By canonical name, of a fixed random sum of the logits with respect to every parameter."""
+    """Return the gradients of a fixed random sum of the logits, by canonical parameter name."""
     weights = np.random.default_rng(2).standard_normal((len(clips), classes), dtype=np.float32)
 
     def loss(params: dict[str, object]) -> jax.Array:
         return jnp.sum(ours.apply({"params": params}, clips) * weights)
 
-    own = to_state_dict(jax.jit(jax.grad(loss))(params_of(theirs)))
+    actual = to_state_dict(jax.jit(jax.grad(loss))(params_of(theirs)))
     (theirs(to_torch(clips)) * torch.from_numpy(weights)).sum().backward()
-    wanted = {name: value.grad.numpy() for name, value in theirs.named_parameters()}
-    return own, to_canonical(wanted, "torchvision")
+    expected = {name: value.grad.numpy() for name, value in theirs.named_parameters()}
+    return actual, to_canonical(expected, "torchvision")
 
 
-def check_gradients(own: Arrays, wanted: Arrays) -> None:
-    """Each tensor's error is at most 1e-3 of the tensor, both by their Euclidean length."""
-    assert own.keys() == wanted.keys()
-    error = {n: np.linalg.norm(own[n] - wanted[n]) / np.linalg.norm(wanted[n]) for n in wanted}
+def check_gradients(actual: Arrays, expected: Arrays) -> None:
+    """Check that the error of each tensor is below 1e-3 of it, both in Euclidean norm."""
+    assert actual.keys() == expected.keys()
+    error = {
+        name: np.linalg.norm(actual[name] - value) / np.linalg.norm(value)
+        for name, value in expected.items()
+    }
     assert max(error.values()) < 1e-3, max(error, key=error.get)
 
 
@@ -94,8 +96,8 @@ def check_gradients(own: Arrays, wanted: Arrays) -> None:
 )
 def test_logits_agree(torchvision_models: ModuleType, extent: Size) -> None:
     theirs, ours = their_small(torchvision_models), create_model("swin_tiny", 7, **SMALL)
-    logits, wanted = both_logits(ours, theirs, random_clips(2, extent))
-    np.testing.assert_allclose(logits, wanted, atol=2e-5 * np.abs(wanted).max(), rtol=0)
+    logits, expected = both_logits(ours, theirs, random_clips(2, extent))
+    np.testing.assert_allclose(logits, expected, atol=2e-5 * np.abs(expected).max(), rtol=0)
 
 
 @pytest.mark.parametrize("extent", [WHOLE, CLAMPED, ODD], ids=["whole", "clamped", "odd"])
@@ -104,9 +106,9 @@ def test_logits_of_the_variants_agree(
     torchvision_models: ModuleType, variant: str, extent: Size
 ) -> None:
     theirs = their_variant(torchvision_models, variant)
-    logits, wanted = both_logits(create_model(variant), theirs, random_clips(1, extent))
-    assert np.std(wanted) > 0.1
-    np.testing.assert_allclose(logits, wanted, atol=1e-4, rtol=0)
+    logits, expected = both_logits(create_model(variant), theirs, random_clips(1, extent))
+    assert np.std(expected) > 0.1
+    np.testing.assert_allclose(logits, expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("extent", [(16, 56, 56), (9, 50, 41)], ids=["plain", "odd"])

@@ -1,7 +1,4 @@
-"""Outside training a CPU takes some windows at a time through a block, or some heads of all.
-
-That needs less memory, and gives the same values.
-"""
+"""Blocks by groups of windows or heads, on a CPU outside training: same results, less memory."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,13 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from two_stages import CLIPS, TWO_STAGES, a_clip
+from random_params import random_params
+from two_stages import CLIPS, TWO_STAGES, random_clips
 
 from vswin_jax.attention import head_groups
 from vswin_jax.models import SwinTransformer3D, create_model, init_params, window_groups
 from vswin_jax.runtime import target_platform
 
-# Of 18 tokens with 32 hidden channels: 5 of them fit, which divide no number of them here.
+# Windows have 18 tokens with 32 hidden channels: 5 windows fit, which divide no window count here.
 FIVE_WINDOWS = 5 * 18 * 32 * 4
 
 
@@ -35,11 +33,11 @@ def model(**settings: Any) -> SwinTransformer3D:
 
 @pytest.fixture(scope="module")
 def params() -> Any:
-    return init_params(model(), jax.random.key(0))
+    return random_params(model())
 
 
 def temporaries(extent: tuple[int, int, int], **settings: Any) -> int:
-    """The bytes of a forward pass of one clip."""
+    """Return the temporary bytes of a forward pass of one clip."""
     swin = model(**settings)
     params = jax.eval_shape(lambda: init_params(swin, jax.random.key(0)))
     clips = jax.ShapeDtypeStruct((1, *extent, 3), jnp.float32)
@@ -51,25 +49,25 @@ def loops(function: Any, *args: Any) -> int:
     return str(jax.make_jaxpr(function)(*args)).count(" scan[")
 
 
-@pytest.mark.usefixtures("small_groups", "quick_compiler")
+@pytest.mark.usefixtures("small_groups")
 @pytest.mark.parametrize("extent", CLIPS)
-def test_every_map_is_that_of_whole_layers(params: Any, extent: Any) -> None:
+def test_every_feature_map_equals_that_without_groups(params: Any, extent: Any) -> None:
     def maps(name: str) -> dict[str, jax.Array]:
         swin = model(tokenwise=name, attention="xla")
         run = jax.jit(lambda p, x: swin.apply({"params": p}, x, method="features"))
-        return run(params, a_clip(extent))
+        return run(params, random_clips(extent))
 
     ours, plain = maps("chunked"), maps("xla")
     for name, values in plain.items():
         np.testing.assert_allclose(ours[name], values, atol=2e-6 * np.abs(values).max())
 
 
-@pytest.mark.usefixtures("small_groups", "quick_compiler")
-def test_gradients_outside_training_are_those_of_whole_layers(params: Any) -> None:
+@pytest.mark.usefixtures("small_groups")
+def test_gradients_outside_training_equal_those_without_groups(params: Any) -> None:
     def gradients(name: str) -> Any:
         swin = model(tokenwise=name)
         return jax.jit(
-            jax.grad(lambda p: jnp.sum(swin.apply({"params": p}, a_clip(CLIPS[0])) ** 2))
+            jax.grad(lambda p: jnp.sum(swin.apply({"params": p}, random_clips(CLIPS[0])) ** 2))
         )(params)
 
     for ours, plain in zip(*map(jax.tree.leaves, map(gradients, ("chunked", "xla"))), strict=True):
@@ -77,17 +75,19 @@ def test_gradients_outside_training_are_those_of_whole_layers(params: Any) -> No
 
 
 @pytest.mark.usefixtures("small_groups")
-def test_groups_are_for_one_cpu_outside_training(
+def test_groups_are_used_on_one_cpu_outside_training(
     params: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def groups(name: str, train: bool = False, extent: Any = CLIPS[0]) -> int:
         swin = model(tokenwise=name, attention="xla", drop_path_rate=0.0)
         rngs = {"dropout": jax.random.key(0)}
-        return loops(lambda x: swin.apply({"params": params}, x, train, rngs=rngs), a_clip(extent))
+        return loops(
+            lambda x: swin.apply({"params": params}, x, train, rngs=rngs), random_clips(extent)
+        )
 
     assert (groups("auto"), groups("chunked"), groups("xla")) == (5, 5, 0)
     assert (groups("auto", train=True), groups("chunked", train=True)) == (0, 0)
-    # Of a padded map all windows are one group; the heads of the second stage are two.
+    # A padded map is not split into groups of windows; the second stage has two groups of heads.
     assert (groups("auto", extent=CLIPS[2]), groups("xla", extent=CLIPS[2])) == (2, 0)
     monkeypatch.setattr(jax, "device_count", lambda: 2)
     assert (groups("auto"), groups("chunked")) == (0, 5)
@@ -96,24 +96,24 @@ def test_groups_are_for_one_cpu_outside_training(
     assert groups("auto") == 0
 
 
-def test_groups_that_would_be_small_are_one() -> None:
-    def together(windows: int) -> int:
+def test_groups_that_would_be_too_small_are_not_used() -> None:
+    def group_size(windows: int) -> int:
         tokens = jax.ShapeDtypeStruct((1, windows, 392, 96), jnp.float32)
-        return window_groups.windows_together(tokens, 384) or windows
+        return window_groups.windows_per_group(tokens, 384) or windows
 
-    assert [together(n) for n in (64, 9, 13, 14, 17, 19, 22)] == [8, 9, 13, 7, 17, 19, 11]
+    assert [group_size(n) for n in (64, 9, 13, 14, 17, 19, 22)] == [8, 9, 13, 7, 17, 19, 11]
 
 
-def test_what_layers_give_each_other_is_there_for_one_group() -> None:
-    """Of a long clip in real windows: without groups queries, keys and values are its peak."""
+def test_activations_between_layers_exist_for_one_group_at_a_time() -> None:
+    """A long clip in real windows: without groups queries, keys and values are the peak."""
     stage = {"embed_dim": 96, "depths": (2,), "num_heads": (3,), "window_size": (8, 7, 7)}
 
     clip = (64, 112, 112)
     assert temporaries(clip, **stage) < 0.4 * temporaries(clip, **stage, tokenwise="xla")
 
 
-def test_the_biases_of_many_heads_are_never_there_at_once() -> None:
-    """Of a window with the heads of the last stage of Swin-T: 15 MB, and the copy of half."""
+def test_the_biases_of_many_heads_never_exist_at_once() -> None:
+    """With the heads of the last stage of Swin-T the bias is 15 MB, and its copy half of that."""
     stage = {"embed_dim": 768, "depths": (2,), "num_heads": (24,), "window_size": (8, 7, 7)}
 
     clip = (16, 28, 28)

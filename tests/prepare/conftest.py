@@ -1,4 +1,4 @@
-"""Small real videos of every kind, and the script with its work done in this process."""
+"""Generated videos, and the script run in this process."""
 
 import importlib.util
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ WriteVideo = Callable[..., Path]
 
 
 def picture(number: int, height: int, width: int) -> np.ndarray:
-    """Smooth coloured waves that move with `number`, uint8 RGB [H, W, 3]."""
+    """Draw smooth coloured waves that move with `number`, uint8 RGB [H, W, 3]."""
     y, x = np.mgrid[:height, :width]
     waves = [127 + 100 * np.sin((x * (c + 1) + 2 * y + 5 * number) / 17 + c) for c in range(3)]
     return np.stack(waves, -1).astype(np.uint8)
@@ -23,7 +23,10 @@ def picture(number: int, height: int, width: int) -> np.ndarray:
 
 @pytest.fixture
 def write_video(tmp_path: Path) -> WriteVideo:
-    """Writes an H.264 file with B-frames; `times` are in seconds, `audio` adds a silent track."""
+    """Return a function that writes an H.264 file with B-frames.
+
+    `times` are in seconds, `audio` adds a silent track, `shift` selects other pictures.
+    """
 
     def write(
         name: str = "video.mp4",
@@ -35,17 +38,17 @@ def write_video(tmp_path: Path) -> WriteVideo:
     ) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        tick = Fraction(1, 12000)
+        time_base = Fraction(1, 12000)
         with av.open(str(path), "w") as container:
             stream = container.add_stream("libx264", rate=12, options={"crf": "12"})
             stream.height, stream.width = size
-            stream.pix_fmt, stream.codec_context.time_base = "yuv420p", tick
+            stream.pix_fmt, stream.codec_context.time_base = "yuv420p", time_base
             if audio:
                 _add_silence(container)
             for number in range(count):
                 frame = av.VideoFrame.from_ndarray(picture(number + shift, *size), format="rgb24")
                 seconds = times[number] if times else number / 12
-                frame.pts, frame.time_base = round(seconds / tick), tick
+                frame.pts, frame.time_base = round(seconds / time_base), time_base
                 container.mux(stream.encode(frame))
             container.mux(stream.encode())
         return path
@@ -71,7 +74,7 @@ def script() -> ModuleType:
 
 @pytest.fixture
 def run(script: ModuleType, at_once: type) -> Callable[..., int]:
-    """The command line with its work done at once; returns the exit status."""
+    """Return a function that runs the command line in this process and returns its exit status."""
 
     def run(*arguments: object) -> int:
         return script.run([*map(str, arguments)])
@@ -80,6 +83,6 @@ def run(script: ModuleType, at_once: type) -> Callable[..., int]:
 
 
 def content_of(folder: Path) -> dict[str, bytes]:
-    """Every file under a folder by its path."""
+    """Read every file under a folder, by its relative path."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}

@@ -1,4 +1,4 @@
-"""The same job as a Beam pipeline, on the direct runner."""
+"""The preparation as a Beam pipeline, on the direct runner."""
 
 import shutil
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("to", ["records", "videos"])
-def test_it_writes_the_same_bytes(
+def test_the_pipeline_writes_the_same_bytes(
     videos: Path, tmp_path: Path, run: Callable[..., int], to: str
 ) -> None:
     splits = ("--split", f"train={videos / 'train'}", "--split", f"val={videos / 'test'}")
@@ -32,7 +32,7 @@ def test_it_writes_the_same_bytes(
     assert content_of(tmp_path / "beam") == content_of(tmp_path / "plain")
 
 
-def test_it_goes_on_where_the_other_stopped(
+def test_the_pipeline_continues_a_run_of_processes(
     videos: Path, tmp_path: Path, run: Callable[..., int]
 ) -> None:
     grow, out = tmp_path / "train" / "grow", tmp_path / "out"
@@ -40,13 +40,15 @@ def test_it_goes_on_where_the_other_stopped(
     settings = ("--split", f"train={tmp_path / 'train'}", "--videos-per-shard", 7)
     assert run("--out", out, *settings, "--max-bad-fraction", 0) == 1
     shutil.copyfile(grow / "scene_00000.mp4", grow / "scene_00001.mp4")
-    shards = {path: path.stat().st_mtime_ns for path in out.glob("videos-*")}
+    times = {path: path.stat().st_mtime_ns for path in out.glob("videos-*")}
     assert run("--out", out, *settings, "--max-bad-fraction", 0, "--beam") == 0
-    changed = [path for path, written in shards.items() if path.stat().st_mtime_ns != written]
+    changed = [path for path, written in times.items() if path.stat().st_mtime_ns != written]
     assert len(changed) == 1
 
 
-def test_records_are_a_source_too(videos: Path, tmp_path: Path, run: Callable[..., int]) -> None:
+def test_the_pipeline_reads_records_as_a_source(
+    videos: Path, tmp_path: Path, run: Callable[..., int]
+) -> None:
     first = tmp_path / "first"
     assert run("--out", first, "--split", f"train={videos / 'test'}") == 0
     again = ("--split", f"train={first}:train", "--store", "jpeg", "--videos-per-shard", 3)

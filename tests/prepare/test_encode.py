@@ -1,4 +1,4 @@
-"""What is stored of a video, looked at by plain PyAV and by our own reader."""
+"""Stored videos, read with PyAV and with `open_video`."""
 
 import io
 from collections.abc import Callable
@@ -12,22 +12,16 @@ from av.video.frame import PictureType
 
 from vswin_jax.data import Example, FrameFolder, open_video
 from vswin_jax.errors import InputError
-from vswin_jax.prepare.encode import (
-    TICK,
-    Stored,
-    mean_rate,
-    shown_counts,
-    store,
-    target_size,
-    to_ticks,
-)
-from vswin_jax.prepare.options import Settings
+from vswin_jax.prepare.encode import StoredVideo, store_video, target_size
+from vswin_jax.prepare.frame_rate import mean_frame_rate, repeat_counts
+from vswin_jax.prepare.mp4 import TIME_BASE, to_pts
+from vswin_jax.prepare.options import PrepareOptions
 
 WriteVideo = Callable[..., Path]
 
 
-def _store(video: object, **settings: object) -> Stored:
-    return store(Example(video, 0, 0, "the video"), Settings(**settings))
+def _store(video: object, **options: object) -> StoredVideo:
+    return store_video(Example(video, 0, 0, "the video"), PrepareOptions(**options))
 
 
 def _frames(video: object) -> np.ndarray:
@@ -35,7 +29,7 @@ def _frames(video: object) -> np.ndarray:
         return np.stack(list(opened.frames()))
 
 
-def test_what_the_file_is(write_video: WriteVideo) -> None:
+def test_format_of_the_stored_file(write_video: WriteVideo) -> None:
     stored = _store(write_video(count=40, size=(64, 90), audio=True), short_side=32)
     assert (stored.height, stored.width, stored.fps, stored.size) == (
         32,
@@ -49,36 +43,36 @@ def test_what_the_file_is(write_video: WriteVideo) -> None:
         assert container.streams.video[0].average_rate == 12
         frames = list(container.decode(video=0))
     assert [(frame.height, frame.width) for frame in frames] == [(32, 44)] * 40
-    kinds = [PictureType(frame.pict_type).name for frame in frames]
-    assert set(kinds) == {"I", "P"}
+    types = [PictureType(frame.pict_type).name for frame in frames]
+    assert set(types) == {"I", "P"}
     keys = [number for number, frame in enumerate(frames) if frame.key_frame]
     assert max(np.diff([*keys, 40])) <= 16
-    # Fast to decode: without the loop filter and without arithmetic coding.
+    # The tuning "fastdecode": no deblocking filter and no arithmetic coding (CABAC).
     assert b"cabac=0" in stored.content
     assert b"deblock=0" in stored.content
 
 
-def test_other_settings_reach_the_encoder(write_video: WriteVideo) -> None:
+def test_options_are_passed_to_the_encoder(write_video: WriteVideo) -> None:
     path = write_video(count=30)
     other = _store(path, gop=5, bframes=2, crf=40, preset="veryfast", fastdecode=False)
-    for said in (b"keyint=5 ", b"bframes=2", b"crf=40.0", b"subme=2", b"cabac=1", b"deblock=1"):
-        assert said in other.content, said
+    for option in (b"keyint=5 ", b"bframes=2", b"crf=40.0", b"subme=2", b"cabac=1", b"deblock=1"):
+        assert option in other.content, option
     assert len(other.content) < len(_store(path).content)
     assert len(_frames(other.content)) == 30
 
 
-def test_colours_stay(write_video: WriteVideo) -> None:
+def test_colours_are_kept(write_video: WriteVideo) -> None:
     path = write_video()
     before, after = _frames(path).astype(int), _frames(_store(path, crf=12).content)
     assert np.abs(before - after).mean() < 3
     assert np.abs((before - after).mean((0, 1, 2))).max() < 2
 
 
-def test_rotated_files_come_out_upright(write_video: WriteVideo) -> None:
+def test_rotated_files_are_stored_upright(write_video: WriteVideo) -> None:
     path = write_video(size=(48, 64), count=5)
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd") + 4 + 40
-    matrix = [0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30]  # a quarter clockwise
+    matrix = [0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30]  # a quarter turn clockwise
     data[at : at + 36] = np.array(matrix, ">i4").tobytes()
     stored = _store(bytes(data), crf=12)
     assert (stored.height, stored.width) == (64, 48)
@@ -88,20 +82,21 @@ def test_rotated_files_come_out_upright(write_video: WriteVideo) -> None:
     assert np.abs(_frames(stored.content) - expected).mean() < 3
 
 
-def test_times_stay_where_they_are_uneven(write_video: WriteVideo) -> None:
+def test_uneven_presentation_times_are_kept(write_video: WriteVideo) -> None:
     times = [0, 0.1, 0.11, 0.5, 0.75, 2.0]
     stored = _store(write_video(count=6, times=times))
     assert stored.fps == 2.5
     with open_video(stored.content) as video:
-        np.testing.assert_allclose(video.times, times, atol=float(TICK))
+        np.testing.assert_allclose(video.times, times, atol=float(TIME_BASE))
     np.testing.assert_allclose(stored.times, times, atol=1e-9)
 
 
-def test_the_same_bytes_each_time(write_video: WriteVideo) -> None:
-    # Two macroblocks wide: with x264's macroblock tree one in thirty came out otherwise.
+def test_encoding_is_reproducible(write_video: WriteVideo) -> None:
+    # Two macroblocks wide: with x264's macroblock tree one result in thirty differed.
     path = write_video(size=(32, 32), count=6)
     contents = set()
     for number in range(60):
+        # Changes the content of the uninitialised memory that the encoder gets.
         garbage = [np.random.default_rng(number).bytes(1000 * k) for k in range(20)]
         contents.add(_store(path).content)
         del garbage
@@ -109,7 +104,7 @@ def test_the_same_bytes_each_time(write_video: WriteVideo) -> None:
     assert b"mbtree=0" in contents.pop()
 
 
-def test_another_rate_shows_what_was_seen_at_its_times(write_video: WriteVideo) -> None:
+def test_resampled_frames_are_those_shown_at_their_times(write_video: WriteVideo) -> None:
     path = write_video(count=24)  # two seconds at 12
     half, double = _store(path, fps=6, crf=12), _store(path, fps=24, crf=12)
     before = _frames(path).astype(int)
@@ -124,14 +119,14 @@ def test_another_rate_shows_what_was_seen_at_its_times(write_video: WriteVideo) 
         ([0, 1, 2, 3], 1, [1, 1, 1, 1]),
         ([0, 1, 2, 3], 2, [2, 2, 2, 2]),
         ([0, 1, 2, 3], 0.5, [1, 0, 1, 0]),
-        # Shown from 0 to 0.1, to 1.0, to 1.1, and for the mean of 1.1 / 3 more: 1.467 s.
+        # Shown until 0.1, 1.0 and 1.1 s, and the last one for the mean of 1.1 / 3 s: 1.467 s.
         ([0, 0.1, 1.0, 1.1], 10, [1, 9, 1, 4]),
         ([0], 30, [1]),
         ([0], 1, [1]),
     ],
 )
-def test_how_often_frames_are_shown(times: list[float], fps: float, counts: list[int]) -> None:
-    assert shown_counts(np.array(times, float), fps) == counts
+def test_repeat_counts(times: list[float], fps: float, counts: list[int]) -> None:
+    assert repeat_counts(np.array(times, float), fps) == counts
 
 
 @pytest.mark.parametrize(
@@ -146,13 +141,13 @@ def test_how_often_frames_are_shown(times: list[float], fps: float, counts: list
         ((1, 9), 256, (2, 8)),
     ],
 )
-def test_sizes(size: tuple[int, int], short_side: int, expected: tuple[int, int]) -> None:
+def test_target_sizes(size: tuple[int, int], short_side: int, expected: tuple[int, int]) -> None:
     assert target_size(*size, short_side) == expected
 
 
-def test_time_stamps_never_meet() -> None:
-    assert to_ticks(np.array([0, 1e-7, 2e-7, 1.0])).tolist() == [0, 1, 2, 90000]
-    assert mean_rate(np.array([0.0])) == 30.0
+def test_time_stamps_increase_strictly() -> None:
+    assert to_pts(np.array([0, 1e-7, 2e-7, 1.0])).tolist() == [0, 1, 2, 90000]
+    assert mean_frame_rate(np.array([0.0])) == 30.0
 
 
 def _write_images(folder: Path, sizes: list[tuple[int, int]]) -> FrameFolder:
@@ -163,12 +158,12 @@ def _write_images(folder: Path, sizes: list[tuple[int, int]]) -> FrameFolder:
     return FrameFolder(str(folder))
 
 
-def test_images_are_30_a_second_or_as_told(tmp_path: Path) -> None:
+def test_images_have_30_frames_a_second_or_those_of_the_option(tmp_path: Path) -> None:
     folder = _write_images(tmp_path / "frames", [(20, 30)] * 4)
     for fps, seconds in ((0, 1 / 30), (10, 0.1)):
         stored = _store(folder, fps=fps)
         with open_video(stored.content) as video:
-            np.testing.assert_allclose(video.times, np.arange(4) * seconds, atol=float(TICK))
+            np.testing.assert_allclose(video.times, np.arange(4) * seconds, atol=float(TIME_BASE))
             reds = video.decode(range(4))[:, 10, 10, 0].astype(int)
         assert np.abs(reds - [0, 40, 80, 120]).max() < 6
 
@@ -182,32 +177,32 @@ def test_a_jpeg_image_for_each_frame(write_video: WriteVideo) -> None:
     np.testing.assert_allclose(fine.times, [0, 0.5, 0.6], atol=1e-9)
     decoded = [cv2.imdecode(np.frombuffer(image, np.uint8), 1) for image in fine.content]
     decoded = np.stack(decoded)[..., ::-1].astype(int)
-    assert np.abs(decoded - _frames(path)).mean() < 6  # half of it is the halved colour planes
+    assert np.abs(decoded - _frames(path)).mean() < 6  # half of it is from 4:2:0 chroma
 
 
-def test_files_as_they_are(write_video: WriteVideo, tmp_path: Path) -> None:
+def test_files_stored_unchanged(write_video: WriteVideo, tmp_path: Path) -> None:
     path = write_video(count=7, audio=True)
     for video in (str(path), path.read_bytes()):
         stored = _store(video, reencode=False)
         assert stored.content == path.read_bytes()
         assert (stored.height, stored.width, len(stored.times), stored.fps) == (48, 64, 7, 12.0)
-    for video, said in (
+    for video, message in (
         (_write_images(tmp_path / "frames", [(8, 8)]), "leave out --no-reencode"),
         (str(tmp_path / "gone.mp4"), "'the video' cannot be read: No such file"),
         (b"torn", "'the video' cannot be read as a video"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             _store(video, reencode=False)
 
 
 def test_videos_that_cannot_be_stored(write_video: WriteVideo, tmp_path: Path) -> None:
     data = write_video(count=60).read_bytes()
     at = data.index(b"mdat") + len(data) // 2
-    holed = data[:at] + bytes(len(data) // 4) + data[at + len(data) // 4 :]
-    for video, said in (
+    damaged = data[:at] + bytes(len(data) // 4) + data[at + len(data) // 4 :]
+    for video, message in (
         (_write_images(tmp_path / "frames", [(8, 8), (8, 10)]), "not of one size"),
         (str(tmp_path / "gone.mp4"), "cannot be read as a video"),
-        (holed, "'the video'"),
+        (damaged, "'the video'"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             _store(video)

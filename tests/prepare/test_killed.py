@@ -1,4 +1,4 @@
-"""The job is killed twice on its way, and what comes out is as if it never had been."""
+"""A preparation that is killed and continued gives the same output as an uninterrupted one."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ from vswin_jax.data.moving_shapes.moving_shapes import write_moving_shapes
 from .conftest import SCRIPT, content_of
 
 VIDEOS = 200
-# Opens the records as anybody would, who has TFDS and PyAV but has never heard of us.
+# Reads the records with TFDS and PyAV alone; `vswin_jax` cannot be imported.
 READER = """
 import hashlib, io, json, sys
 sys.modules["vswin_jax"] = None
@@ -74,7 +74,7 @@ def _start(videos: Path, out: Path) -> subprocess.Popen[str]:
 
 
 def _done(out: Path) -> int:
-    """How many videos are done; the folders of shards that are done may vanish meanwhile."""
+    """Count the videos that are done; folders of finished shards may be removed meanwhile."""
     rows = [Path(at, name) for at, _, names in os.walk(out / "work") for name in names]
     rows = [path for path in rows if path.suffix == ".json"]
     shards = {path.stem: path for path in rows if path.parent.name == "work"}
@@ -89,12 +89,12 @@ def _kill_when(process: subprocess.Popen[str], out: Path, done: int) -> int:
     process.kill()
     _, error = process.communicate()
     assert process.returncode == -9, error
-    time.sleep(0.5)  # its processes end by themselves
+    time.sleep(0.5)  # until its worker processes have ended
     return _done(out)
 
 
 def _times(out: Path) -> dict[str, tuple[int, int]]:
-    """When each shard and each record was written, and as which file."""
+    """Return the modification time and the inode of each shard and each record."""
     paths = [*out.glob("videos-*"), *out.glob("work/*/*.record")]
     return {str(p.relative_to(out)): (p.stat().st_mtime_ns, p.stat().st_ino) for p in paths}
 
@@ -104,11 +104,11 @@ def _rows(out: Path) -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
-def test_killed_twice_it_is_as_if_never(videos: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_twice_gives_the_same_output(videos: Path, tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
-    undisturbed = _start(videos, whole)
-    printed, error = undisturbed.communicate()
-    assert (undisturbed.returncode, printed) == (0, f"{VIDEOS} videos are in {whole}\n"), error
+    uninterrupted = _start(videos, whole)
+    printed, error = uninterrupted.communicate()
+    assert (uninterrupted.returncode, printed) == (0, f"{VIDEOS} videos are in {whole}\n"), error
 
     first = _kill_when(_start(videos, out), out, 30)
     assert 30 <= first < 150
@@ -121,7 +121,7 @@ def test_killed_twice_it_is_as_if_never(videos: Path, tmp_path: Path) -> None:
     assert (last.returncode, printed) == (0, f"{VIDEOS} videos are in {out}\n"), error
     assert f"{second} of {VIDEOS} videos are done from before" in error
 
-    # What was done was not done again, and what came out is the same to the last byte.
+    # Finished videos were not prepared again, and the output is the same to the last byte.
     after = _times(out)
     for name, written in before.items():
         assert name not in after or after[name] == written, name
@@ -146,38 +146,38 @@ def _check_with_plain_tfds(out: Path) -> None:
     assert found == expected
 
 
-def test_a_stop_between_the_last_files_is_made_good(
+def test_a_run_stopped_between_its_last_files_can_be_continued(
     videos: Path, tmp_path: Path, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stops before the plan, and before each of the files after the videos, gets its name."""
+    """Stops before the plan, and before each file after the videos, is renamed to its name."""
     whole, out = tmp_path / "whole", tmp_path / "out"
     command = ("--split", f"train={videos / 'test'}", "--videos-per-shard", 8)
-    names = _named(monkeypatch, stop_at=None)
+    names = _record_renames(monkeypatch, stop_at=None)
     assert run("--out", whole, *command) == 0
     last = names.index("videos-train.array_record-00003-of-00004")
     assert (names[0], names[-1]) == ("prepare.json", "dataset_info.json")
     for number in (0, *range(last, len(names))):
-        _named(monkeypatch, stop_at=number)
+        _record_renames(monkeypatch, stop_at=number)
         assert run("--out", out, *command) == 130
         assert not (out / "dataset_info.json").exists()
-        _named(monkeypatch, stop_at=None)
+        _record_renames(monkeypatch, stop_at=None)
         assert run("--out", out, *command) == 0
         assert content_of(out) == content_of(whole)
         shutil.rmtree(out)
 
 
-_rename = os.replace
+_replace = os.replace
 
 
-def _named(monkeypatch: pytest.MonkeyPatch, stop_at: int | None) -> list[str]:
-    """The names that files get from now on, one of which it stops before."""
+def _record_renames(monkeypatch: pytest.MonkeyPatch, stop_at: int | None) -> list[str]:
+    """Record the names to which files are renamed; the one at `stop_at` is interrupted."""
     names: list[str] = []
 
     def replace(source: Path, target: Path) -> None:
         names.append(Path(target).name)
         if len(names) - 1 == stop_at:
             raise KeyboardInterrupt
-        _rename(source, target)
+        _replace(source, target)
 
     monkeypatch.setattr(os, "replace", replace)
     return names

@@ -1,4 +1,4 @@
-"""scripts/prepare_dataset.py: what it makes of videos, what it leaves out and how it ends."""
+"""scripts/prepare_dataset.py: its outputs, the handling of bad videos, and its exit status."""
 
 import csv
 import fcntl
@@ -28,7 +28,7 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def folder(write_video: WriteVideo, tmp_path: Path) -> Path:
-    """Eleven videos of two classes, whose names do not do as names of files."""
+    """Write eleven videos of two classes, whose names contain characters unfit for file names."""
     for number in range(11):
         name = f"videos/{('run, walk', 'jump high')[number % 2]}/clip {number}.mp4"
         write_video(name, count=4 + number % 3, shift=20 * number)
@@ -56,9 +56,9 @@ def test_records(folder: Path, tmp_path: Path, run: Run, capsys: Capture) -> Non
         assert (example.name, example.label) == (original.name, original.label)
         assert (row["split"], row["label"]) == ("train", before.label_names[original.label])
         assert hashlib.sha256(example.video).hexdigest() == row["sha256"]
-        with open_video(example.video) as video, open_video(original.video) as theirs:
-            assert video.num_frames == theirs.num_frames == int(row["frames"])
-            difference = video.decode([0, 3]).astype(int) - theirs.decode([0, 3])
+        with open_video(example.video) as video, open_video(original.video) as reference:
+            assert video.num_frames == reference.num_frames == int(row["frames"])
+            difference = video.decode([0, 3]).astype(int) - reference.decode([0, 3])
         assert np.abs(difference).mean() < 4
         numbers = (row["fps"], row["width"], row["height"], int(row["bytes"]))
         assert numbers == ("12", "64", "48", len(example.video))
@@ -68,7 +68,7 @@ def test_records(folder: Path, tmp_path: Path, run: Run, capsys: Capture) -> Non
     assert not (out / "work").exists()
 
 
-def test_training_on_records_is_training_on_the_files(
+def test_batches_of_records_equal_those_of_the_files(
     folder: Path, tmp_path: Path, run: Run
 ) -> None:
     out = tmp_path / "out"
@@ -81,13 +81,13 @@ def test_training_on_records_is_training_on_the_files(
     spec = ClipSpec(num_frames=4, frame_interval=1, resize=36, size=32)
     batches = [train_batches(source, spec, batch_size=3, seed=5) for source in sources]
     for _ in range(5):
-        ours, theirs = (next(each) for each in batches)
-        assert ours.keys() == theirs.keys()
-        for key in ours:
-            np.testing.assert_array_equal(ours[key], theirs[key], err_msg=key)
+        from_records, from_files = (next(each) for each in batches)
+        assert from_records.keys() == from_files.keys()
+        for key in from_records:
+            np.testing.assert_array_equal(from_records[key], from_files[key], err_msg=key)
 
 
-def test_records_are_prepared_again(folder: Path, tmp_path: Path, run: Run) -> None:
+def test_records_can_be_prepared_again(folder: Path, tmp_path: Path, run: Run) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     splits = ("--split", f"train={first}:train[:8]", "--split", f"val={first}:train[8:]")
     assert run("--out", first, "--split", f"train={folder}") == 0
@@ -98,16 +98,16 @@ def test_records_are_prepared_again(folder: Path, tmp_path: Path, run: Run) -> N
     assert [len(open_source(f"{second}:{split}")) for split in ("train", "val")] == [8, 3]
 
 
-def test_images(folder: Path, tmp_path: Path, run: Run) -> None:
+def test_records_of_jpeg_images(folder: Path, tmp_path: Path, run: Run) -> None:
     out = tmp_path / "out"
     assert run("--out", out, "--split", f"train={folder}", "--store", "jpeg") == 0
     source = open_source(f"{out}:train")
     row = _rows(out / "manifest.csv")[2]
     assert hashlib.sha256(b"".join(source[2].video.images)).hexdigest() == row["sha256"]
-    with open_video(source[2].video) as video, open_video(folder / row["name"]) as theirs:
-        assert video.num_frames == theirs.num_frames
-        np.testing.assert_allclose(video.times, theirs.times, atol=1e-6)
-        assert np.abs(video.decode([1]).astype(int) - theirs.decode([1])).mean() < 10
+    with open_video(source[2].video) as video, open_video(folder / row["name"]) as reference:
+        assert video.num_frames == reference.num_frames
+        np.testing.assert_allclose(video.times, reference.times, atol=1e-6)
+        assert np.abs(video.decode([1]).astype(int) - reference.decode([1])).mean() < 10
 
 
 def test_videos_and_lists(folder: Path, tmp_path: Path, run: Run) -> None:
@@ -118,7 +118,7 @@ def test_videos_and_lists(folder: Path, tmp_path: Path, run: Run) -> None:
     splits = ["--split", f"train={folder}", "--split", f"val={tmp_path / 'val.csv'}"]
     assert run("--out", out, *arguments, *splits, "--videos-per-shard", 4) == 0
     before, train = open_source(folder), open_source(out / "train.csv")
-    # The map of the labels is beside the list, with a class that has no video.
+    # label_names.txt is beside the list and has a class without videos.
     assert train.label_names == ("sit", "run, walk", "jump high")
     for index in range(11):
         assert before.label_names[before[index].label] == train.label_names[train[index].label]
@@ -151,7 +151,7 @@ def test_folders_of_frames(folder: Path, tmp_path: Path, run: Run) -> None:
 
 
 def _break(folder: Path) -> list[str]:
-    """Makes three of the videos bad and returns their names in the order of the source."""
+    """Damage three videos and return their names in the order of the source."""
     (folder / "jump high/clip 1.mp4").write_bytes(b"torn")
     (folder / "jump high/clip 5.mp4").write_bytes(b"")
     path = folder / "run, walk/clip 4.mp4"
@@ -164,10 +164,10 @@ def test_bad_videos_are_named_and_left_out(
     folder: Path, tmp_path: Path, run: Run, capsys: Capture, to: str
 ) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
-    settings = ("--split", f"train={folder}", "--videos-per-shard", 4, "--to", to)
-    assert run("--out", whole, *settings) == 0
+    arguments = ("--split", f"train={folder}", "--videos-per-shard", 4, "--to", to)
+    assert run("--out", whole, *arguments) == 0
     bad = _break(folder)
-    assert run("--out", out, *settings, "--max-bad-fraction", 0.3) == 0
+    assert run("--out", out, *arguments, "--max-bad-fraction", 0.3) == 0
     assert f"8 videos are in {out}; 3 of 11 videos are bad: see {out}/bad_videos.csv" in (
         capsys.readouterr().out
     )
@@ -176,7 +176,7 @@ def test_bad_videos_are_named_and_left_out(
     reasons = {row["path"]: row["reason"] for row in rows}
     assert all(reason.endswith(".") for reason in reasons.values())
     assert "cannot be read as a video" in reasons[bad[0]]
-    # Nobody else has moved or changed.
+    # The other videos are in the same shards and have the same bytes.
     good = [row for row in _rows(whole / "manifest.csv") if row["name"] not in bad]
     assert _rows(out / "manifest.csv") == good
     source = open_source(f"{out}:train" if to == "records" else out / "train.csv")
@@ -194,28 +194,28 @@ def test_too_many_bad_videos_can_be_repaired(
     to: str,
 ) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
-    settings = ("--split", f"train={folder}", "--videos-per-shard", 4, "--to", to)
-    assert run("--out", whole, *settings) == 0
+    arguments = ("--split", f"train={folder}", "--videos-per-shard", 4, "--to", to)
+    assert run("--out", whole, *arguments) == 0
     originals = content_of(folder)
     bad = _break(folder)
-    assert run("--out", out, *settings) == 1
+    assert run("--out", out, *arguments) == 1
     assert "3 of 11 videos are bad: see" in capsys.readouterr().out
     assert not {"dataset_info.json", "manifest.csv", "train.csv"} & {p.name for p in out.iterdir()}
     for name in bad[:2]:
         (folder / name).write_bytes(originals[name])
     done: list[str] = []
-    store = work.store
-    monkeypatch.setattr(work, "store", lambda e, s: done.append(e.name) or store(e, s))
-    assert run("--out", out, *settings) == 1
+    store_video = work.store_video
+    monkeypatch.setattr(work, "store_video", lambda e, o: done.append(e.name) or store_video(e, o))
+    assert run("--out", out, *arguments) == 1
     assert sorted(done) == bad
     assert "8 of 11 videos are done from before" in capsys.readouterr().err
     (folder / bad[2]).write_bytes(originals[bad[2]])
-    assert run("--out", out, *settings) == 0
+    assert run("--out", out, *arguments) == 0
     assert sorted(done[3:]) == bad[2:]
     assert content_of(out) == content_of(whole)
 
 
-def test_a_split_without_a_good_video_is_not_finished(
+def test_a_split_without_a_good_video_is_not_completed(
     folder: Path, tmp_path: Path, run: Run, write_video: WriteVideo
 ) -> None:
     (tmp_path / "val.csv").write_text("path,label\ngone.mp4,jump high\nno.mp4,jump high\n")
@@ -230,36 +230,38 @@ def test_a_split_without_a_good_video_is_not_finished(
     assert not (out / "dataset_info.json").exists()
 
 
-def test_what_a_machine_lost_is_done_again(
+def test_files_lost_in_a_crash_of_the_machine_are_prepared_again(
     folder: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
-    settings = ("--split", f"train={folder}", "--videos-per-shard", 4)
-    assert run("--out", whole, *settings) == 0
-    store, done = work.store, []
+    arguments = ("--split", f"train={folder}", "--videos-per-shard", 4)
+    assert run("--out", whole, *arguments) == 0
+    store_video, done = work.store_video, []
 
-    def store_seven(example: object, asked: object) -> object:
+    def store_seven(example: object, options: object) -> object:
         done.append(example)
         if len(done) == 7:
             raise KeyboardInterrupt
-        return store(example, asked)
+        return store_video(example, options)
 
-    monkeypatch.setattr(work, "store", store_seven)
-    assert run("--out", out, *settings) == 130
+    monkeypatch.setattr(work, "store_video", store_seven)
+    assert run("--out", out, *arguments) == 130
     # Three videos of the first shard, which is done, and three of the second.
-    left = sorted((out / "work/train-00001").glob("*.record"))
-    assert len(left) == 3
-    left[0].write_bytes(left[0].read_bytes()[:-1])
-    left[1].with_suffix(".json").write_bytes(b"")
+    record_files = sorted((out / "work/train-00001").glob("*.record"))
+    assert len(record_files) == 3
+    record_files[0].write_bytes(record_files[0].read_bytes()[:-1])
+    record_files[1].with_suffix(".json").write_bytes(b"")
     del done[:7]
-    monkeypatch.setattr(work, "store", lambda e, s: done.append(e.id) or store(e, s))
-    assert run("--out", out, *settings) == 0
+    monkeypatch.setattr(work, "store_video", lambda e, o: done.append(e.id) or store_video(e, o))
+    assert run("--out", out, *arguments) == 0
     assert len(done) == 11 - 3 - 1
-    assert {int(path.stem) for path in left[:2]} <= set(done)
+    assert {int(path.stem) for path in record_files[:2]} <= set(done)
     assert content_of(out) == content_of(whole)
 
 
-def test_a_finished_output_stays(folder: Path, tmp_path: Path, run: Run, capsys: Capture) -> None:
+def test_a_complete_output_is_not_changed(
+    folder: Path, tmp_path: Path, run: Run, capsys: Capture
+) -> None:
     out = tmp_path / "out"
     command = ("--out", out, "--split", f"train={folder}")
     assert run(*command) == 0
@@ -269,12 +271,12 @@ def test_a_finished_output_stays(folder: Path, tmp_path: Path, run: Run, capsys:
     capsys.readouterr()
     assert run(*command) == 0
     assert capsys.readouterr().out == f"{out} is finished already\n"
-    for change, said in (
+    for change, message in (
         (("--crf", 30), "was begun with --crf 23.0 (not 30.0)"),
         (("--split", f"val={folder}"), "the splits train (not train, val)"),
     ):
         assert run(*command, *change) == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     (folder / "run, walk/new.mp4").write_bytes(b"another video")
     assert run(*command) == 2
     assert "was begun with other videos in train: give the same" in capsys.readouterr().err
@@ -295,7 +297,7 @@ def test_one_run_at_a_time(folder: Path, tmp_path: Path, run: Run, capsys: Captu
     assert run(*command) == 0
 
 
-def test_wrong_arguments_leave_nothing(
+def test_wrong_arguments_write_nothing(
     folder: Path,
     tmp_path: Path,
     run: Run,
@@ -309,7 +311,7 @@ def test_wrong_arguments_leave_nothing(
     (tmp_path / "val/swim").mkdir(parents=True)
     (tmp_path / "val/swim/a.mp4").touch()
     before = content_of(tmp_path)
-    for arguments, said in (
+    for arguments, message in (
         ((*train, "--split", f"train={folder}"), "'train' came twice"),
         (("--split", f"train={tmp_path}/none"), "There is no annotation file or folder"),
         ((*train, "--split", f"val={tmp_path}/val"), "class 'swim' is not among the 2 classes"),
@@ -326,7 +328,7 @@ def test_wrong_arguments_leave_nothing(
         assert run("--out", tmp_path / "out", *arguments) == 2, arguments
         error = capsys.readouterr().err
         assert error.startswith("error: ")
-        assert said in error
+        assert message in error
         assert error.count("\n") == 1
     for arguments in (
         *((*train, "--gop", "x"), ("--split", "train"), ("--split", "a b=x"), ("--split", "all=x")),
@@ -341,16 +343,16 @@ def test_wrong_arguments_leave_nothing(
 
 def test_as_a_process_with_several_processes(folder: Path, tmp_path: Path, run: Run) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
-    settings = ["--split", f"train={folder}", "--videos-per-shard", "4"]
-    assert run("--out", whole, *settings) == 0
+    arguments = ["--split", f"train={folder}", "--videos-per-shard", "4"]
+    assert run("--out", whole, *arguments) == 0
     result = subprocess.run(
-        [sys.executable, SCRIPT, "--out", out, *settings, "--processes", "2"],
+        [sys.executable, SCRIPT, "--out", out, *arguments, "--processes", "2"],
         capture_output=True,
         text=True,
         env={"PYTHONPATH": str(SCRIPT.parents[1])},
     )
     assert result.returncode == 0
-    # On a slow machine it says how far it is.
+    # On a slow machine there are progress lines.
     assert all(re.fullmatch(r"\d+ of 11 videos, .*", line) for line in result.stderr.splitlines())
     assert content_of(out) == content_of(whole)
     assert json.loads((out / "prepare.json").read_text())["settings"]["gop"] == 16

@@ -1,4 +1,4 @@
-"""Shards and their metadata, read by plain TFDS."""
+"""Shards and their metadata, read with TFDS alone."""
 
 from pathlib import Path
 
@@ -8,18 +8,18 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from vswin_jax.prepare import records
-from vswin_jax.prepare.encode import Stored
-from vswin_jax.prepare.options import Settings
+from vswin_jax.prepare.encode import StoredVideo
+from vswin_jax.prepare.options import PrepareOptions
 
 CLASSES = ("jump high", "run")
-STORED = Stored(b"\0mp4\0", np.array([0.0, 0.5, 2.0]), 64, 48)
+STORED = StoredVideo(b"\0mp4\0", np.array([0.0, 0.5, 2.0]), 64, 48)
 
 
 def _record(label: int = 1, name: str = "a.mp4") -> bytes:
-    return records.serialize(STORED, label, name, Settings(), CLASSES)
+    return records.serialize(STORED, label, name, PrepareOptions(), CLASSES)
 
 
-def test_tfds_reads_what_was_written(tmp_path: Path) -> None:
+def test_tfds_reads_the_written_records(tmp_path: Path) -> None:
     (tmp_path / "staging").mkdir()
     contents = {
         "train": [[_record(0), _record(1, "\udcff/é")], [], [_record(1)]],
@@ -31,7 +31,7 @@ def test_tfds_reads_what_was_written(tmp_path: Path) -> None:
             records.write_shard(path, shard)
             assert list(records.read_shard(path)) == shard
     lengths = {split: [len(shard) for shard in shards] for split, shards in contents.items()}
-    records.write_metadata(tmp_path, tmp_path / "staging", Settings(), CLASSES, lengths)
+    records.write_metadata(tmp_path, tmp_path / "staging", PrepareOptions(), CLASSES, lengths)
     builder = tfds.builder_from_directory(tmp_path)
     assert builder.info.features["label"].names == list(CLASSES)
     assert builder.info.splits["train"].shard_lengths == [2, 0, 1]
@@ -50,26 +50,26 @@ def test_tfds_reads_what_was_written(tmp_path: Path) -> None:
     assert not list((tmp_path / "staging").iterdir())
 
 
-def test_the_order_of_the_fields_is_not_left_to_chance() -> None:
+def test_the_order_of_the_fields_is_fixed() -> None:
     message = tf_example_pb2.Example.FromString(_record())
     assert message.SerializeToString(deterministic=True) == _record()
 
 
-def test_images_are_a_video_of_tfds(tmp_path: Path) -> None:
+def test_images_have_the_format_of_a_tfds_video(tmp_path: Path) -> None:
     image = tfds.features.Image(encoding_format="jpeg").encode_example(
         np.full((4, 6, 3), 90, np.uint8)
     )
-    stored = Stored([image, image], np.array([0.0, 0.5]), 6, 4)
-    record = records.serialize(stored, 0, "a", Settings(store="jpeg"), CLASSES)
-    ours = records.features("jpeg", CLASSES).deserialize_example_np(record)
-    assert np.stack(ours["video"]).tolist() == np.full((2, 4, 6, 3), 90).tolist()
-    assert list(ours["times"]) == [0.0, 0.5]
+    stored = StoredVideo([image, image], np.array([0.0, 0.5]), 6, 4)
+    record = records.serialize(stored, 0, "a", PrepareOptions(store="jpeg"), CLASSES)
+    read = records.features("jpeg", CLASSES).deserialize_example_np(record)
+    assert np.stack(read["video"]).tolist() == np.full((2, 4, 6, 3), 90).tolist()
+    assert list(read["times"]) == [0.0, 0.5]
     video = tfds.features.FeaturesDict({"video": tfds.features.Video(encoding_format="jpeg")})
-    theirs = video.deserialize_example(record)["video"].numpy()
-    assert theirs.tolist() == np.full((2, 4, 6, 3), 90).tolist()
+    by_tfds = video.deserialize_example(record)["video"].numpy()
+    assert by_tfds.tolist() == np.full((2, 4, 6, 3), 90).tolist()
 
 
-def test_a_shard_is_named_as_tfds_names_it() -> None:
+def test_shard_files_have_the_names_that_tfds_expects() -> None:
     template = tfds.core.ShardedFileTemplate(
         data_dir="", dataset_name="videos", split="train", filetype_suffix="array_record"
     )
@@ -79,6 +79,6 @@ def test_a_shard_is_named_as_tfds_names_it() -> None:
     )
 
 
-def test_a_label_that_is_none_is_refused() -> None:
+def test_a_label_out_of_range_is_refused() -> None:
     with pytest.raises(ValueError, match="greater than configured"):
         _record(label=2)

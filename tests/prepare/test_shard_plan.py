@@ -1,4 +1,4 @@
-"""What goes where, and which settings can be meant."""
+"""The assignment of examples to shards and files, and combinations of options."""
 
 import itertools
 import json
@@ -10,14 +10,14 @@ import pytest
 
 from vswin_jax.data import Example
 from vswin_jax.errors import InputError
-from vswin_jax.prepare.options import Settings, settings_of
-from vswin_jax.prepare.shard_plan import Plan, Shard, SplitPlan, video_file
+from vswin_jax.prepare.options import PrepareOptions, options_from_flags
+from vswin_jax.prepare.shard_plan import PreparePlan, Shard, SplitPlan, video_file
 
 
-def _plan(**changes: Any) -> Plan:
+def _plan(**changes: Any) -> PreparePlan:
     splits = {"train": SplitPlan(23, "a"), "val": SplitPlan(4, "b")}
-    settings = Settings(**{"videos_per_shard": 5, **changes})
-    return Plan(settings, ("jump high", "run/walk"), splits)
+    options = PrepareOptions(**{"videos_per_shard": 5, **changes})
+    return PreparePlan(options, ("jump high", "run/walk"), splits)
 
 
 @pytest.mark.parametrize("to", ["records", "videos"])
@@ -32,9 +32,9 @@ def test_every_example_is_in_one_shard(to: str) -> None:
     assert (train == sorted(train)) == (to == "videos")
 
 
-def test_the_classes_of_a_sorted_source_are_mixed() -> None:
+def test_a_source_sorted_by_class_is_shuffled() -> None:
     splits = {"train": SplitPlan(10_000, "")}
-    plan = Plan(Settings(videos_per_shard=1000), (), splits)
+    plan = PreparePlan(PrepareOptions(videos_per_shard=1000), (), splits)
     # Ten classes of a thousand videos, one after another.
     for shard in plan.shards:
         counts = Counter(index // 1000 for index in plan.indices(shard))
@@ -42,17 +42,23 @@ def test_the_classes_of_a_sorted_source_are_mixed() -> None:
         assert len(counts) == 10
 
 
-def test_a_plan_knows_itself(tmp_path: Path) -> None:
+def test_a_plan_equals_its_saved_copy(tmp_path: Path) -> None:
     _plan().save(tmp_path)
     _plan().check_same(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        ({"settings": Settings(videos_per_shard=5, crf=30.0)}, "with --crf 23.0 (not 30.0): give"),
-        ({"settings": Settings(videos_per_shard=5, fastdecode=False)}, "without --no-fastdecode"),
-        ({"settings": Settings(videos_per_shard=6)}, "--videos-per-shard 5 (not 6)"),
+        (
+            {"options": PrepareOptions(videos_per_shard=5, crf=30.0)},
+            "with --crf 23.0 (not 30.0): give",
+        ),
+        (
+            {"options": PrepareOptions(videos_per_shard=5, fastdecode=False)},
+            "without --no-fastdecode",
+        ),
+        ({"options": PrepareOptions(videos_per_shard=6)}, "--videos-per-shard 5 (not 6)"),
         ({"label_names": ("run/walk", "jump high")}, "with other classes: give"),
         ({"splits": {"train": SplitPlan(23, "a")}}, "the splits train, val (not train)"),
         (
@@ -61,12 +67,12 @@ def test_a_plan_knows_itself(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_another_plan_is_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+def test_another_plan_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     _plan().save(tmp_path)
-    plan = Plan(**{**vars(_plan()), **change})
+    plan = PreparePlan(**{**vars(_plan()), **change})
     with pytest.raises(InputError) as caught:
         plan.check_same(tmp_path)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_plan_of_another_format_is_refused(tmp_path: Path) -> None:
@@ -96,7 +102,7 @@ def test_names_of_files(name: str, label: int, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"to": "tapes"}, "Unknown --to 'tapes'"),
         ({"store": "png"}, "Unknown --store 'png'"),
@@ -117,8 +123,8 @@ def test_names_of_files(name: str, label: int, expected: str) -> None:
         ({"jpeg_quality": 90}, "--jpeg-quality has no effect without --store jpeg"),
     ],
 )
-def test_settings_that_cannot_be_meant(given: dict[str, Any], said: str) -> None:
+def test_contradictory_options_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
-        settings_of(given)
-    assert said in str(caught.value)
+        options_from_flags(given)
+    assert message in str(caught.value)
     assert str(caught.value).endswith(".")

@@ -1,4 +1,4 @@
-"""Each augmentation alone: the pictures are what the functions of training make, and say so."""
+"""Each augmentation alone: pictures, labels and strengths are those of training."""
 
 import runpy
 from pathlib import Path
@@ -20,24 +20,27 @@ from vswin_jax.reporting.contact_sheet import ShownClip, draw_sheet
 if TYPE_CHECKING:
     from conftest import Run
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 ROOT = Path(__file__).parents[2]
 SSV2 = f"{ROOT / 'experiments' / 'ssv2.py'}:runlocal"
 SMALL = (
-    *("--config.data.resize=24", "--config.data.size=20", "--config.eval.resize=20"),
+    "--config.data.resize=24",
+    "--config.data.size=20",
+    "--config.eval.resize=20",
     "--config.data.num_frames=4",
 )
-ALWAYS = ["as decoded", "random resized crop", "the middle"]
+ALWAYS = ["as decoded", "random resized crop", "centre crop"]
 CLASSES = sorted(MOTIONS)
 DEVICE = ["random erasing", "mixup", "CutMix"]
 
 
 def shown(run: "Run", *overrides: str, examples: tuple[int, int] = (1, 6)) -> dict[str, ShownClip]:
-    """The rows by name, without what they say about being off or about shares."""
+    """Return the rows by name, without the parts of labels about being off or about shares."""
     config = flags.override(flags.load(SSV2), [*SMALL, *overrides])
     source = open_source(run.workdir / "moving_shapes" / "train")
+    example, partner = (source[index] for index in examples)
     clips = augmentation_clips(
-        *(source[index] for index in examples),
+        example,
+        partner,
         config=config,
         spec=factory.clip_spec(config),
         label_names=source.label_names,
@@ -53,12 +56,14 @@ def test_every_augmentation_has_a_row(tiny_run: "Run") -> None:
     assert {clip.frames.shape[1:] for clip in list(rows.values())[1:]} == {(20, 20, 3)}
 
 
-def test_what_is_off_says_so_and_has_the_strength_of_the_recipes(tiny_run: "Run") -> None:
+def test_augmentations_that_are_off_are_labelled_and_have_the_strength_of_the_recipes(
+    tiny_run: "Run",
+) -> None:
     ssv2 = shown(tiny_run)
     assert [name for name, clip in ssv2.items() if OFF in clip.label] == ["mixup", "CutMix"]
     assert ssv2["horizontal flip"].name == "probability 0; RandAugment's: 0.5"
     assert ssv2["rotate"].name == "RandAugment, magnitude 7 of 30"
-    plain = ("--config.data.rand_augment.n=0", "--config.loss.erasing=0.0")
+    plain = ("--config.data.rand_augment.n=0", "--config.loss.random_erasing=0.0")
     mixed = ("--config.loss.mixup_alpha=0.8", "--config.loss.cutmix_alpha=1.0")
     other = shown(tiny_run, *plain, *mixed)
     off = [name for name, clip in other.items() if OFF in clip.label]
@@ -76,16 +81,16 @@ def test_the_crop_is_that_of_the_training_clip(tiny_run: "Run") -> None:
     (row,) = np.flatnonzero(batch["id"] == 1)
     rows = shown(tiny_run)
     np.testing.assert_array_equal(rows["random resized crop"].frames, batch["video"][row, 0])
-    # 32x32 pictures at a short side of 24; the middle 20 of them begin at the second.
+    # Frames of 32x32 at a short side of 24: the centre crop of 20 begins at pixel 2.
     whole = rows["as decoded"].frames
     assert whole.shape == (4, 24, 24, 3)
-    np.testing.assert_array_equal(rows["the middle"].frames, whole[:, 2:22, 2:22])
+    np.testing.assert_array_equal(rows["centre crop"].frames, whole[:, 2:22, 2:22])
 
 
 @pytest.mark.parametrize("m", [7, 25])
 def test_operations_are_those_of_training_at_the_configs_magnitude(m: int, tiny_run: "Run") -> None:
     rows = shown(tiny_run, f"--config.data.rand_augment.m={m}")
-    clip = rows["the middle"].frames
+    clip = rows["centre crop"].frames
     np.testing.assert_array_equal(rows["horizontal flip"].frames, clip[:, :, ::-1])
     for name in OPERATIONS.keys() - {"cutout"}:
         possible = {
@@ -94,14 +99,14 @@ def test_operations_are_those_of_training_at_the_configs_magnitude(m: int, tiny_
         assert rows[name.replace("_", " ")].frames.tobytes() in possible, name
     cut = rows["cutout"].frames
     is_cut = (cut != clip).any(axis=(0, 3))
-    # A square of m/48 of 20 pixels, or what the edges leave of it.
+    # A square of m/48 of 20 pixels, or its part within the frame.
     assert 0 < is_cut.sum() <= (m / 48 * 20 + 1) ** 2
     assert (cut[:, is_cut] == 128).all()
 
 
 def test_erasing_leaves_the_mean_colour(tiny_run: "Run") -> None:
     rows = shown(tiny_run)
-    clip = rows["the middle"].frames.astype(float)
+    clip = rows["centre crop"].frames.astype(float)
     erased = rows["random erasing"].frames
     box = (erased == (124, 116, 104)).all(-1)
     assert 0.01 < box.mean() < 0.4
@@ -110,7 +115,7 @@ def test_erasing_leaves_the_mean_colour(tiny_run: "Run") -> None:
 
 
 def shares(clip: ShownClip) -> tuple[float, str, str]:
-    """The first one's share, and the two classes, from "mixup: 0.51 grow + 0.49 shrink"."""
+    """Parse the first share and the two classes of "mixup: 0.51 grow + 0.49 shrink"."""
     own, first, plus, rest, second = clip.label.partition(": ")[2].split()
     assert (plus, float(own) + float(rest)) == ("+", pytest.approx(1))
     return float(own), first, second
@@ -118,11 +123,11 @@ def shares(clip: ShownClip) -> tuple[float, str, str]:
 
 def test_mixtures_hold_both_clips_in_the_shares_of_their_label(tiny_run: "Run") -> None:
     rows = shown(tiny_run)
-    clip = rows["the middle"].frames.astype(float)
-    partner = shown(tiny_run, examples=(6, 1))["the middle"].frames
+    clip = rows["centre crop"].frames.astype(float)
+    partner = shown(tiny_run, examples=(6, 1))["centre crop"].frames
     own, *classes = shares(rows["mixup"])
     assert classes == [CLASSES[1], CLASSES[6]]
-    assert 0.25 < own < 0.75, "of many draws an even one"
+    assert 0.25 < own < 0.75, "an even one of many draws"
     expected = own * clip + (1 - own) * partner
     np.testing.assert_allclose(rows["mixup"].frames, expected, atol=0.005 * 255 + 0.5)
     own, *classes = shares(rows["CutMix"])
@@ -130,11 +135,11 @@ def test_mixtures_hold_both_clips_in_the_shares_of_their_label(tiny_run: "Run") 
     cut = rows["CutMix"].frames
     inside = (cut != clip).any(axis=(0, 3))
     np.testing.assert_array_equal(cut[:, inside], partner[:, inside])
-    # Where the two agree in all frames by chance, the box shows less.
+    # Pixels that agree in all frames by chance make the box look smaller.
     assert inside.mean() == pytest.approx(1 - own, abs=0.02)
 
 
-def test_the_seed_decides(tiny_run: "Run") -> None:
+def test_the_seed_determines_all_draws(tiny_run: "Run") -> None:
     def pictures(*overrides: str) -> list[bytes]:
         return [clip.frames.tobytes() for clip in shown(tiny_run, *overrides).values()]
 
@@ -142,7 +147,7 @@ def test_the_seed_decides(tiny_run: "Run") -> None:
     assert pictures("--config.seed=1") != pictures()
 
 
-def test_frames_that_are_no_squares_keep_their_shape_on_a_sheet() -> None:
+def test_frames_that_are_not_square_keep_their_aspect_ratio_on_a_sheet() -> None:
     wide = np.full((2, 16, 64, 3), 200, np.uint8)
     tall = np.full((2, 40, 20, 3), 100, np.uint8)
     square = np.zeros((2, 32, 32, 3), np.uint8)

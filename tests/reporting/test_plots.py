@@ -40,7 +40,7 @@ def test_many_classes_list_the_worst_pair(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("classes", [1, 30, 157])
 def test_average_precisions(tmp_path: Path, classes: int) -> None:
-    """A bar is as long as its value, and a class without videos has none."""
+    """Compare bar areas: a bar is as long as its value, and a class without videos has none."""
     names = [f"a class with a rather long name {k}" for k in range(classes)]
     videos = [3] * classes
     areas = []
@@ -55,7 +55,7 @@ def test_average_precisions(tmp_path: Path, classes: int) -> None:
 
 
 def test_many_classes_show_the_best_and_the_worst(tmp_path: Path) -> None:
-    """Of 100 classes 20 have 1 and 20 have 0: the 60 between them are not drawn."""
+    """Give 20 of 100 classes a precision of 1 and 20 of 0: the 60 between are not drawn."""
     names = [str(k) for k in range(100)]
     areas = set()
     for between in (0.2, 0.9):
@@ -81,20 +81,20 @@ def test_curves(tmp_path: Path) -> None:
     assert count(read(tmp_path / "curves.png"), GREEN) > 100
 
 
-def test_curves_of_several_measures_have_their_own_colours(tmp_path: Path) -> None:
+def test_curves_of_several_metrics_have_different_colours(tmp_path: Path) -> None:
     held_out = ([10, 40], [0.2, 0.9])
-    measures = {"training, a": held_out, "held out, a": held_out, "held out, b": ([10], [0.5])}
-    plots.save_curves(tmp_path / "curves.png", {}, measures, "a and b")
+    accuracies = {"training, a": held_out, "held out, a": held_out, "held out, b": ([10], [0.5])}
+    plots.save_curves(tmp_path / "curves.png", {}, accuracies, "a and b")
     picture = read(tmp_path / "curves.png")
     for colour in (BLUE, GREEN, (194, 120, 3)):
         assert count(picture, colour) > 20
 
 
-def test_predictions_show_frames_and_the_right_class(tmp_path: Path) -> None:
+def test_predictions_show_frames_and_the_true_class(tmp_path: Path) -> None:
     frames = np.full((16, 40, 60, 3), (200, 10, 120), np.uint8)
-    strip = plots.Strip(frames, ["left", "right"], [0.9, 0.1], "clip.mp4", truth=("left",))
-    unknown = plots.Strip(frames[:1], ["left", "right"], [0.9, 0.1], "clip.mp4")
-    plots.save_predictions(tmp_path / "right.png", [strip])
+    known = plots.PredictionRow(frames, ["left", "right"], [0.9, 0.1], "clip.mp4", truth=("left",))
+    unknown = plots.PredictionRow(frames[:1], ["left", "right"], [0.9, 0.1], "clip.mp4")
+    plots.save_predictions(tmp_path / "right.png", [known])
     plots.save_predictions(tmp_path / "unknown.png", [unknown, unknown])
     right, two = read(tmp_path / "right.png"), read(tmp_path / "unknown.png")
     assert count(right, (200, 10, 120)) > 10_000
@@ -102,8 +102,10 @@ def test_predictions_show_frames_and_the_right_class(tmp_path: Path) -> None:
     assert count(two, GREEN) == 0
     assert count(two, BLUE) > 1000
     assert two.shape[0] > right.shape[0]
-    both = plots.Strip(frames, ["left", "right"], [0.9, 0.8], "a.mp4", truth=("right", "left"))
-    none = plots.Strip(frames, ["left", "right"], [0.9, 0.8], "a.mp4", truth=())
+    both = plots.PredictionRow(
+        frames, ["left", "right"], [0.9, 0.8], "a.mp4", truth=("right", "left")
+    )
+    none = plots.PredictionRow(frames, ["left", "right"], [0.9, 0.8], "a.mp4", truth=())
     plots.save_predictions(tmp_path / "both.png", [both])
     plots.save_predictions(tmp_path / "none.png", [none])
     assert count(read(tmp_path / "both.png"), GREEN) > 1.5 * count(right, GREEN)

@@ -1,3 +1,5 @@
+"""Compiler options, the persistent cache and the record of what is compiled."""
+
 import logging
 import os
 import subprocess
@@ -15,30 +17,24 @@ from vswin_jax.runtime.compilation import Compilations
 pytestmark = pytest.mark.long
 
 
-@pytest.fixture
-def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fixtures of other modules may have set JAX's own."""
-    assert not jax.config.jax_compilation_cache_dir
-
-
-def test_kernels_for_gpus_are_timed_only_where_that_is_asked_for() -> None:
-    """There is none here: a mesh that only says so."""
+def test_gpu_kernels_are_timed_only_on_request() -> None:
+    """This machine has no GPU: the mesh has nothing but a platform."""
     meshes = {
         name: SimpleNamespace(
             abstract_mesh=SimpleNamespace(abstract_device=SimpleNamespace(platform=name))
         )
         for name in ("cpu", "tpu", "gpu", "cuda")
     }
-    told = {name: compilation.compiler_options(mesh, False) for name, mesh in meshes.items()}
-    assert told["cpu"] is told["tpu"] is None
-    assert told["gpu"] == told["cuda"]
-    assert told["gpu"]["xla_gpu_autotune_level"] == 0
+    options = {name: compilation.compiler_options(mesh, False) for name, mesh in meshes.items()}
+    assert options["cpu"] is options["tpu"] is None
+    assert options["gpu"] == options["cuda"]
+    assert options["gpu"]["xla_gpu_autotune_level"] == 0
     assert compilation.compiler_options(None, False) is None
     assert compilation.compiler_options(meshes["gpu"], True) is None
 
 
 def test_inner_programs_count_once() -> None:
-    """Tracing 1 to 3 s, inside it 1.5 to 2 s; then lowering 3 to 7 s."""
+    """Trace from 1 to 3 s, within it another from 1.5 to 2 s; then compile from 3 to 7 s."""
     now = [0.0]
     compilations = Compilations(clock=lambda: now[0])
     for event, end, seconds in (
@@ -48,11 +44,12 @@ def test_inner_programs_count_once() -> None:
         ("/jax/checkpoint/write/durations_sec", 9.0, 2.0),
     ):
         now[0] = end
-        compilations._hear_duration(event, seconds)
+        compilations._on_duration(event, seconds)
     assert compilations.seconds == 6.0
 
 
-def test_what_compiles_is_counted_and_what_runs_again_is_not() -> None:
+@pytest.mark.usefixtures("no_compilation_cache")
+def test_a_program_counts_when_it_is_compiled_and_not_when_it_runs_again() -> None:
     @jax.jit
     def a_program_of_this_test(x: jax.Array) -> jax.Array:
         return jnp.sin(x) @ x
@@ -75,21 +72,22 @@ from pathlib import Path
 import test_loop
 from vswin_jax.runtime import compilation
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
-compilation._SAID_SECONDS = 0.0
+compilation._MIN_LOGGED_SECONDS = 0.0
 model = test_loop.create_model("swin_tiny", 3, "float32", **test_loop.MODEL)
 workdir = Path(sys.argv[1])
-with compilation.kept("workdir", workdir), compilation.Compilations(say=True) as compilations:
+cache = compilation.persistent_cache("workdir", workdir)
+with cache, compilation.Compilations(log_slow=True) as compilations:
     test_loop.run(test_loop.settings(), workdir / sys.argv[2], model)
 print("fresh", len(compilations.fresh), "cached", len(compilations.cached))
 """
 
 
-def test_a_second_start_compiles_nothing_anew(tmp_path: Path) -> None:
-    """Two processes, one after the other, as a run that was preempted."""
+def test_a_second_start_compiles_nothing(tmp_path: Path) -> None:
+    """Run two processes one after the other, like a run that was preempted."""
     paths = [str(Path(__file__).parents[1] / "training"), *sys.path]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-    said = [
+    logs = [
         subprocess.run(
             [sys.executable, "-c", RUN, str(tmp_path), name],
             capture_output=True,
@@ -99,39 +97,39 @@ def test_a_second_start_compiles_nothing_anew(tmp_path: Path) -> None:
         ).stdout
         for name in ("first", "second")
     ]
-    assert "jit(train_step) was compiled in" in said[0]
-    assert "jit(train_step) was taken from the compilation cache in" in said[1]
-    count = int(said[0].splitlines()[-1].split()[1])
+    assert "jit(train_step) was compiled in" in logs[0]
+    assert "jit(train_step) was taken from the compilation cache in" in logs[1]
+    count = int(logs[0].splitlines()[-1].split()[1])
     assert count > 1
-    assert said[0].splitlines()[-1] == f"fresh {count} cached 0"
-    assert said[1].splitlines()[-1] == f"fresh 0 cached {count}"
+    assert logs[0].splitlines()[-1] == f"fresh {count} cached 0"
+    assert logs[1].splitlines()[-1] == f"fresh 0 cached {count}"
     (machine,) = (tmp_path / "compiled").iterdir()
     assert machine.name.startswith("cpu-")
     assert any("train_step" in file.name for file in machine.iterdir())
 
 
-@pytest.mark.usefixtures("no_cache")
-def test_the_setting_and_what_comes_before_it(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_compilation_cache")
+def test_a_directory_set_in_jax_takes_precedence(tmp_path: Path) -> None:
     before = jax.config.jax_persistent_cache_min_compile_time_secs
-    with compilation.kept("off", tmp_path):
+    with compilation.persistent_cache("off", tmp_path):
         assert not jax.config.jax_compilation_cache_dir
-    with compilation.kept(str(tmp_path / "shared"), tmp_path / "run"):
+    with compilation.persistent_cache(str(tmp_path / "shared"), tmp_path / "run"):
         assert Path(jax.config.jax_compilation_cache_dir).parent == tmp_path / "shared"
         own = jax.config.jax_compilation_cache_dir
-        with compilation.kept("workdir", tmp_path / "run"):
+        with compilation.persistent_cache("workdir", tmp_path / "run"):
             assert jax.config.jax_compilation_cache_dir == own
     assert not jax.config.jax_compilation_cache_dir
     assert jax.config.jax_persistent_cache_min_compile_time_secs == before
 
 
-def test_quick_programs_are_not_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_quick_programs_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="vswin_jax")
-    compilations = Compilations(say=True)
+    compilations = Compilations(log_slow=True)
     event = "/jax/core/compile/backend_compile_duration"
-    compilations._hear_duration(event, 0.9, fun_name="jit(quick)")
-    compilations._hear_duration(event, 41.25, fun_name="jit(train_step)")
-    compilations._hear("/jax/compilation_cache/cache_hits")
-    compilations._hear_duration(event, 1.5, fun_name="jit(eval_step)")
+    compilations._on_duration(event, 0.9, fun_name="jit(quick)")
+    compilations._on_duration(event, 41.25, fun_name="jit(train_step)")
+    compilations._on_event("/jax/compilation_cache/cache_hits")
+    compilations._on_duration(event, 1.5, fun_name="jit(eval_step)")
     assert caplog.messages == [
         "jit(train_step) was compiled in 41.2 s",
         "jit(eval_step) was taken from the compilation cache in 1.5 s",

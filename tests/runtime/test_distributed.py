@@ -1,4 +1,4 @@
-"""Which processes belong together: what the flags and the environment say of it."""
+"""Processes that join by flags or by the environment, and leave."""
 
 import os
 import signal
@@ -12,27 +12,27 @@ import pytest
 
 from vswin_jax.errors import InputError
 from vswin_jax.runtime import distributed
-from vswin_jax.runtime.distributed import Place
+from vswin_jax.runtime.cluster_member import ClusterMember
 
 pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[2]
 
-# Joins as the environment says; then one process is late, and the other has heard nothing of it.
+# Joins by the environment; then process 1 is late, and process 0 has to wait for its value.
 PROGRAM = """
 import time
 from vswin_jax.runtime import distributed
 distributed.join(None)
-peers = distributed.current()
+peers = distributed.get_peers()
 if peers.index == 1:
     time.sleep(1)
-said = peers.exchange("number", str(10 + peers.index), 60)
+values = peers.all_gather("number", str(10 + peers.index), 60)
 distributed.wait_for_all("again")
 distributed.wait_for_all("again")
 import jax
-print(peers.index, peers.count, said, jax.device_count(), jax.local_device_count())
-distributed.part_when_all_are_done()
-print(distributed.current())
+print(peers.index, peers.count, values, jax.device_count(), jax.local_device_count())
+distributed.shutdown_when_all_done()
+print(distributed.get_peers())
 """
 
 
@@ -42,7 +42,7 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def test_slurm_says_it_all() -> None:
+def test_processes_join_by_the_environment_of_slurm() -> None:
     slurm = {
         "SLURM_JOB_ID": "7",
         "SLURM_STEP_NODELIST": "localhost",
@@ -67,14 +67,15 @@ def test_slurm_says_it_all() -> None:
 DYING = """
 import os, signal, sys
 from vswin_jax.runtime import distributed
-distributed.join(distributed.Place(sys.argv[1], 2, int(sys.argv[2])), heartbeat_seconds=10)
+from vswin_jax.runtime.cluster_member import ClusterMember
+distributed.join(ClusterMember(sys.argv[1], 2, int(sys.argv[2])), heartbeat_seconds=10)
 if sys.argv[2] == "1":
     os.kill(os.getpid(), signal.SIGKILL)
 distributed.wait_for_all("never")
 """
 
 
-def test_nobody_waits_for_ever_for_a_dead_process() -> None:
+def test_the_death_of_a_process_ends_the_one_that_waits_for_it() -> None:
     address = f"localhost:{free_port()}"
     waiting, dead = (
         subprocess.Popen(
@@ -86,18 +87,18 @@ def test_nobody_waits_for_ever_for_a_dead_process() -> None:
         )
         for index in range(2)
     )
-    said = waiting.communicate(timeout=300)[1]
+    logged = waiting.communicate(timeout=300)[1]
     assert (dead.wait(), waiting.returncode) == (-signal.SIGKILL, -signal.SIGABRT)
-    assert "stopped sending heartbeats" in said
+    assert "stopped sending heartbeats" in logged
 
 
-def test_alone_nothing_is_started_and_nobody_waited_for() -> None:
+def test_a_process_alone_starts_no_service_and_waits_for_nobody() -> None:
     distributed.join(None)
-    distributed.join(Place.of("", 1, None))
+    distributed.join(ClusterMember.from_flags("", 1, None))
     assert not jax.distributed.is_initialized()
-    assert distributed.current() is None
+    assert distributed.get_peers() is None
     distributed.wait_for_all("nobody")
-    distributed.part()
+    distributed.shutdown()
 
 
 @pytest.mark.parametrize(
@@ -108,27 +109,29 @@ def test_alone_nothing_is_started_and_nobody_waited_for() -> None:
         (("", None, 0), ("--coordinator", "and --num_processes", "did not come")),
         (("host", 2, 1), ("HOST:PORT", "'host'")),
         (("host:1", 2, 2), ("from 0 to one below", "2 and 2")),
-        (("host:1", 0, 0), ("from 1 up", "0 and 0")),
+        (("host:1", 0, 0), ("at least 1", "0 and 0")),
     ],
 )
-def test_wrong_places(flags: tuple[str, int | None, int | None], words: tuple[str, ...]) -> None:
+def test_wrong_flags_are_refused(
+    flags: tuple[str, int | None, int | None], words: tuple[str, ...]
+) -> None:
     with pytest.raises(InputError) as refusal:
-        Place.of(*flags)
+        ClusterMember.from_flags(*flags)
     assert [word for word in words if word not in str(refusal.value)] == []
 
 
-def test_places() -> None:
-    assert Place.of("", None, None) is None
-    assert Place.of("host:8476", 4, 3) == Place("host:8476", 4, 3)
-    assert Place.of("[::1]:8476", 1, 0).num_processes == 1
+def test_members_by_flags() -> None:
+    assert ClusterMember.from_flags("", None, None) is None
+    assert ClusterMember.from_flags("host:8476", 4, 3) == ClusterMember("host:8476", 4, 3)
+    assert ClusterMember.from_flags("[::1]:8476", 1, 0).num_processes == 1
 
 
-def test_a_port_that_is_taken_is_said() -> None:
+def test_a_port_in_use_is_reported() -> None:
     program = (
-        "from vswin_jax.runtime import distributed\n"
+        "from vswin_jax.runtime import cluster_member, distributed\n"
         "import sys\n"
         "try:\n"
-        "    distributed.join(distributed.Place(sys.argv[1], 2, 0))\n"
+        "    distributed.join(cluster_member.ClusterMember(sys.argv[1], 2, 0))\n"
         "except ValueError as error:\n"
         "    print(error)\n"
     )

@@ -24,24 +24,24 @@ from vswin_jax.runtime.hardware import CHIPS, chip_of, tpu
         ("NVIDIA H200", "H200 SXM"),
     ],
 )
-def test_what_jax_calls_a_chip(device_kind: str, name: str) -> None:
+def test_a_chip_is_found_by_its_device_kind(device_kind: str, name: str) -> None:
     chip = chip_of(device_kind)
     assert chip is not None
     assert chip.name == name
 
 
 @pytest.mark.parametrize("device_kind", ["cpu", "TPU v4 lite", "NVIDIA GH200 480GB", "TPU7x"])
-def test_what_the_table_does_not_have(device_kind: str) -> None:
+def test_unknown_devices_have_no_entry(device_kind: str) -> None:
     assert chip_of(device_kind) is None
 
 
-def test_tpus_have_names_of_their_own() -> None:
+def test_tpus_are_found_by_name() -> None:
     assert tpu("v5e").flops == 197e12
     with pytest.raises(InputError, match=r"Unknown TPU 'v5x'.*known ones are v4, v5e, v5p, v6e"):
         tpu("v5x")
 
 
-def test_no_chip_computes_more_than_it_can_read_in_an_impossible_ratio() -> None:
-    # The balance of FLOP and byte of all these chips lies between 100 and 600.
+def test_the_balance_of_every_chip_is_plausible() -> None:
+    # FLOP per byte of memory traffic; a wrong unit in the table is off by a factor of 8 or more.
     for chip in CHIPS:
         assert 100 < chip.flops / chip.memory_bandwidth < 600, chip.name

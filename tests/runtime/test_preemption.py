@@ -1,4 +1,4 @@
-"""A SIGTERM, whenever it comes, costs a run not more than the step in flight."""
+"""A SIGTERM at any moment costs a run at most the step in progress."""
 
 import functools
 import itertools
@@ -22,18 +22,19 @@ from vswin_jax.checkpoint import Checkpoints
 from vswin_jax.data.moving_shapes import moving_shapes
 from vswin_jax.evaluation import evaluate as evaluate_module
 from vswin_jax.evaluation import report
-from vswin_jax.reporting.metric_writer import read_metrics
+from vswin_jax.reporting.metrics_file import read_metrics
 from vswin_jax.runtime import signal_watcher
-from vswin_jax.training import loop as train_module
+from vswin_jax.training import loop as loop_module
+from vswin_jax.training import train as train_module
 
 if TYPE_CHECKING:
     from conftest import Run
 
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("compile_once")]
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[2]
 PATIENCE = 300.0  # seconds
 
-# Runs the real command line; the process gets a signal while it compiles its first step.
+# Runs the real command line and signals its own process while it compiles the first step.
 COMPILING = """
 import os, signal, sys, threading
 import jax
@@ -52,7 +53,7 @@ sys.exit(main.main())
 
 @dataclass(frozen=True)
 class Moment:
-    """Where a function of a module, or of a class in it, is entered for the n-th time."""
+    """The n-th call of a function of a module or a class, and seconds after it."""
 
     owner: Any
     name: str
@@ -60,28 +61,28 @@ class Moment:
     seconds: float = 0.0
 
     def run(self, arguments: tuple[str, ...]) -> tuple[int, str]:
-        """The status of a run that gets SIGTERM at the moment, or so much later; what it said."""
+        """Run with a SIGTERM at the moment; return the exit status and the output."""
         calls = itertools.count(1)
         function = getattr(self.owner, self.name)
 
         @functools.wraps(function)
-        def entered(*given: Any, **named: Any) -> Any:
+        def signal_at_call(*args: Any, **kwargs: Any) -> Any:
             if next(calls) == self.call:
                 threading.Timer(self.seconds, os.kill, (os.getpid(), signal.SIGTERM)).start()
-                # The signal's own thread decides, so it is given the time to.
+                # The watcher thread decides what the signal interrupts; it needs some time.
                 time.sleep(0.2 if not self.seconds else 0)
-            return function(*given, **named)
+            return function(*args, **kwargs)
 
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(self.owner, self.name, entered)
+            patched.setattr(self.owner, self.name, signal_at_call)
             return run(arguments)
 
 
 def run(arguments: tuple[str, ...]) -> tuple[int, str]:
-    said = StringIO()
-    with redirect_stdout(said), redirect_stderr(said):
+    output = StringIO()
+    with redirect_stdout(output), redirect_stderr(output):
         status = main.run(arguments)
-    return status, said.getvalue()
+    return status, output.getvalue()
 
 
 def curve(workdir: Path, kind: str) -> list[tuple[Any, ...]]:
@@ -105,46 +106,46 @@ def scores_of(workdir: Path) -> dict[str, Any]:
     }
 
 
-# In the order in which a run comes by them: each one stops the run that the one before has left,
-# and the number is that of the step that is then saved.
+# In the order in which a run reaches them. Each one stops the run that the previous one left; the
+# number is that of the newest saved step afterwards.
 MOMENTS: dict[str, tuple[Moment, int]] = {
     "data": (Moment(moving_shapes, "write_video", 3), 0),
     "weights": (Moment(train_module, "log_parameters", 1), 0),
-    "step": (Moment(train_module._Loop, "_next_batch", 4), 4),
+    "step": (Moment(loop_module.TrainingLoop, "_next_batch", 4), 4),
     "save": (Moment(Checkpoints, "save", 1, 0.01), 7),
     "evaluation": (Moment(evaluate_module, "_real_rows", 1), 20),
     "compile of an evaluation": (Moment(evaluate_module, "compile_together", 1), 40),
-    "evaluation made up for": (Moment(evaluate_module, "compile_together", 1), 40),
+    "pending evaluation": (Moment(evaluate_module, "compile_together", 1), 40),
     "report": (Moment(report, "draw_predictions", 1), 40),
 }
 
 
-def test_a_run_stopped_at_every_kind_of_moment_is_the_undisturbed_one(
+def test_a_run_stopped_at_every_kind_of_moment_equals_the_undisturbed_one(
     tiny_run: "Run",
     tiny_arguments: tuple[str, ...],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # This process is not to be ended while it unwinds, however busy the machine is.
-    monkeypatch.setattr(signal_watcher, "_LEAVE_SECONDS", PATIENCE)
+    # However busy the machine is, the watcher must not end this process while it unwinds.
+    monkeypatch.setattr(signal_watcher, "_UNWIND_SECONDS", PATIENCE)
     arguments = (*tiny_arguments, f"--workdir={tmp_path}")
     for name, (moment, step) in MOMENTS.items():
-        status, said = moment.run(arguments)
-        assert status == 128 + signal.SIGTERM, (name, said)
-        assert "SIGTERM stopped this run" in said, (name, said)
-        assert max(saved(tmp_path), default=0) == step, (name, said)
-        assert last_step(tmp_path) == step, (name, said)
+        status, output = moment.run(arguments)
+        assert status == 128 + signal.SIGTERM, (name, output)
+        assert "SIGTERM stopped this run" in output, (name, output)
+        assert max(saved(tmp_path), default=0) == step, (name, output)
+        assert last_step(tmp_path) == step, (name, output)
         assert not list(tmp_path.rglob("*.partial")), name
         assert not list(tmp_path.glob("checkpoints/*tmp*")), name
-    status, said = run(arguments)
-    assert status == 0, said
-    assert "quickstart: top-1" in said
+    status, output = run(arguments)
+    assert status == 0, output
+    assert "quickstart: top-1" in output
     assert curve(tmp_path, "train") == curve(tiny_run.workdir, "train")
     assert curve(tmp_path, "eval") == curve(tiny_run.workdir, "eval")
-    # The step whose evaluation came later has its score too.
+    # The step whose evaluation was pending has its score too.
     assert scores_of(tmp_path)["40"] == scores_of(tiny_run.workdir)["40"]
-    status, said = run(arguments)
-    assert (status, "This run is finished" in said) == (0, True)
+    status, output = run(arguments)
+    assert (status, "This run is finished" in output) == (0, True)
 
 
 def test_a_signal_while_the_first_step_is_compiled_does_not_wait_for_it(
@@ -159,7 +160,7 @@ def test_a_signal_while_the_first_step_is_compiled_does_not_wait_for_it(
     assert saved(tmp_path) == []
 
 
-def test_a_signal_while_the_program_is_loaded_ends_it(
+def test_a_signal_during_the_imports_ends_the_process(
     tiny_arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "vswin_jax.main", *tiny_arguments, f"--workdir={tmp_path}/run"]
@@ -170,6 +171,6 @@ def test_a_signal_while_the_program_is_loaded_ends_it(
         process.wait(0.3)
     process.terminate()
     process.communicate(timeout=PATIENCE)
-    # The system ends it, until the command line has been reached.
+    # Until the handlers are installed the signal has its default action.
     assert process.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""Two and four real processes train as one, over deaths, signals and other numbers of them."""
+"""Two and four real processes train as one, through deaths, signals and changes of their number."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from vswin_jax.reporting.metric_writer import read_metrics
+from vswin_jax.reporting.metrics_file import read_metrics
 
 pytestmark = pytest.mark.long
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 400.0  # seconds
-# Between runs on different numbers of processes; sums of float32 are added up in other orders.
+# Between runs on different numbers of processes, which add float32 values in different orders.
 TOLERANCE = 1e-4
 start = runpy.run_path(str(ROOT / "scripts" / "launch" / "local.py"))["start"]
 
@@ -34,7 +34,7 @@ Launch = Callable[[Path, int], list[Process]]
 def launch(
     tiny_run: "Run", tiny_arguments: tuple[str, ...], compiled_programs: Path
 ) -> Iterator[Launch]:
-    """Starts that many processes of the tiny run in a workdir; none is left over at the end."""
+    """Return a function that starts processes of the tiny run; all are killed at the end."""
     started: list[Process] = []
     cache = {
         "JAX_COMPILATION_CACHE_DIR": str(compiled_programs),
@@ -43,7 +43,7 @@ def launch(
 
     def launch(workdir: Path, count: int, *more: str) -> list[Process]:
         data = f"--config.data.root={tiny_run.workdir / 'moving_shapes'}"
-        # On two processes the last batch has no video for one of them.
+        # With two processes, one of them has no video in the last batch.
         uneven = "--config.eval.batch_size=5"
         arguments = (
             *tiny_arguments,
@@ -67,17 +67,17 @@ def launch(
 
 @pytest.fixture(scope="module")
 def undisturbed(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The workdir of two processes that nobody disturbs."""
+    """Return the workdir of an undisturbed run with two processes."""
     workdir = tmp_path_factory.mktemp("two") / "run"
     ended(launch(workdir, 2))
     return workdir
 
 
 def ended(processes: list[Process], status: int = 0) -> list[tuple[str, str]]:
-    """What each one has printed and logged, when all have ended with that status."""
-    said = [process.communicate(timeout=PATIENCE) for process in processes]
-    assert [process.returncode for process in processes] == [status] * len(processes), said
-    return said
+    """Wait until all have exited with `status`; return what each has printed and logged."""
+    outputs = [process.communicate(timeout=PATIENCE) for process in processes]
+    assert [process.returncode for process in processes] == [status] * len(processes), outputs
+    return outputs
 
 
 def curve(workdir: Path, kind: str) -> np.ndarray:
@@ -111,29 +111,29 @@ def test_two_processes_train_as_one(tiny_run: "Run", undisturbed: Path) -> None:
     )
     assert ours.pop("loss") == pytest.approx(theirs.pop("loss"), rel=TOLERANCE)
     assert ours == theirs
-    # One writer: nothing is there twice.
+    # Only process 0 writes: nothing is there twice.
     assert len(list(undisturbed.glob("events.out.tfevents*"))) == 1
     assert curve(undisturbed, "train")[:, 0].tolist() == list(range(1, 41))
 
 
 @pytest.mark.parametrize("killed", [0, 1])
-def test_one_killed_process_ends_the_others_and_all_go_on_bit_for_bit(
+def test_one_killed_process_ends_the_others_and_all_resume_bit_for_bit(
     killed: int, undisturbed: Path, launch: Launch, tmp_path: Path
 ) -> None:
-    # Who waits for the other to complete a save hears of its death by the heartbeat alone.
+    # A process that waits for the other's part of a save notices its death by the heartbeat alone.
     processes = launch(tmp_path, 2, "--heartbeat=25")
     wait_for_step(processes[0], tmp_path, 9 + 8 * killed)
     processes[killed].kill()
     since = time.monotonic()
-    said = [process.communicate(timeout=PATIENCE)[1] for process in processes]
+    logs = [process.communicate(timeout=PATIENCE)[1] for process in processes]
     assert time.monotonic() - since < 200
     assert processes[killed].returncode == -signal.SIGKILL
-    assert processes[1 - killed].returncode not in (0, None), said
+    assert processes[1 - killed].returncode not in (0, None), logs
     ended(launch(tmp_path, 2))
     assert_same(tmp_path, undisturbed)
 
 
-def test_a_signal_to_one_stops_all_and_another_number_of_processes_goes_on(
+def test_a_signal_to_one_stops_all_and_another_number_of_processes_resumes(
     undisturbed: Path, launch: Launch, tmp_path: Path
 ) -> None:
     processes = launch(tmp_path, 2)
@@ -145,12 +145,12 @@ def test_a_signal_to_one_stops_all_and_another_number_of_processes_goes_on(
     assert "SIGTERM" not in second
     assert curve(tmp_path, "train")[-1, 0] == step < 40
     np.testing.assert_array_equal(curve(tmp_path, "train"), curve(undisturbed, "train")[:step])
-    # Of a batch of 4 there are no micro-batches for 4 devices.
-    said = ended(launch(tmp_path, 4, "--config.train.accumulate=1"))
-    assert f"going on after step {step}" in said[0][1]
+    # A batch of 4 cannot be split into micro-batches over 4 devices.
+    outputs = ended(launch(tmp_path, 4, "--config.train.grad_accum_steps=1"))
+    assert f"resuming after step {step}" in outputs[0][1]
     assert_same(tmp_path, undisturbed, TOLERANCE)
-    said = ended(launch(tmp_path, 2))
-    assert "This run is finished" in said[0][0]
+    outputs = ended(launch(tmp_path, 2))
+    assert "This run is finished" in outputs[0][0]
 
 
 def test_an_error_of_one_process_ends_all_with_its_reason(
@@ -169,7 +169,7 @@ def test_an_error_of_one_process_ends_all_with_its_reason(
     since = time.monotonic()
     first, second = ended(processes, 2)
     assert time.monotonic() - since < 100
-    # The fifth video is in the second process's half of the first batch, of six.
+    # The first batch has six videos; the fifth is in the half of the second process.
     assert "bad.mp4" in second[1].splitlines()[-1]
     reason = second[1].splitlines()[-1].removeprefix("error: ")
     assert f"error: process 1 ended the run: {reason}" in first[1]

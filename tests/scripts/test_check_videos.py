@@ -1,4 +1,4 @@
-"""scripts/check_videos.py: what it finds, what it leaves and how it ends."""
+"""scripts/check_videos.py: its list of bad videos, its messages and its exit status."""
 
 import csv
 import importlib.util
@@ -40,13 +40,13 @@ def _video(path: Path, frames: int = 3) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Four good videos of two classes."""
+    """Write four good videos of two classes."""
     for name in ("jump/a", "jump/b", "run/a", "run/b"):
         _video(tmp_path / "videos" / f"{name}.mp4")
     return tmp_path / "videos"
 
 
-def _named(path: Path) -> list[str]:
+def _listed_videos(path: Path) -> list[str]:
     with path.open(newline="") as file:
         return [row["path"] for row in csv.DictReader(file)]
 
@@ -62,11 +62,11 @@ def test_as_a_process_with_several_processes(folder: Path, tmp_path: Path) -> No
     )
     assert (result.returncode, result.stderr) == (1, "")
     assert result.stdout == "1 of 4 videos cannot be read: see bad_videos.csv\n"
-    assert _named(tmp_path / "bad_videos.csv") == ["run/b.mp4"]
+    assert _listed_videos(tmp_path / "bad_videos.csv") == ["run/b.mp4"]
 
 
 @pytest.mark.usefixtures("at_once")
-def test_all_is_well(
+def test_no_bad_videos(
     folder: Path, tmp_path: Path, script: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "found.csv"
@@ -87,11 +87,11 @@ def test_several_lists_with_a_root(
     lists = [str(tmp_path / name) for name in ("one.txt", "two.txt")]
     assert script.run([*lists, "--root", str(folder), "--output", str(output)]) == 1
     assert "2 of 4 videos" in capsys.readouterr().out
-    assert _named(output) == ["jump/b.mp4", "run/a.mp4"]
+    assert _listed_videos(output) == ["jump/b.mp4", "run/a.mp4"]
 
 
 @pytest.mark.usefixtures("at_once")
-def test_progress_says_rate_and_time_left(
+def test_progress_lines_have_rate_and_time_left(
     folder: Path,
     tmp_path: Path,
     script: ModuleType,
@@ -100,10 +100,10 @@ def test_progress_says_rate_and_time_left(
 ) -> None:
     for path in folder.glob("*/*.mp4"):
         path.write_bytes(b"torn")
-    clock = iter(range(0, 1000, 2))  # two seconds a look
+    clock = iter(range(0, 1000, 2))  # each reading is two seconds after the last
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     assert script.run([str(folder), "--output", str(tmp_path / "found.csv")]) == 1
-    # The third of four videos is done after six seconds: the first look past the 5 between lines.
+    # The third of four videos is done after six seconds, more than the five between two lines.
     assert capsys.readouterr().err == "3 of 4 videos, 3 bad, 0.5 videos/s, 2 s left\n"
 
 
@@ -111,7 +111,7 @@ def test_progress_says_rate_and_time_left(
 def test_wrong_inputs(
     folder: Path, tmp_path: Path, script: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for arguments, word in (
+    for arguments, message in (
         ([str(tmp_path / "nowhere")], "nowhere"),
         ([str(folder), "--output", str(tmp_path / "no" / "bad.csv")], "--output"),
         ([str(folder), "--output", str(tmp_path)], "--output"),
@@ -120,7 +120,7 @@ def test_wrong_inputs(
         assert script.run(arguments) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: ")
-        assert word in error
+        assert message in error
         assert error.count("\n") == 1
     for arguments in ([], [str(folder), "--processes", "0"]):
         with pytest.raises(SystemExit) as caught:
@@ -129,7 +129,7 @@ def test_wrong_inputs(
     assert [path.name for path in tmp_path.iterdir()] == ["videos"]
 
 
-def test_a_process_that_dies_is_told(
+def test_a_process_that_dies_is_reported(
     at_once: type,
     folder: Path,
     tmp_path: Path,
@@ -137,13 +137,13 @@ def test_a_process_that_dies_is_told(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Dying(at_once):
+    class DyingExecutor(at_once):
         def submit(self, function: Any, *arguments: object) -> Future:
             future: Future = Future()
             future.set_exception(BrokenProcessPool())
             return future
 
-    monkeypatch.setattr(worker_pool, "ProcessPoolExecutor", Dying)
+    monkeypatch.setattr(worker_pool, "ProcessPoolExecutor", DyingExecutor)
     arguments = [str(folder), "--processes", "2", "--output", str(tmp_path / "found.csv")]
     assert script.run(arguments) == 2
     assert "one of 'jump/a.mp4', 'jump/b.mp4': take" in capsys.readouterr().err

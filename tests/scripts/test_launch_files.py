@@ -1,4 +1,4 @@
-"""The launch files are whole, and what they pass to the command line is there."""
+"""The launch files are complete, and vswin_jax.main accepts the arguments that they pass."""
 
 import re
 import subprocess
@@ -16,7 +16,7 @@ SCRIPTS = sorted(LAUNCH.glob("*.sh"))
 MANIFESTS = sorted(LAUNCH.glob("*.yaml"))
 
 
-def test_there_is_one_for_every_kind_of_place() -> None:
+def test_there_is_a_launch_file_for_every_environment() -> None:
     names = {path.name for path in LAUNCH.iterdir() if path.is_file()}
     assert names == {
         "gke_jobset.yaml",
@@ -28,7 +28,7 @@ def test_there_is_one_for_every_kind_of_place() -> None:
 
 
 @pytest.mark.parametrize("path", [*SCRIPTS, *MANIFESTS, LAUNCH / "local.py"], ids=lambda p: p.name)
-def test_each_opens_with_how_to_run_and_to_resume(path: Path) -> None:
+def test_each_file_begins_with_instructions_to_run_and_to_resume(path: Path) -> None:
     text = path.read_text()
     head = text.split('"""')[1] if path.suffix == ".py" else comments_at_the_top(text)
     assert path.name in head
@@ -46,7 +46,7 @@ def test_shell_scripts_parse_and_stop_at_errors(path: Path) -> None:
     assert "\nset -euo pipefail\n" in path.read_text()
 
 
-def test_slurm_requeues_what_a_signal_has_stopped(tmp_path: Path) -> None:
+def test_slurm_requeues_a_run_that_a_signal_stopped(tmp_path: Path) -> None:
     for name, body in {"srun": 'echo "srun $*"; exit $STATUS', "scontrol": 'echo "$*"'}.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
         (tmp_path / name).chmod(0o755)
@@ -68,7 +68,7 @@ def test_slurm_requeues_what_a_signal_has_stopped(tmp_path: Path) -> None:
         assert ("requeue 12" in done.stdout) == queued
 
 
-def test_the_tpu_script_asks_for_what_it_needs(tmp_path: Path) -> None:
+def test_the_tpu_script_requires_its_variables_and_quotes_arguments(tmp_path: Path) -> None:
     (tmp_path / "gcloud").write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
     (tmp_path / "gcloud").chmod(0o755)
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "TPU": "mine", "ZONE": "here"}
@@ -88,7 +88,7 @@ def test_the_tpu_script_asks_for_what_it_needs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
-def test_manifests_hold_a_job_set_whose_command_line_is_read(path: Path) -> None:
+def test_manifests_are_job_sets_whose_command_lines_parse(path: Path) -> None:
     (manifest,) = yaml.safe_load_all(path.read_text())
     assert (manifest["apiVersion"], manifest["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
     (replicated,) = manifest["spec"]["replicatedJobs"]
@@ -102,11 +102,11 @@ def test_manifests_hold_a_job_set_whose_command_line_is_read(path: Path) -> None
     assert (python, m, module) == ("python", "-m", "vswin_jax.main")
     given = [argument.replace("$(JOB_COMPLETION_INDEX)", "1") for argument in arguments]
     given = [argument.replace("=experiments", f"={ROOT}/experiments") for argument in given]
-    asked = flags.parse(given)
+    parsed = flags.parse(given)
     if path.name == "k8s_jobset.yaml":
         name, jobs = manifest["metadata"]["name"], replicated["name"]
         port = container["ports"][0]["containerPort"]
-        assert asked.place.coordinator == f"{name}-{jobs}-0-0.{name}:{port}"
-        assert asked.place.num_processes == job["completions"]
+        assert parsed.cluster_member.coordinator == f"{name}-{jobs}-0-0.{name}:{port}"
+        assert parsed.cluster_member.num_processes == job["completions"]
     else:
-        assert asked.place is None
+        assert parsed.cluster_member is None

@@ -1,4 +1,4 @@
-"""Pins by name; no devices are needed to see what is asked of the compiler."""
+"""Sharding constraints by name, seen in the jaxpr, which needs no devices."""
 
 import jax
 import jax.numpy as jnp
@@ -6,29 +6,34 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from vswin_jax.models import create_model, init_params
-from vswin_jax.sharding.constraints import activations_on, fitted, pin, splits
+from vswin_jax.sharding.constraints import (
+    constrain,
+    drop_indivisible_axes,
+    is_sharded,
+    use_activation_mesh,
+)
 from vswin_jax.sharding.mesh import make_mesh
 
 MESH = AbstractMesh((2, 4, 2), ("data", "fsdp", "model"), (AxisType.Auto,) * 3)
 SIZES = {"data": 2, "fsdp": 4, "model": 2}
 
 
-def pinned(mesh: AbstractMesh, shape: tuple[int, ...], *names: str) -> str:
-    with activations_on(mesh):
-        return str(jax.make_jaxpr(lambda x: pin(x, *names))(jnp.zeros(shape)))
+def constrained(mesh: AbstractMesh, shape: tuple[int, ...], *names: str) -> str:
+    with use_activation_mesh(mesh):
+        return str(jax.make_jaxpr(lambda x: constrain(x, *names))(jnp.zeros(shape)))
 
 
-def test_without_several_devices_nothing_is_pinned() -> None:
+def test_nothing_is_constrained_without_several_devices() -> None:
     x = jnp.zeros((8, 4))
-    assert pin(x, "batch", "hidden") is x
-    assert not splits("hidden", 4)
-    with activations_on(make_mesh(devices=jax.devices()[:1])):
-        assert pin(x, "batch", "hidden") is x
+    assert constrain(x, "batch", "hidden") is x
+    assert not is_sharded("hidden", 4)
+    with use_activation_mesh(make_mesh(devices=jax.devices()[:1])):
+        assert constrain(x, "batch", "hidden") is x
     with jax.sharding.use_abstract_mesh(AbstractMesh((2,), ("rows",), (AxisType.Auto,))):
-        assert pin(x, "batch", "hidden") is x
+        assert constrain(x, "batch", "hidden") is x
 
 
-def test_the_program_of_one_device_has_no_pins() -> None:
+def test_the_program_of_one_device_has_no_constraints() -> None:
     model = create_model(
         "swin_tiny", 3, embed_dim=4, depths=(1,), num_heads=(2,), window_size=(2, 2, 2)
     )
@@ -37,7 +42,7 @@ def test_the_program_of_one_device_has_no_pins() -> None:
 
     def program(mesh: AbstractMesh | None) -> str:
         def forward(params: object, clips: jax.Array) -> jax.Array:
-            with activations_on(mesh):
+            with use_activation_mesh(mesh):
                 return model.apply({"params": params}, clips)
 
         return str(jax.make_jaxpr(forward)(params, clips))
@@ -47,15 +52,15 @@ def test_the_program_of_one_device_has_no_pins() -> None:
 
 
 def test_names_become_axes_of_the_mesh() -> None:
-    jaxpr = pinned(MESH, (8, 3, 6), "batch", "any", "hidden")
+    jaxpr = constrained(MESH, (8, 3, 6), "batch", "any", "hidden")
     assert "P(('data', 'fsdp'), UNCONSTRAINED, 'model')" in jaxpr
 
 
-def test_axes_inside_shard_map_are_left_alone() -> None:
+def test_constraints_inside_shard_map_do_nothing() -> None:
     mesh = make_mesh(devices=jax.devices()[:1])
 
     def double(x: jax.Array) -> jax.Array:
-        assert pin(x, "batch") is x
+        assert constrain(x, "batch") is x
         return 2 * x
 
     spec = PartitionSpec("data")
@@ -64,13 +69,13 @@ def test_axes_inside_shard_map_are_left_alone() -> None:
 
 
 def test_heads_are_split_where_they_divide() -> None:
-    with activations_on(MESH):
-        assert splits("heads", 6)
-        assert not splits("heads", 3)
+    with use_activation_mesh(MESH):
+        assert is_sharded("heads", 6)
+        assert not is_sharded("heads", 3)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "shape", "kept"),
+    ("spec", "shape", "kept"),
     [
         (("model", "fsdp"), (4, 8), ("model", "fsdp")),
         (("model", "fsdp"), (3, 8), (None, "fsdp")),
@@ -81,6 +86,6 @@ def test_heads_are_split_where_they_divide() -> None:
     ],
 )
 def test_axes_that_do_not_divide_are_dropped(
-    wanted: tuple[object, ...], shape: tuple[int, ...], kept: tuple[object, ...]
+    spec: tuple[object, ...], shape: tuple[int, ...], kept: tuple[object, ...]
 ) -> None:
-    assert fitted(PartitionSpec(*wanted), shape, SIZES) == PartitionSpec(*kept)
+    assert drop_indivisible_axes(PartitionSpec(*spec), shape, SIZES) == PartitionSpec(*kept)

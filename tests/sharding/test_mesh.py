@@ -1,3 +1,5 @@
+"""The mesh, the partition rules and the sharding of batches."""
+
 import os
 import subprocess
 import sys
@@ -11,15 +13,15 @@ from jax.sharding import PartitionSpec
 from vswin_jax.errors import InputError
 from vswin_jax.models import create_model, init_params
 from vswin_jax.sharding.mesh import (
-    batch_share,
+    batch_shard_of_process,
     default_rules,
+    host_batch_shard,
     make_mesh,
     match_rules,
     place_batch,
-    share_of,
 )
 
-# What is asked of the layouts needs several devices, and JAX counts devices once a process.
+# This needs eight devices, and JAX fixes their number once per process.
 LAYOUTS = """
 import jax, numpy as np
 from jax.sharding import PartitionSpec as P
@@ -46,7 +48,7 @@ for over, spec in [("time", P(("data", "fsdp"), None, "window")),
     placed = mesh.place_batch(clips, split, over)
     assert placed["video"].sharding.spec == spec and placed["label"].sharding.spec == P(spec[0])
     assert (np.asarray(placed["video"]) == clips["video"]).all()
-for call, words in [
+for call, message in [
     (lambda: mesh.place_batch({"label": np.arange(12)}, whole), "12 rows"),
     (lambda: mesh.make_mesh(data=3), "there are 8"),
     (lambda: mesh.make_mesh(fsdp=3), "there are 8"),
@@ -56,9 +58,9 @@ for call, words in [
     try:
         call()
     except InputError as error:
-        assert words in str(error), error
+        assert message in str(error), error
     else:
-        raise AssertionError(words)
+        raise AssertionError(message)
 print("all layouts are right")
 """
 
@@ -76,7 +78,7 @@ def run_on_eight_devices(code: str) -> str:
     return done.stdout
 
 
-def test_layouts_of_eight_devices() -> None:
+def test_shardings_on_eight_devices() -> None:
     assert "all layouts are right" in run_on_eight_devices(LAYOUTS)
 
 
@@ -89,7 +91,7 @@ def test_a_mesh_takes_all_devices_under_four_names() -> None:
 @pytest.mark.parametrize(
     "axes", [{"data": 0}, {"fsdp": 0}, {"data": -2}, {"model": -1}, {"window": 0}]
 )
-def test_axes_below_one_are_refused(axes: dict[str, int]) -> None:
+def test_axes_below_one_are_rejected(axes: dict[str, int]) -> None:
     with pytest.raises(InputError, match="Mesh axes must be 1 or above"):
         make_mesh(**axes)
 
@@ -141,7 +143,7 @@ def test_a_block_of_swin_large_over_both_axes() -> None:
     assert found["patch_embed/proj/kernel"] == PartitionSpec()
 
 
-def test_heads_that_do_not_divide_keep_their_attention_whole() -> None:
+def test_attention_with_indivisible_heads_is_replicated() -> None:
     """Swin-T has 3 heads in the first stage and 6 in the second."""
     found = specs("swin_tiny", model=2)
     for name in ("qkv/kernel", "proj/kernel", "relative_position_bias_table"):
@@ -158,32 +160,34 @@ def test_axes_that_do_not_divide_a_parameter_are_dropped() -> None:
 
 
 @pytest.mark.parametrize(
-    ("owners", "shares"),
+    ("owners", "shards"),
     [
-        # Four hosts, two parts of a batch each, or one part each: every host has its own rows.
+        # Four hosts with two batch shards each, or one each: every host has its own rows.
         ([[0], [0], [1], [1], [2], [2], [3], [3]], [(0, 4), (1, 4), (2, 4), (3, 4)]),
         ([[0, 0], [1, 1], [2, 2], [3, 3]], [(0, 4), (1, 4), (2, 4), (3, 4)]),
-        # `model` reaches over two hosts, or over all of them.
+        # `model` spans two hosts, or all of them.
         ([[0, 1], [0, 1], [2, 3], [2, 3]], [(0, 2), (0, 2), (1, 2), (1, 2)]),
         ([[0, 1, 2, 3]], [(0, 1)] * 4),
-        # The order of devices along a torus need not be that of hosts.
+        # The order of devices along a torus may differ from the order of hosts.
         ([[2], [2], [0], [0], [3], [3], [1], [1]], [(1, 4), (3, 4), (0, 4), (2, 4)]),
     ],
 )
-def test_hosts_of_the_same_rows_have_the_same_share(
-    owners: list[list[int]], shares: list[tuple[int, int]]
+def test_hosts_with_the_same_rows_have_the_same_batch_shard(
+    owners: list[list[int]], shards: list[tuple[int, int]]
 ) -> None:
-    assert [share_of(np.array(owners), process) for process in range(len(shares))] == shares
+    assert [
+        batch_shard_of_process(np.array(owners), process) for process in range(len(shards))
+    ] == shards
 
 
 @pytest.mark.parametrize("owners", [[[0, 0], [0, 1], [1, 1]], [[0], [0], [1]]])
-def test_unequal_or_overlapping_shares_are_refused(owners: list[list[int]]) -> None:
+def test_unequal_or_overlapping_shards_are_rejected(owners: list[list[int]]) -> None:
     with pytest.raises(InputError, match=r"unequal or overlapping.*mesh\.model"):
-        share_of(np.array(owners), 0)
+        batch_shard_of_process(np.array(owners), 0)
 
 
-def test_one_host_feeds_all_rows() -> None:
-    assert batch_share(make_mesh()) == (0, 1)
+def test_one_host_loads_all_rows() -> None:
+    assert host_batch_shard(make_mesh()) == (0, 1)
 
 
 def test_a_placed_batch_has_the_same_rows() -> None:

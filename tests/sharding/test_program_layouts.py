@@ -1,4 +1,4 @@
-"""Every strategy on eight devices: the losses of one device, and the collectives that it costs."""
+"""Each sharding strategy on eight devices: the losses of one device, and expected collectives."""
 
 import json
 import math
@@ -45,8 +45,8 @@ def compute(saved: Path) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def moved(facts: dict[str, Any], strategy: str, kind: str) -> Iterator[Shape]:
-    """The shapes of all that collectives of a kind give to a device."""
+def result_shapes(facts: dict[str, Any], strategy: str, kind: str) -> Iterator[Shape]:
+    """Yield the shapes of the results of all collectives of a kind."""
     for collective in facts[strategy]["collectives"]:
         if collective["kind"] == kind:
             yield from map(tuple, collective["shapes"])
@@ -63,7 +63,7 @@ def sizes_of(strategy: str) -> dict[str, int]:
 
 
 def params_of(strategy: str) -> dict[str, tuple[Shape, PartitionSpec]]:
-    """Shape and spec of each parameter."""
+    """Return the shape and the spec of each parameter."""
     sizes = sizes_of(strategy)
     mesh = jax.sharding.AbstractMesh(tuple(sizes.values()), tuple(sizes))
     specs = dict(default_rules(mesh, SHAPES))
@@ -74,13 +74,13 @@ def params_of(strategy: str) -> dict[str, tuple[Shape, PartitionSpec]]:
     return {path: (shape, specs[f"^{path}$"]) for path, shape in flat.items()}
 
 
-def part_of(shape: Shape, spec: PartitionSpec, sizes: dict[str, int]) -> Shape:
+def shard_shape(shape: Shape, spec: PartitionSpec, sizes: dict[str, int]) -> Shape:
     axes = [*spec, *[None] * (len(shape) - len(spec))]
     return tuple(n // sizes.get(axis, 1) for n, axis in zip(shape, axes, strict=True))
 
 
 def smallest_activation(strategy: str) -> int:
-    """Elements of one map of the second stage, [rows of a device, 3, 4, 4, 16]."""
+    """Return the elements of a map of the second stage, [rows of a device, 3, 4, 4, 16]."""
     sizes = sizes_of(strategy)
     return ROWS // (sizes["data"] * sizes["fsdp"]) * 3 * 4 * 4 * 16
 
@@ -91,7 +91,7 @@ def largest_param() -> int:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_losses_are_those_of_one_device(facts: dict[str, Any], strategy: str) -> None:
-    """With dropout of all four kinds, mixup and erasing: no draw depends on the layout."""
+    """With dropout of all four kinds, mixup and erasing: no draw depends on the sharding."""
     losses = facts[strategy]["losses"]
     assert len(set(losses)) == 20
     np.testing.assert_allclose(losses, facts["one device"]["losses"], rtol=1e-4)
@@ -100,7 +100,7 @@ def test_losses_are_those_of_one_device(facts: dict[str, Any], strategy: str) ->
 
 def test_replicated_training_only_reduces_gradients(facts: dict[str, Any]) -> None:
     assert kinds(facts, "data 8") == {"all-reduce", "collective-permute"}
-    assert max(map(math.prod, moved(facts, "data 8", "all-reduce"))) <= largest_param()
+    assert max(map(math.prod, result_shapes(facts, "data 8", "all-reduce"))) <= largest_param()
     assert largest_param() < smallest_activation("data 8")
 
 
@@ -108,16 +108,16 @@ def test_replicated_training_only_reduces_gradients(facts: dict[str, Any]) -> No
 def test_mixing_moves_one_clip_between_neighbours(facts: dict[str, Any], strategy: str) -> None:
     """The partner of a device's first clip is the last one of the device before it."""
     rows = {(1, 6, 32, 32, 3): "clip", (1, CLASSES): "target", (1,): "mask"}
-    permuted = list(moved(facts, strategy, "collective-permute"))
+    permuted = list(result_shapes(facts, strategy, "collective-permute"))
     found = Counter(rows[shape] for shape in permuted if shape in rows)
     assert found == {"clip": 1, "target": 1, "mask": 1}
     others = [shape for shape in permuted if shape not in rows]
-    # Where `fsdp` and `model` are of one size, XLA turns the shards of kernels that only fsdp
-    # splits over to the other axis before it gathers them, and those of their gradients back.
+    # If `fsdp` and `model` have the same size, XLA permutes the shards of kernels that only fsdp
+    # splits to the other axis before it gathers them, and those of their gradients back.
     sizes = sizes_of(strategy)
     if 1 < sizes["fsdp"] == sizes["model"]:
         shards = {
-            math.prod(part_of(shape, spec, sizes))
+            math.prod(shard_shape(shape, spec, sizes))
             for shape, spec in params_of(strategy).values()
             if "fsdp" in spec and "model" not in spec
         }
@@ -137,13 +137,13 @@ def test_fsdp_gathers_each_kernel_and_nothing_else(facts: dict[str, Any], strate
     sizes = sizes_of(strategy)
     whole = sizes | {"fsdp": 1}
     expected = Counter(
-        part_of(shape, spec, whole)
+        shard_shape(shape, spec, whole)
         for shape, spec in params_of(strategy).values()
         if "fsdp" in spec
     )
-    found = Counter(moved(facts, strategy, "all-gather"))
+    found = Counter(result_shapes(facts, strategy, "all-gather"))
     if sizes["model"] > 1:
-        # The qkv bias is stored whole, so the parts of its gradient come together.
+        # The qkv bias is replicated, so its gradient is gathered from the heads.
         found -= Counter({(3, 2, 8): 1})
     # The qkv kernel may be gathered with its columns by head, [3, heads, dim].
     found, expected = by_size(found), by_size(expected)
@@ -158,7 +158,7 @@ def test_fsdp_gathers_each_kernel_and_nothing_else(facts: dict[str, Any], strate
 def test_fsdp_reduces_gradients_and_no_activations(facts: dict[str, Any], strategy: str) -> None:
     allowed = {"all-gather", "all-reduce", "reduce-scatter", "collective-permute"}
     assert kinds(facts, strategy) <= allowed
-    assert max(map(math.prod, moved(facts, strategy, "all-reduce"))) <= largest_param()
+    assert max(map(math.prod, result_shapes(facts, strategy, "all-reduce"))) <= largest_param()
 
 
 @pytest.mark.parametrize("strategy", WITH_MODEL)
@@ -171,39 +171,42 @@ def test_model_parallel_reduces_two_activations_a_block_each_way(
     """
     activations = [
         shape
-        for shape in moved(facts, strategy, "all-reduce")
+        for shape in result_shapes(facts, strategy, "all-reduce")
         if math.prod(shape) >= smallest_activation(strategy)
     ]
     assert len(activations) == 2 + 4
-    assert max(map(math.prod, moved(facts, strategy, "all-gather"))) <= largest_param()
+    assert max(map(math.prod, result_shapes(facts, strategy, "all-gather"))) <= largest_param()
 
 
 @pytest.mark.parametrize("strategy", WITH_MODEL)
-def test_heads_get_their_columns_by_an_all_to_all(facts: dict[str, Any], strategy: str) -> None:
-    """Of the kernel in the forward pass and of its gradient in the backward pass."""
-    exchanged = [math.prod(shape) for shape in moved(facts, strategy, "all-to-all")]
-    # Of [16, 3, 2, 8] a device holds half of the rows, and gets a quarter from each of the two.
+def test_the_qkv_kernel_is_resharded_to_heads_by_an_all_to_all(
+    facts: dict[str, Any], strategy: str
+) -> None:
+    """The kernel in the forward pass and its gradient in the backward pass."""
+    exchanged = [math.prod(shape) for shape in result_shapes(facts, strategy, "all-to-all")]
+    # A device holds half of the rows of [16, 3, 2, 8], and receives a quarter from each of the two.
     assert exchanged == [16 * 3 * 16 // 4] * 4
 
 
-def test_the_state_is_created_in_shares(facts: dict[str, Any]) -> None:
-    """Parameters, average and two moments: four times, and nothing whole in between."""
-    shares = {}
+def test_the_state_is_created_sharded(facts: dict[str, Any]) -> None:
+    """Four copies, parameters, average and two moments, and no array is whole during creation."""
+    shards = {}
     for strategy in STRATEGIES:
         sizes = sizes_of(strategy)
-        shares[strategy] = sum(
-            math.prod(part_of(shape, spec, sizes)) for shape, spec in params_of(strategy).values()
+        shards[strategy] = sum(
+            math.prod(shard_shape(shape, spec, sizes))
+            for shape, spec in params_of(strategy).values()
         )
     counters = 6 * 4
-    for strategy, share in shares.items():
-        assert facts[strategy]["bytes"] == 4 * 4 * share + counters
-    # Even of this model, a quarter of which is norms, biases and bias tables.
-    assert shares["fsdp 8"] < shares["data 8"] / 3
+    for strategy, shard in shards.items():
+        assert facts[strategy]["bytes"] == 4 * 4 * shard + counters
+    # A quarter of this small model is norms, biases and bias tables, which are replicated.
+    assert shards["fsdp 8"] < shards["data 8"] / 3
     assert facts["fsdp 8"]["largest_of_init"] < largest_param()
 
 
 @pytest.mark.parametrize("strategy", ["one device", "fsdp 8", "data 4 x model 2"])
-def test_a_checkpoint_of_fsdp_restores_and_evaluates_anywhere(
+def test_a_checkpoint_of_fsdp_restores_and_evaluates_with_any_strategy(
     facts: dict[str, Any], strategy: str
 ) -> None:
     assert facts[strategy]["restored"]

@@ -1,4 +1,4 @@
-"""Clips shared by several devices: the losses of one device, and what is communicated for them."""
+"""Clips split over several devices: the losses of one device, and the expected collectives."""
 
 import json
 import math
@@ -8,18 +8,18 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 from jax.sharding import AbstractMesh
+from optim_settings import optim_settings
 
 from vswin_jax.analysis.compiled_program import Collective, read_program
 from vswin_jax.errors import InputError
 from vswin_jax.models import SwinTransformer3D, create_model, init_params, split_clips
-from vswin_jax.sharding.constraints import activations_on
+from vswin_jax.sharding.constraints import use_activation_mesh
 from vswin_jax.sharding.mesh import default_rules, make_mesh, place_batch
 from vswin_jax.training.optimizer import make_optimizer
 from vswin_jax.training.state import TrainState, create_state
@@ -38,7 +38,7 @@ LAYOUTS: dict[str, tuple[tuple[int, int, int], str, str, str]] = {
     "data 2 x time 4": ((2, 1, 4), "time", "chunked", "none"),
 }
 
-# Those whose evaluation and dropout are looked at too.
+# The layouts whose evaluation and dropout are tested too.
 THOROUGH = ("one", "fsdp 2 x height 2", "data 2 x time 4")
 
 
@@ -71,11 +71,8 @@ def steps_of(
     devices = jax.devices()[: data * fsdp * window]
     mesh = make_mesh(data, fsdp, window=window, devices=devices)
     model = split_clips(swin(attention=attention, remat=remat), mesh, over, CLIP)
-    settings = {"weight_decay": 0.05, "b1": 0.9, "b2": 0.999, "eps": 1e-8, "clip_norm": 0.0}
-    groups = {"learning_rate": 1e-3, "groups": "literal", "backbone_multiplier": 1.0}
-    optimizer = make_optimizer(
-        SimpleNamespace(**settings, **groups), lambda step: 1.0, params, model.frozen_stages
-    )
+    settings = optim_settings(backbone_multiplier=1.0)
+    optimizer = make_optimizer(settings, lambda step: 1.0, params, model.frozen_stages)
     rules = default_rules(mesh, params)
     state = create_state(model, optimizer, jax.random.key(0), mesh, rules, params, ema=True)
     step = make_train_step(
@@ -84,7 +81,7 @@ def steps_of(
         seed=0,
         num_classes=CLASSES,
         cutmix_alpha=1.0,
-        erasing=0.5,
+        random_erasing_rate=0.5,
         ema_decay=0.9,
         state_shardings=jax.tree.map(lambda leaf: leaf.sharding, state),
         mesh=mesh,
@@ -93,7 +90,7 @@ def steps_of(
 
 
 def report_of(name: str, params: Any) -> dict[str, Any]:
-    """Losses of 20 steps and of an evaluation, and what the compiled step communicates."""
+    """Return the losses of 20 steps and of an evaluation, and the collectives of the step."""
     model, mesh, state, step = steps_of(name, params)
     over = LAYOUTS[name][1]
     batches = [place_batch(batch_of(seed), mesh, over) for seed in range(STEPS)]
@@ -118,13 +115,13 @@ def report_of(name: str, params: Any) -> dict[str, Any]:
 def evaluation_of(
     model: SwinTransformer3D, mesh: jax.sharding.Mesh, over: str, params: Any
 ) -> list[float]:
-    """The losses of videos with three views each, two of them at a time."""
+    """Return the losses of videos with three views each, two views at a time."""
     views = place_batch(batch_of(99, views=3), mesh, over)
     return make_eval_step(model, 2, mesh=mesh)(params, views)["loss"].tolist()
 
 
 def dropped_of(mesh: jax.sharding.Mesh, over: str) -> list[float]:
-    """What a block with dropout makes of a clip: as random as it can be."""
+    """Return the output of a block with dropout for a clip."""
     settings = {"depths": (1,), "num_heads": (1,), "drop_rate": 0.5, "num_classes": 0}
     model = split_clips(swin(**settings), mesh, over)
     params = init_params(model, jax.random.key(0))
@@ -139,7 +136,7 @@ def dropped_of(mesh: jax.sharding.Mesh, over: str) -> list[float]:
 
 
 def gradients_of(attention: str, sharding: Mapping[str, int]) -> list[float]:
-    """Those of the shifted block's attention, on a mesh of so many devices on each axis."""
+    """Return the gradients of the attention of the shifted block, on a mesh of these axis sizes."""
     mesh = make_mesh(1, **sharding, devices=jax.devices()[: math.prod(sharding.values())])
     settings = {"depths": (2,), "num_heads": (2,), "window_size": (2, 2, 2), "num_classes": 0}
     model = swin(**settings, attention=attention, drop_path_rate=0.0)
@@ -149,7 +146,7 @@ def gradients_of(attention: str, sharding: Mapping[str, int]) -> list[float]:
 
     @jax.jit
     def gradients(params: Any, clips: jax.Array) -> Any:
-        with activations_on(mesh):
+        with use_activation_mesh(mesh):
             return jax.grad(lambda p: split.apply({"params": p}, clips)[0, 0])(params)
 
     block = gradients(params, clips)["layers_0"]["blocks_1"]["attn"]
@@ -184,11 +181,14 @@ def compute() -> dict[str, Any]:
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        # Compiling is nearly all that is done here.
+        # Compilation takes nearly all the time.
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
     }
-    command = [sys.executable, "-c", "import test_window_parallel as room; room.main()"]
+    # The tests of this folder and the modules that all tests share.
+    paths = "import sys; sys.path.append('..')"
+    program = f"{paths}; import test_window_parallel as program; program.main()"
+    command = [sys.executable, "-c", program]
     done = subprocess.run(
         command, env=environment, cwd=Path(__file__).parent, capture_output=True, text=True
     )
@@ -200,7 +200,7 @@ def compute() -> dict[str, Any]:
 def test_losses_are_those_of_one_device(reports: dict[str, Any], name: str) -> None:
     losses = reports["one"]["losses"]
     assert len(losses) == STEPS
-    assert np.std(losses) > 1e-3, "they would be equal whatever the draws"
+    assert np.std(losses) > 1e-3, "the losses must depend on the random draws"
     np.testing.assert_allclose(reports[name]["losses"], losses, rtol=1e-5)
 
 
@@ -214,27 +214,29 @@ def test_evaluation_and_dropout_are_those_of_one_device(reports: dict[str, Any],
 
 
 def halos(name: str) -> Counter[tuple[int, ...]]:
-    """What moves, by hand: at the shifted block there and back, forwards and backwards.
+    """Return the expected halo exchanges: the shift and its inverse, forward and backward.
 
-    It has 16 x 8 x 3 tokens of 8 channels, its width is padded to 4.
+    The shifted block has 16 x 8 x 3 tokens of 8 channels; its width is padded to 4.
     """
     (data, fsdp, _), over, _, remat = LAYOUTS[name]
     rows = ROWS // (data * fsdp)
-    # What is not stored is moved once more, there and back.
+    # Rematerialisation repeats the shift and its inverse.
     times = 6 if remat == "block" else 4
     slab = (rows, 2, 8, 4, 8) if over == "time" else (rows, 16, 1, 4, 8)
     return Counter({slab: times})
 
 
 @pytest.mark.parametrize("name", [name for name in LAYOUTS if name != "one"])
-def test_only_the_slabs_of_the_shift_move(reports: dict[str, Any], name: str) -> None:
+def test_collective_permutes_move_only_the_slabs_of_the_shift(
+    reports: dict[str, Any], name: str
+) -> None:
     (data, fsdp, window), over, *_ = LAYOUTS[name]
     moved: Counter[tuple[int, ...]] = Counter()
     for collective in reports[name]["collectives"]:
         if collective["kind"] == "collective-permute":
             for shape in collective["shapes"]:
                 moved[tuple(shape)] += collective["times"]
-    # Mixing takes one clip, with its target and its mask, from the device of the rows before.
+    # Mixing moves one clip, with its target and its mask, from the device of the previous rows.
     clip = [1, *CLIP, 3]
     clip[1 + ("time", "height").index(over)] //= window
     mixed = {tuple(clip), (1, CLASSES), (1,)} if data * fsdp > 1 else set()
@@ -247,30 +249,30 @@ def test_only_the_slabs_of_the_shift_move(reports: dict[str, Any], name: str) ->
 
 
 @pytest.mark.parametrize("name", [name for name in LAYOUTS if name != "one"])
-def test_nothing_else_is_communicated_but_sums(reports: dict[str, Any], name: str) -> None:
+def test_all_other_collectives_are_sums(reports: dict[str, Any], name: str) -> None:
     (data, fsdp, _), *_ = LAYOUTS[name]
     kinds = {collective["kind"] for collective in reports[name]["collectives"]}
     others = [c for c in reports[name]["collectives"] if c["kind"] != "collective-permute"]
     shapes = [shape for collective in others for shape in collective["shapes"]]
     params = {math.prod(shape) for shape in reports["params"]}
     if fsdp > 1:
-        assert max(map(math.prod, shapes)) <= max(params), "parameters, gradients, no tokens"
+        assert max(map(math.prod, shapes)) <= max(params), "only parameters and gradients"
         return
     assert kinds == {"collective-permute", "all-reduce"}
     pooled = ROWS // data * 16
     assert {math.prod(shape) for shape in shapes} <= params | {pooled, 1}
-    # Each of the sums comes once, that of the pooled features apart.
+    # XLA combines the sums of gradients; that of the pooled features is separate.
     assert len(others) <= 5
 
 
-def test_kernels_work_on_what_a_device_has_of_a_clip(reports: dict[str, Any]) -> None:
+def test_kernels_support_clips_split_over_devices(reports: dict[str, Any]) -> None:
     gradients = reports["gradients"]
     scale = np.abs(gradients["one"]).max()
     assert scale > 0
     np.testing.assert_allclose(gradients["kernels"], gradients["one"], atol=1e-5 * scale)
 
 
-def test_temporaries_shrink_with_the_part_of_a_device(reports: dict[str, Any]) -> None:
+def test_temporaries_shrink_with_the_number_of_devices(reports: dict[str, Any]) -> None:
     whole = reports["one"]["temporaries"]
     assert reports["time 4"]["temporaries"] < 0.35 * whole
 
@@ -283,7 +285,7 @@ def on_four(**model: Any) -> SwinTransformer3D:
 
 
 @pytest.mark.parametrize(
-    ("over", "clip", "words"),
+    ("over", "clip", "message"),
     [
         ("time", (32, 224, 224), "multiple of 64, but 32 came: use 64, or a mesh.window of 1 or 2"),
         ("time", (96, 224, 224), "use 64 or 128, or a mesh.window of 1 or 2 or 3 or 6"),
@@ -292,26 +294,26 @@ def on_four(**model: Any) -> SwinTransformer3D:
         ("height", (32, 448, 448), "multiple of 896, but 448 came: use 896, or a mesh.window of 1"),
     ],
 )
-def test_clips_that_do_not_split_are_refused(
-    over: str, clip: tuple[int, int, int], words: str
+def test_clips_that_do_not_split_are_rejected(
+    over: str, clip: tuple[int, int, int], message: str
 ) -> None:
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=message):
         on_four(over=over).check_clip(clip)
 
 
 @pytest.mark.parametrize(
     ("over", "clip"), [("time", (64, 224, 224)), ("time", (128, 7, 5)), ("height", (3, 896, 10))]
 )
-def test_clips_that_split_are_taken(over: str, clip: tuple[int, int, int]) -> None:
+def test_clips_that_split_are_accepted(over: str, clip: tuple[int, int, int]) -> None:
     on_four(over=over).check_clip(clip)
 
 
-def test_attention_dropout_is_refused() -> None:
+def test_attention_dropout_is_rejected() -> None:
     with pytest.raises(InputError, match=r"attn_drop_rate to be 0 with mesh.window=4.*0.1"):
         on_four(attn_drop_rate=0.1)
 
 
-def test_a_wrong_clip_is_refused_by_the_model_itself() -> None:
+def test_the_model_rejects_a_clip_that_does_not_split() -> None:
     model = on_four(embed_dim=4, depths=(1,), num_heads=(1,))
     params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     clips = jax.ShapeDtypeStruct((1, 32, 28, 28, 3), np.float32)

@@ -15,7 +15,7 @@ import pytest
 
 from vswin_jax import main
 
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("compile_once")]
+pytestmark = pytest.mark.long
 CHECK_VIDEOS = Path(__file__).parents[2] / "scripts" / "check_videos.py"
 TOTAL = 200
 
@@ -23,7 +23,7 @@ TOTAL = 200
 def encode(
     path: Path, frames: int, *, codec: str = "libx264", side: int = 32, **muxer: str
 ) -> bytes:
-    """A video of one keyframe and what leans on it; its shades say where in it a frame is."""
+    """Encode a video of one keyframe and predicted frames, whose shades show their positions."""
     with av.open(str(path), "w", options=muxer) as container:
         stream = container.add_stream(codec, rate=12)
         stream.width, stream.height, stream.pix_fmt = side, side, "yuv420p"
@@ -35,7 +35,7 @@ def encode(
 
 
 def variable_frame_rate(path: Path) -> bytes:
-    """Five frames between 30 and 670 thousandths of a second apart."""
+    """Encode five frames between 30 and 670 ms apart."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=12)
         stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
@@ -66,7 +66,7 @@ def no_frames(path: Path) -> bytes:
 
 
 def damaged(path: Path) -> bytes:
-    """The keyframe overwritten, the container whole."""
+    """Overwrite the keyframe and leave the container intact."""
     data = bytearray(encode(path, 6))
     with av.open(str(path)) as container:
         packet = next(container.demux(video=0))
@@ -75,7 +75,7 @@ def damaged(path: Path) -> bytes:
 
 
 def huge(path: Path) -> bytes:
-    """VP8 that claims 16,000x16,000 pixels, in its pictures (little endian) and in its header."""
+    """Declare 16,000x16,000 pixels in VP8 frames (little endian) and in the file's header."""
     data = encode(path, 3, codec="libvpx", side=256)
     data = data.replace(
         b"\x9d\x01\x2a\x00\x01\x00\x01", b"\x9d\x01\x2a" + struct.pack("<HH", *SIDES)
@@ -89,7 +89,7 @@ SIDES = (16_000, 16_000)
 
 
 def bad_files(folder: Path) -> dict[str, bytes | None]:
-    """What every kind of bad file holds, by its name; None is not there."""
+    """Return the content of each kind of bad file by its name; None is a missing file."""
     whole = encode(folder / "whole.mp4", 6)
     front = encode(folder / "front.mp4", 6, movflags="faststart")
     return {
@@ -112,7 +112,7 @@ def good_files(folder: Path) -> dict[str, bytes]:
     return files | {"uneven.mp4": variable_frame_rate(folder / "uneven.mp4")}
 
 
-# What is said about each; about the others FFmpeg says the rest.
+# The expected reason for a file; the reasons for the other files are FFmpeg's.
 REASONS = {
     "truncated_in_a_picture.mp4": "cut short after 5 frames",
     "no_frames.mkv": "End of file",
@@ -125,7 +125,7 @@ REASONS = {
 
 @dataclass(frozen=True)
 class DataSet:
-    """Annotation files of two hundred videos, and which of them are bad."""
+    """Annotation files of two hundred videos, and the names of the bad ones."""
 
     root: Path
     bad: dict[str, list[str]]
@@ -140,7 +140,7 @@ class DataSet:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
-    """few.txt with one bad file of each of ten kinds, many.txt with twelve of each."""
+    """Write few.txt with one bad file of each of ten kinds, and many.txt with twelve of each."""
     root, scratch = (tmp_path_factory.mktemp(name) for name in ("set", "scratch"))
     good = copies(root, good_files(scratch), 190)
     bad = copies(root, bad_files(scratch), 120)
@@ -152,23 +152,23 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
 
 
 def copies(root: Path, files: dict[str, bytes | None], count: int) -> list[str]:
-    """Writes `count` files in turn; a file that shall be missing is only named."""
+    """Write `count` files in turn and return their names, also those of missing files."""
     names = []
-    for place in range(count):
-        name, content = list(files.items())[place % len(files)]
-        names.append(f"{place // len(files)}_{name}")
+    for index in range(count):
+        name, content = list(files.items())[index % len(files)]
+        names.append(f"{index // len(files)}_{name}")
         if content is not None:
             (root / names[-1]).write_bytes(content)
     return names
 
 
 def write_list(path: Path, names: Sequence[str]) -> None:
-    path.write_text("".join(f"{name} {place % 2}\n" for place, name in enumerate(names)))
+    path.write_text("".join(f"{name} {index % 2}\n" for index, name in enumerate(names)))
 
 
 @pytest.fixture(scope="module")
 def settings(tiny_arguments: Sequence[str]) -> list[str]:
-    """Ten steps an epoch."""
+    """Return arguments for ten steps an epoch."""
     return [
         *(argument for argument in tiny_arguments if "shapes" not in argument),
         "--config.train.batch_size=20",
@@ -178,14 +178,14 @@ def settings(tiny_arguments: Sequence[str]) -> list[str]:
 
 
 def reasons(path: Path) -> dict[str, str]:
-    """The reason for each video that a list of bad ones names; none is named twice."""
+    """Read the reason for each video of a list of bad ones; no video may occur twice."""
     with path.open(newline="") as file:
         rows = [(row["path"], row["reason"]) for row in csv.DictReader(file)]
     assert len(dict(rows)) == len(rows)
     return dict(rows)
 
 
-def test_five_percent_train_through(
+def test_training_continues_with_five_percent_of_bad_videos(
     data: DataSet, settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workdir = tmp_path / "run"
@@ -193,7 +193,7 @@ def test_five_percent_train_through(
     logged = capsys.readouterr().err
     assert "step 30/30" in logged
     assert reasons(workdir / "bad_videos.csv").keys() == set(data.bad["few.txt"])
-    # Three epochs, in which a bad file is read whenever it or one that it replaces has its turn.
+    # In three epochs a bad file is read in its own turn and as a replacement of another bad file.
     share = re.search(r"(\d+) of (\d+) reads \(.*\) met a video .*bad_videos\.csv", logged)
     assert share
     bad, reads = map(int, share.groups())
@@ -201,7 +201,7 @@ def test_five_percent_train_through(
     assert reads - bad >= 3 * TOTAL
 
 
-def test_sixty_percent_stop_and_say_so(
+def test_training_stops_with_sixty_percent_of_bad_videos(
     data: DataSet, settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workdir = tmp_path / "run"
@@ -222,7 +222,8 @@ def test_check_videos_finds_the_same_files(
     found = tmp_path / "found.csv"
     paths = [str(data.root / name) for name in ("few.txt", "held_out.txt")]
     assert run([*paths, "--output", str(found), "--processes", "2"]) == 1
-    said = reasons(found)
-    assert list(said) == sorted(data.bad["few.txt"])
-    assert {name for name, reason in REASONS.items() if reason not in said[f"0_{name}"]} == set()
+    found_reasons = reasons(found)
+    assert list(found_reasons) == sorted(data.bad["few.txt"])
+    wrong = {name for name, reason in REASONS.items() if reason not in found_reasons[f"0_{name}"]}
+    assert wrong == set()
     assert f"10 of {TOTAL + 4} videos cannot be read" in capsys.readouterr().out

@@ -3,39 +3,39 @@ from types import SimpleNamespace
 import pytest
 
 from vswin_jax.errors import InputError
-from vswin_jax.training.durations import Plan
+from vswin_jax.training.durations import TrainingDurations
 
 
-def plan(**durations: str) -> Plan:
-    said = {
+def durations(**overrides: str) -> TrainingDurations:
+    settings = {
         "duration": "2 epochs",
         "log_every": "1 steps",
         "eval_every": "1 epochs",
         "checkpoint_every": "3 steps",
-        **durations,
+        **overrides,
     }
     config = SimpleNamespace(
-        train=SimpleNamespace(batch_size=4, max_bad_steps=3, **said),
+        train=SimpleNamespace(batch_size=4, max_bad_steps=3, **settings),
         optim=SimpleNamespace(warmup="2 examples"),
     )
-    return Plan.of(config, num_examples=10)
+    return TrainingDurations.from_config(config, num_examples=10)
 
 
-def test_lengths_need_not_be_whole() -> None:
-    made = plan()
-    assert made.steps_per_epoch == 2.5
-    assert made.total_steps == 5
-    assert made.warmup_steps == 0.5
-    assert plan(duration="1 epochs").total_steps == 3
+def test_durations_may_be_fractional() -> None:
+    two_epochs = durations()
+    assert two_epochs.steps_per_epoch == 2.5
+    assert two_epochs.total_steps == 5
+    assert two_epochs.warmup_steps == 0.5
+    assert durations(duration="1 epochs").total_steps == 3
 
 
 def test_due_when_a_multiple_is_passed_and_at_the_end() -> None:
-    made = plan(duration="10 steps")
-    assert [step for step in range(1, 11) if made.is_due(step, 2.5)] == [3, 5, 8, 10]
-    assert [step for step in range(1, 11) if made.is_due(step, 4)] == [4, 8, 10]
-    assert [step for step in range(1, 11) if made.is_due(step, 0)] == [10]
+    ten_steps = durations(duration="10 steps")
+    assert [step for step in range(1, 11) if ten_steps.is_due(step, 2.5)] == [3, 5, 8, 10]
+    assert [step for step in range(1, 11) if ten_steps.is_due(step, 4)] == [4, 8, 10]
+    assert [step for step in range(1, 11) if ten_steps.is_due(step, 0)] == [10]
 
 
-def test_unreadable_duration() -> None:
+def test_invalid_duration() -> None:
     with pytest.raises(InputError, match="'ten epochs'"):
-        plan(duration="ten epochs")
+        durations(duration="ten epochs")

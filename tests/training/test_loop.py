@@ -1,4 +1,4 @@
-"""The loop with a small real model, real Orbax directories, and batches made of numbers."""
+"""Training with a small real model, real Orbax directories and synthetic batches."""
 
 import json
 import logging
@@ -21,13 +21,12 @@ from vswin_jax.checkpoint import Checkpoints, load_for_inference
 from vswin_jax.errors import InputError
 from vswin_jax.models import SwinTransformer3D, create_model, init_params
 from vswin_jax.reporting.goodput import CATEGORIES
-from vswin_jax.reporting.metric_writer import read_metrics
-from vswin_jax.training import loop as train_module
+from vswin_jax.reporting.metrics_file import read_metrics
+from vswin_jax.training import loop as loop_module
 from vswin_jax.training import setup
-from vswin_jax.training.loop import Trained, train
 from vswin_jax.training.task import MULTI_LABEL
+from vswin_jax.training.train import TrainResult, train
 
-pytestmark = pytest.mark.usefixtures("compile_once")
 NUM_EXAMPLES = 8
 # Every run has the same length, so that the compiled step, which knows it, can be shared.
 STEPS = 5
@@ -42,15 +41,15 @@ MODEL: dict[str, Any] = {
 
 
 def settings(**changes: Any) -> SimpleNamespace:
-    """A config as `train` needs it, without ml_collections."""
+    """Return a config that has all that `train` needs, without ml_collections."""
     train_settings = {
         "batch_size": 2,
         "duration": f"{STEPS} steps",
-        "accumulate": 1,
+        "grad_accum_steps": 1,
         "log_every": "1 steps",
         "eval_every": "2 steps",
         "checkpoint_every": "2 steps",
-        "keep": 2,
+        "max_to_keep": 2,
         "ema_decay": 0.5,
         "max_bad_steps": 1,
         "hang_after": 10.0,
@@ -75,7 +74,9 @@ def settings(**changes: Any) -> SimpleNamespace:
             warmup="0 steps",
             warmup_ratio=0.1,
         ),
-        loss=SimpleNamespace(label_smoothing=0.1, mixup_alpha=0.0, cutmix_alpha=0.0, erasing=0.0),
+        loss=SimpleNamespace(
+            label_smoothing=0.1, mixup_alpha=0.0, cutmix_alpha=0.0, random_erasing=0.0
+        ),
         mesh=SimpleNamespace(data=1, fsdp=1, model=1, window=1, window_over="time"),
     )
 
@@ -99,7 +100,9 @@ def model() -> SwinTransformer3D:
     return create_model("swin_tiny", 3, "float32", **MODEL)
 
 
-def run(config: SimpleNamespace, workdir: Path, model: SwinTransformer3D, **more: Any) -> Trained:
+def run(
+    config: SimpleNamespace, workdir: Path, model: SwinTransformer3D, **more: Any
+) -> TrainResult:
     arguments = {"make_batches": make_batches, "num_examples": NUM_EXAMPLES, "model": model} | more
     return train(config, workdir, **arguments)
 
@@ -110,7 +113,7 @@ def losses(workdir: Path) -> dict[int, float]:
     }
 
 
-def test_going_on_gives_the_losses_of_an_unbroken_run(
+def test_a_resumed_run_has_the_losses_of_an_uninterrupted_run(
     tmp_path: Path, model: SwinTransformer3D
 ) -> None:
     scored: list[int] = []
@@ -153,7 +156,7 @@ def test_going_on_gives_the_losses_of_an_unbroken_run(
 def test_sets_of_labels_are_trained_and_scored_by_their_mean_average_precision(
     tmp_path: Path, model: SwinTransformer3D
 ) -> None:
-    """mAP falls while top1, which is not their score, rises: the first checkpoint is the best."""
+    """MAP falls while top1, which is not their score, rises: the first checkpoint is the best."""
     numbers = iter((0.1, 0.2, 0.3))
 
     def with_sets(start_step: int) -> Iterator[dict[str, np.ndarray]]:
@@ -165,7 +168,7 @@ def test_sets_of_labels_are_trained_and_scored_by_their_mean_average_precision(
         return {"mAP": 1 - number, "top1": number}
 
     more = {"make_batches": with_sets, "evaluate": evaluate, "task": MULTI_LABEL}
-    run(settings(keep=1), tmp_path, model, **more)
+    run(settings(max_to_keep=1), tmp_path, model, **more)
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert (checkpoints.best_step(), checkpoints.latest_step()) == (2, 5)
     found = losses(tmp_path)
@@ -206,7 +209,7 @@ def test_what_was_drawn_stays_on_the_host(
     tmp_path: Path, model: SwinTransformer3D, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     placed: list[set[str]] = []
-    place = train_module.place_batch
+    place = loop_module.place_batch
 
     def recorded(
         batch: Mapping[str, np.ndarray], mesh: Mesh, window_over: str
@@ -224,7 +227,7 @@ def test_what_was_drawn_stays_on_the_host(
         shown.append(set(batch))
         return np.zeros((4, 6, 3), np.uint8)
 
-    monkeypatch.setattr(train_module, "place_batch", recorded)
+    monkeypatch.setattr(loop_module, "place_batch", recorded)
     run(settings(), tmp_path, model, make_batches=with_draws, draw_first=draw)
     needed = {"video", "label", "mask", "flip"}
     assert shown == [needed | {"id", "frames", "epoch"}]
@@ -362,7 +365,7 @@ def test_a_hang_is_noticed(
 
     assert run(settings(hang_after=0.2 / 60), tmp_path, model, make_batches=that_hang).step == STEPS
     (report,) = [line for line in caplog.messages if "waiting for data, step 2" in line][:1]
-    assert "nothing has happened for" in report
+    assert "no progress for" in report
     assert "in that_hang" in report
 
 

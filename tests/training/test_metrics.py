@@ -25,9 +25,9 @@ def test_batch_sums_count_only_real_rows() -> None:
     }
 
 
-def test_set_sums_count_videos_whose_best_class_is_in_their_set() -> None:
-    """A hit, a miss, a video without classes (no hit, but none possible), and a padded row."""
-    sums = metrics.set_batch_sums(
+def test_multi_label_sums_count_hits() -> None:
+    """Score a hit, a miss, a video without classes (no hit is possible) and a padded row."""
+    sums = metrics.multi_label_batch_sums(
         jnp.asarray([1.0, 2.0, 4.0, np.nan]),
         jnp.asarray([[0.0, 3.0, 1.0], [0.0, 3.0, 1.0], [0.0, 3.0, 1.0], [0.0, 3.0, 1.0]]),
         jnp.asarray([[1.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]),
@@ -57,9 +57,9 @@ def test_top_k_accuracy(k: int, accuracy: float) -> None:
     assert metrics.top_k_accuracy(PROBABILITIES, LABELS, k) == pytest.approx(accuracy)
 
 
-def test_probabilities_that_are_not_numbers_are_never_right() -> None:
-    nothing = np.full((2, 3), np.nan, np.float32)
-    assert metrics.top_k_accuracy(nothing, np.asarray([0, 1]), 3) == 0.0
+def test_nan_probabilities_are_never_correct() -> None:
+    undefined = np.full((2, 3), np.nan, np.float32)
+    assert metrics.top_k_accuracy(undefined, np.asarray([0, 1]), 3) == 0.0
 
 
 def test_confusion_matrix_has_true_classes_as_rows() -> None:
@@ -80,20 +80,22 @@ def test_scores_of_an_empty_set_are_zero() -> None:
 @pytest.mark.parametrize(
     ("scores", "labels", "expected"),
     [
-        # Ranks 1 and 3 are right: precisions 1/1 and 2/3, each for half of the positives.
+        # Ranks 1 and 3 are correct: precisions 1/1 and 2/3, each for half of the positives.
         ([0.9, 0.8, 0.7, 0.1], [1, 0, 1, 0], (1 + 2 / 3) / 2),
-        # Two share the first rank and one of them is right: 1 of 2, and 2 of 3 with the next.
+        # Two share the first rank and one of them is correct: 1 of 2, and 2 of 3 with the next.
         ([0.9, 0.9, 0.7, 0.1], [1, 0, 1, 0], (1 / 2 + 2 / 3) / 2),
         ([0.9, 0.9, 0.7, 0.1], [0, 1, 1, 0], (1 / 2 + 2 / 3) / 2),
-        # All equal: one cut, whose precision is the share of positives.
+        # All equal: one threshold, whose precision is the share of positives.
         ([0.5, 0.5, 0.5, 0.5], [0, 1, 0, 0], 1 / 4),
         # Ranks 1, 2 and 5 of 5.
         ([0.1, 0.9, 0.3, 0.8, 0.2], [1, 1, 0, 1, 0], (1 + 1 + 3 / 5) / 3),
-        # NaN is at the end and finds nothing.
+        # NaN ranks last and adds no positive.
         ([np.nan, 0.2, 0.9], [1, 1, 0], (1 / 2) / 2),
     ],
 )
-def test_average_precision_by_hand(scores: list[float], labels: list[int], expected: float) -> None:
+def test_average_precision_of_worked_examples(
+    scores: list[float], labels: list[int], expected: float
+) -> None:
     ours = metrics.average_precision(np.float32(scores), np.float32(labels))
     assert ours == pytest.approx(expected, rel=1e-12)
 
@@ -115,7 +117,7 @@ def test_classes_that_do_not_occur_have_no_average_precision() -> None:
     assert metrics.mean_over_present(np.full(3, np.nan)) == 0.0
 
 
-def test_hit_at_1_is_of_the_videos_with_a_class() -> None:
+def test_hit_at_1_leaves_out_videos_without_classes() -> None:
     probabilities = np.float32([[0.9, 0.2], [0.1, 0.8], [0.6, 0.6], [0.3, 0.4], [np.nan, 0.1]])
     labels = np.float32([[1, 1], [1, 0], [1, 0], [0, 0], [1, 0]])
     assert metrics.hit_at_1(probabilities, labels) == 0.5

@@ -1,4 +1,4 @@
-"""Videos with sets of labels, from the list to the prediction, through the real command line."""
+"""Multi-label videos, from the list to the prediction, through the real command line."""
 
 import csv
 import itertools
@@ -19,9 +19,10 @@ from vswin_jax.checkpoint import Checkpoints, read_metadata
 from vswin_jax.data.moving_shapes.moving_shapes import write_video
 from vswin_jax.predict import predict
 from vswin_jax.predict import run as run_predict
-from vswin_jax.reporting.metric_writer import Telemetry, read_metrics
+from vswin_jax.reporting.metric_writer import MetricWriter
+from vswin_jax.reporting.metrics_file import read_metrics
 
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("compile_once")]
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[2]
 COLOURS = {"disc": (240, 240, 240), "square": (220, 50, 40)}
 SETS = ((), ("disc",), ("square",), ("disc", "square"))
@@ -47,7 +48,7 @@ SETTINGS = (
 
 
 def _frames(names: tuple[str, ...], rng: np.random.Generator) -> np.ndarray:
-    """Six frames of 32x32: shapes that move over noise, each from a place of its own."""
+    """Draw six frames of 32x32 with shapes that move over noise, each from a random position."""
     frames = rng.integers(90, 130, (6, 32, 32, 3)).astype(np.uint8)
     for name in names:
         start, speed = rng.uniform(7, 25, 2), rng.uniform(-1, 1, 2)
@@ -72,7 +73,7 @@ def _write_set(folder: Path, takes: int, seed: int) -> list[tuple[str, tuple[str
 
 @dataclass(frozen=True)
 class Shapes:
-    """A finished run on JSON lines, scored on a CSV: its arguments but the workdir, and its log."""
+    """A finished run on JSON lines, evaluated on a CSV; `arguments` are without the workdir."""
 
     workdir: Path
     arguments: tuple[str, ...]
@@ -81,7 +82,7 @@ class Shapes:
 
 
 @pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory, compile_once: None) -> Shapes:
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Shapes:
     root = tmp_path_factory.mktemp("shapes")
     train, held_out = root / "train" / "list.jsonl", root / "val" / "list.csv"
     records = [{"path": p, "label": list(n)} for p, n in _write_set(train.parent, 8, 0)]
@@ -97,14 +98,14 @@ def shapes(tmp_path_factory: pytest.TempPathFactory, compile_once: None) -> Shap
     return Shapes(root / "run", arguments, printed.getvalue(), logged.getvalue())
 
 
-def _refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def _error_message(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert main.run(arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     return captured.err.splitlines()[-1]
 
 
-def test_training_learns_which_shapes_are_there(shapes: Shapes) -> None:
+def test_training_learns_the_set_of_shapes(shapes: Shapes) -> None:
     entries = read_metrics(shapes.workdir / "metrics.jsonl", "train")
     assert entries[0]["loss"] == pytest.approx(np.log(2), abs=0.05)
     assert entries[-1]["loss"] < 0.2
@@ -117,7 +118,7 @@ def test_training_learns_which_shapes_are_there(shapes: Shapes) -> None:
     assert "mAP 100.0%" in shapes.logged
 
 
-def test_run_leaves_the_files_of_its_task(shapes: Shapes) -> None:
+def test_the_run_writes_the_files_of_its_task(shapes: Shapes) -> None:
     directory = shapes.workdir / "evaluation"
     names = ("average_precision.csv", "average_precision.png", "predictions.csv")
     assert sorted(path.name for path in directory.iterdir()) == [
@@ -147,19 +148,19 @@ def test_evaluating_again_gives_the_same_scores(shapes: Shapes) -> None:
     assert path.read_text() == before
 
 
-def test_broken_run_goes_on_bit_for_bit(
+def test_an_interrupted_run_resumes_bit_for_bit(
     shapes: Shapes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It breaks after step 17; the checkpoint before is that of step 14."""
-    report = Telemetry.train
+    """Fail after step 17; the last checkpoint is that of step 14."""
+    write_train = MetricWriter.write_train
 
-    def break_once(self: Telemetry, step: int, metrics: Mapping[str, float]) -> None:
-        report(self, step, metrics)
+    def fail_at_step_17(self: MetricWriter, step: int, metrics: Mapping[str, float]) -> None:
+        write_train(self, step, metrics)
         if step == 17:
             raise OSError("the disk went away")
 
     arguments = [*shapes.arguments, f"--workdir={tmp_path}"]
-    monkeypatch.setattr(Telemetry, "train", break_once)
+    monkeypatch.setattr(MetricWriter, "write_train", fail_at_step_17)
     with pytest.raises(OSError, match="disk"):
         main.run(arguments)
     monkeypatch.undo()
@@ -227,14 +228,14 @@ def test_script_checks_the_videos(
 
 
 @pytest.mark.parametrize("mode", ["train", "evaluate"])
-def test_run_goes_on_as_it_was_only(
+def test_a_run_resumes_only_as_the_same_task(
     shapes: Shapes, mode: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same videos and classes, in folders, with one label each."""
+    """Resume with the same classes, in folders, with one label a video."""
     for name in COLOURS:
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.mp4").touch()
-    sentence = _refusal(
+    message = _error_message(
         capsys,
         *SETTINGS,
         f"--config.data.train={tmp_path}",
@@ -243,19 +244,19 @@ def test_run_goes_on_as_it_was_only(
         f"--workdir={shapes.workdir}",
         f"--mode={mode}",
     )
-    assert "config.data.multi_label to be True, as the checkpoint" in sentence
+    assert "config.data.multi_label to be True, as the checkpoint" in message
     assert read_metadata(shapes.workdir)["step"] > 0
 
 
-def test_a_model_of_another_number_of_classes_is_refused(
+def test_a_model_of_another_number_of_classes_is_rejected(
     shapes: Shapes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = (*shapes.arguments, f"--workdir={tmp_path}", "--config.model.num_classes=3")
-    assert "The model has 3 classes but" in _refusal(capsys, *arguments)
+    assert "The model has 3 classes but" in _error_message(capsys, *arguments)
 
 
 def test_lists_of_sets_without_the_setting(
     shapes: Shapes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     off = (*shapes.arguments, f"--workdir={tmp_path}", "--config.data.multi_label=false")
-    assert "config.data.multi_label" in _refusal(capsys, *off)
+    assert "config.data.multi_label" in _error_message(capsys, *off)

@@ -1,4 +1,4 @@
-"""Moments in the host's memory: CPU devices of JAX have memory kinds too."""
+"""Offloaded moments; JAX's CPU devices have memory kinds too, so no accelerator is needed."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from flax import linen as nn
+from optim_settings import optim_settings
 
 from vswin_jax.checkpoint import Checkpoints
 from vswin_jax.errors import InputError
@@ -18,11 +19,9 @@ from vswin_jax.training.optimizer import make_optimizer
 from vswin_jax.training.state import TrainState, abstract_state, create_state
 from vswin_jax.training.steps import make_train_step
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 
 class Toy(nn.Module):
-    """A video classifier that compiles in a second, with the call and the paths of the real one."""
+    """A video classifier that compiles in a second, with the signature of the real one."""
 
     patch_size: tuple[int, int, int] = (2, 4, 4)
 
@@ -42,8 +41,8 @@ def batch_of(seed: int) -> dict[str, np.ndarray]:
     }
 
 
-def kinds(state: Any) -> dict[str, set[str]]:
-    """Where the parameters, the moments and the counters are."""
+def memory_kinds(state: Any) -> dict[str, set[str]]:
+    """Return the memory kinds of the parameters, the moments and the counters."""
     moments, counters = jax.tree.leaves(state.opt_state.inner), jax.tree.leaves(state.opt_state[1:])
     parts = {
         "params": jax.tree.leaves(state.params),
@@ -54,19 +53,10 @@ def kinds(state: Any) -> dict[str, set[str]]:
 
 
 def run(offloaded: bool) -> tuple[TrainState, TrainState, list[float]]:
-    """Three steps: the target of a restart, the last state, and the losses."""
+    """Run three steps; return the target of a restart, the last state and the losses."""
     model, mesh = Toy(), make_mesh(devices=jax.devices()[:1])
     shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
-    settings = SimpleNamespace(
-        learning_rate=3e-2,
-        weight_decay=0.05,
-        b1=0.9,
-        b2=0.999,
-        eps=1e-8,
-        groups="literal",
-        backbone_multiplier=0.1,
-        clip_norm=0.0,
-    )
+    settings = optim_settings(learning_rate=3e-2)
     optimizer = make_optimizer(settings, lambda step: 1.0, shapes, offloaded=offloaded)
     target = abstract_state(model, optimizer, mesh, REPLICATED)
     state = create_state(model, optimizer, jax.random.key(0), mesh, REPLICATED)
@@ -86,19 +76,19 @@ def test_the_moments_stay_on_the_host_and_nothing_else_changes(tmp_path: Path) -
     _, plain, expected = run(offloaded=False)
     assert losses == expected
     jax.tree.map(np.testing.assert_array_equal, state, plain)
-    where = {"params": {"device"}, "moments": {"pinned_host"}, "counters": {"device"}}
-    assert kinds(state) == kinds(target) == where
-    assert kinds(plain) == {name: {"device"} for name in where}
+    expected_kinds = {"params": {"device"}, "moments": {"pinned_host"}, "counters": {"device"}}
+    assert memory_kinds(state) == memory_kinds(target) == expected_kinds
+    assert memory_kinds(plain) == {name: {"device"} for name in expected_kinds}
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(3, state, {})
     with Checkpoints(tmp_path) as checkpoints:
         restored = checkpoints.restore_latest(target)
     assert restored is not None
-    assert kinds(restored[0]) == where
+    assert memory_kinds(restored[0]) == expected_kinds
     jax.tree.map(np.testing.assert_array_equal, restored[0], plain)
 
 
-def test_devices_that_cannot_reach_the_host() -> None:
+def test_devices_without_pinned_host_memory_are_rejected() -> None:
     offload.check_supported(jax.devices())
     memories = [SimpleNamespace(kind="device"), SimpleNamespace(kind="unpinned_host")]
     device = SimpleNamespace(device_kind="Abacus", addressable_memories=lambda: memories)

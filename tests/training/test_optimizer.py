@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from optim_settings import optim_settings
 
 from vswin_jax.errors import InputError
 from vswin_jax.models import create_model, init_params
@@ -17,21 +18,11 @@ Flat = dict[str, np.ndarray]
 
 
 def config(**overrides: Any) -> SimpleNamespace:
-    defaults = {
-        "learning_rate": 1e-2,
-        "weight_decay": 0.05,
-        "b1": 0.9,
-        "b2": 0.999,
-        "eps": 1e-8,
-        "groups": "literal",
-        "backbone_multiplier": 0.1,
-        "clip_norm": 0.0,
-    }
-    return SimpleNamespace(**(defaults | overrides))
+    return optim_settings(**({"learning_rate": 1e-2} | overrides))
 
 
 def some_params(seed: int = 0) -> dict[str, Any]:
-    """One parameter of every kind, under the paths of the model."""
+    """Draw one parameter of every kind, under the paths of the model."""
     shapes = {
         "patch_embed/proj/kernel": (4, 3),
         "layers_0/blocks_0/norm1/scale": (3,),
@@ -50,14 +41,14 @@ def flatten(tree: Any) -> Flat:
     return {k: np.asarray(v) for k, v in flax.traverse_util.flatten_dict(tree, sep="/").items()}
 
 
-def half(step: jax.typing.ArrayLike) -> jax.Array:
-    """A schedule that tells one step from the next."""
+def decaying(step: jax.typing.ArrayLike) -> jax.Array:
+    """Return a different multiplier for each step."""
     return 1.0 / (1.0 + jnp.asarray(step, jnp.float32))
 
 
 @dataclasses.dataclass
 class NumpyAdamW:
-    """torch.optim.AdamW, as its documentation writes it."""
+    """The pseudocode in the documentation of torch.optim.AdamW."""
 
     settings: SimpleNamespace
     params: Flat
@@ -87,7 +78,7 @@ def test_five_steps_equal_those_of_torch_adamw(groups: str) -> None:
     settings = config(groups=groups, weight_decay=0.5)
     params = some_params()
     expected = NumpyAdamW(settings, flatten(params))
-    optimizer = make_optimizer(settings, half, params)
+    optimizer = make_optimizer(settings, decaying, params)
     state = optimizer.init(params)
     update = jax.jit(optimizer.update)
     for step in range(5):
@@ -101,10 +92,10 @@ def test_five_steps_equal_those_of_torch_adamw(groups: str) -> None:
 
 
 def test_a_bfloat16_first_moment_is_half_as_large_and_nearly_as_good() -> None:
-    """Adam's step has a relative error of one bfloat16 rounding a step, 2 ** -9 each."""
+    """Compare updates: each step adds a relative error of one bfloat16 rounding, 2 ** -9."""
     params = {}
     for dtype in ("float32", "bfloat16"):
-        optimizer = make_optimizer(config(), half, some_params(), moment_dtype=dtype)
+        optimizer = make_optimizer(config(), decaying, some_params(), moment_dtype=dtype)
         params[dtype] = some_params()
         state = optimizer.init(params[dtype])
         for step in range(5):
@@ -124,9 +115,9 @@ def test_a_bfloat16_first_moment_is_half_as_large_and_nearly_as_good() -> None:
         assert 0 < difference.max() < 0.02 * np.abs(exact).max()
 
 
-def test_an_unknown_moment_dtype_lists_those_there_are() -> None:
+def test_an_unknown_moment_dtype_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match="bfloat16, float32"):
-        make_optimizer(config(), half, some_params(), moment_dtype="float16")
+        make_optimizer(config(), decaying, some_params(), moment_dtype="float16")
 
 
 # Two values per channel of each LayerNorm: embedding, two per block, merges (4C), final.
@@ -161,20 +152,20 @@ def test_groups_of_swin_tiny_count_as_in_the_reference(
     assert count_groups(shapes, groups) == expected
 
 
-def test_an_unknown_grouping_names_the_known_ones() -> None:
+def test_an_unknown_grouping_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match="intended, literal"):
         param_multipliers("head/kernel", "official")
 
 
-def test_a_negative_setting_is_refused() -> None:
+def test_a_negative_setting_is_rejected() -> None:
     with pytest.raises(InputError, match=r"optim\.learning_rate must be 0 or above, got -1"):
-        make_optimizer(config(learning_rate=-1.0), half, some_params())
+        make_optimizer(config(learning_rate=-1.0), decaying, some_params())
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
 def test_a_step_that_is_not_finite_changes_only_the_counters(bad: float) -> None:
     params = some_params()
-    optimizer = make_optimizer(config(), half, params)
+    optimizer = make_optimizer(config(), decaying, params)
     update = jax.jit(optimizer.update)
     _, before = update(some_params(1), optimizer.init(params), params, step=0)
     grads = some_params(2)
@@ -188,13 +179,13 @@ def test_a_step_that_is_not_finite_changes_only_the_counters(bad: float) -> None
     updates, state = update(some_params(3), state, params, step=3)
     assert (int(state.skipped_total), int(state.skipped_in_a_row)) == (2, 0)
     assert any(np.any(leaf) for leaf in jax.tree.leaves(updates))
-    # The schedule goes on with the step, not with the updates that were made.
+    # The schedule follows the step, not the number of applied updates.
     assert float(state.learning_rate) == pytest.approx(1e-2 / 4)
 
 
 def test_frozen_parameters_do_not_change_at_all() -> None:
     params = some_params()
-    optimizer = make_optimizer(config(weight_decay=1.0), half, params, frozen_stages=1)
+    optimizer = make_optimizer(config(weight_decay=1.0), decaying, params, frozen_stages=1)
     updates, state = optimizer.update(some_params(1), optimizer.init(params), params, step=0)
     changed = {path for path, update in flatten(updates).items() if np.any(update)}
     assert changed == {"layers_1/blocks_0/mlp/fc1/kernel", "norm/bias", "head/kernel"}
@@ -207,8 +198,8 @@ def test_clipping_scales_the_gradients_to_the_norm() -> None:
     params, grads = some_params(), some_params(1)
     norm = float(optax.tree.norm(grads))
     shrunk = jax.tree.map(lambda g: g * (0.5 / norm), grads)
-    clipped = make_optimizer(config(clip_norm=0.5), half, params)
-    plain = make_optimizer(config(), half, params)
+    clipped = make_optimizer(config(clip_norm=0.5), decaying, params)
+    plain = make_optimizer(config(), decaying, params)
     _, expected = plain.update(shrunk, plain.init(params), params, step=0)
     _, state = clipped.update(grads, clipped.init(params), params, step=0)
     assert float(state.grad_norm) == pytest.approx(norm, rel=1e-6)

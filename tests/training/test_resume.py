@@ -1,4 +1,4 @@
-"""A run that is killed and started again is, bit for bit, the run that was never stopped."""
+"""A run that is killed and started again equals, bit for bit, an uninterrupted run."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vswin_jax.reporting.metric_writer import read_metrics
+from vswin_jax.reporting.metrics_file import read_metrics
 
 if TYPE_CHECKING:
     from conftest import Run
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 # Before the first checkpoint (step 7) and between two later ones.
 KILLED_AT = (3, 17)
-PATIENCE = 300.0  # seconds
+TIMEOUT = 300.0  # seconds
 
 
 def start(arguments: tuple[str, ...], workdir: Path, programs: Path) -> subprocess.Popen[str]:
@@ -37,8 +37,8 @@ def start(arguments: tuple[str, ...], workdir: Path, programs: Path) -> subproce
 
 
 def kill_after(process: subprocess.Popen[str], metrics: Path, step: int) -> None:
-    """SIGKILL as soon as the run has reported `step`; it must not have ended by itself."""
-    deadline = time.monotonic() + PATIENCE
+    """Send SIGKILL as soon as the metrics have `step`; the run must not have ended by itself."""
+    deadline = time.monotonic() + TIMEOUT
     while last_step(metrics) < step:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
@@ -58,7 +58,7 @@ def curve(workdir: Path, kind: str) -> list[tuple[Any, ...]]:
     return [tuple(entry[name] for name in names) for entry in entries]
 
 
-def test_killed_run_goes_on_bit_for_bit(
+def test_a_killed_run_resumes_bit_for_bit(
     tiny_run: "Run",
     tiny_arguments: tuple[str, ...],
     compiled_programs: Path,
@@ -69,9 +69,9 @@ def test_killed_run_goes_on_bit_for_bit(
         process = start((*tiny_arguments, data), tmp_path, compiled_programs)
         kill_after(process, tmp_path / "metrics.jsonl", step)
     process = start((*tiny_arguments, data), tmp_path, compiled_programs)
-    printed, logged = process.communicate(timeout=PATIENCE)
+    printed, logged = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, logged
-    assert "going on after step" in logged
+    assert "resuming after step" in logged
     assert "quickstart: top-1" in printed
 
     assert [step for step, *_ in curve(tmp_path, "train")] == list(range(1, 41))

@@ -44,14 +44,14 @@ def test_epoch_cosine_is_constant_within_an_epoch_after_the_warmup() -> None:
     assert values[EPOCH - 1] == values[0] > values[EPOCH]
 
 
-def test_a_traced_step_gives_the_same_as_a_number() -> None:
+def test_a_traced_step_gives_the_value_of_a_concrete_one() -> None:
     schedule = reference(steps_per_epoch=97.3)
     traced = jax.jit(schedule)(jnp.asarray(1234, jnp.int32))
     assert traced.dtype == jnp.float32
     assert float(traced) == pytest.approx(float(schedule(1234)), rel=1e-6)
 
 
-def test_epochs_of_a_fractional_length_begin_where_their_first_example_is() -> None:
+def test_epochs_of_a_fractional_length_begin_at_their_first_example() -> None:
     schedule = make_schedule(
         "epoch_cosine", total_steps=25, steps_per_epoch=2.5, warmup_steps=0, warmup_ratio=0.1
     )
@@ -77,7 +77,7 @@ def test_without_a_warmup_the_first_step_has_the_full_rate() -> None:
         assert float(schedule(0)) == 1.0
 
 
-def test_a_wrong_schedule_names_the_known_ones() -> None:
+def test_an_unknown_schedule_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match="did you mean 'cosine'"):
         make_schedule("cosin", total_steps=1, steps_per_epoch=1, warmup_steps=0)
     with pytest.raises(InputError, match="total_steps above 0, got 0"):
@@ -105,6 +105,6 @@ def test_durations_in_every_unit(text: str, steps: float) -> None:
 @pytest.mark.parametrize(
     "text", ["30", "epochs", "-1 steps", "3 weeks", "", "1.2.3 steps", "nan epochs", "1e999 steps"]
 )
-def test_a_duration_that_cannot_be_read_is_refused(text: str) -> None:
+def test_invalid_durations_are_rejected(text: str) -> None:
     with pytest.raises(InputError, match=r"A duration is a number and a unit.*got"):
         parse_duration(text, batch_size=8, num_examples=100)

@@ -1,29 +1,14 @@
-from types import SimpleNamespace
 from typing import Any
 
 import jax
 import numpy as np
 import optax
-import pytest
+from optim_settings import optim_settings
 
 from vswin_jax.models import SwinTransformer3D, create_model, init_params
 from vswin_jax.sharding.mesh import REPLICATED, make_mesh
 from vswin_jax.training.optimizer import make_optimizer
 from vswin_jax.training.state import abstract_state, create_state, inference_params
-
-SETTINGS = SimpleNamespace(
-    learning_rate=1e-3,
-    weight_decay=0.05,
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
-    groups="literal",
-    backbone_multiplier=0.1,
-    clip_norm=0.0,
-)
-
-
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 
 def tiny() -> tuple[SwinTransformer3D, optax.GradientTransformationExtraArgs]:
@@ -36,7 +21,7 @@ def tiny() -> tuple[SwinTransformer3D, optax.GradientTransformationExtraArgs]:
         window_size=(2, 2, 2),
     )
     shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
-    return model, make_optimizer(SETTINGS, optax.constant_schedule(1.0), shapes)
+    return model, make_optimizer(optim_settings(), optax.constant_schedule(1.0), shapes)
 
 
 def assert_equal(ours: Any, theirs: Any) -> None:
@@ -56,14 +41,14 @@ def test_a_fresh_state_has_the_models_parameters_and_no_steps() -> None:
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
-def test_given_parameters_are_taken_and_the_average_starts_there() -> None:
+def test_the_state_and_its_average_start_from_pretrained_parameters() -> None:
     model, optimizer = tiny()
-    given = jax.tree.map(np.asarray, init_params(model, jax.random.key(1)))
+    pretrained = jax.tree.map(np.asarray, init_params(model, jax.random.key(1)))
     state = create_state(
-        model, optimizer, jax.random.key(0), make_mesh(), REPLICATED, given, ema=True
+        model, optimizer, jax.random.key(0), make_mesh(), REPLICATED, pretrained, ema=True
     )
-    assert_equal(state.params, given)
-    assert_equal(state.ema_params, given)
+    assert_equal(state.params, pretrained)
+    assert_equal(state.ema_params, pretrained)
     buffers = [
         leaf.unsafe_buffer_pointer()
         for leaf in jax.tree.leaves((state.params, state.ema_params))
@@ -78,13 +63,13 @@ def test_the_abstract_state_is_that_of_a_created_one() -> None:
     state = create_state(model, optimizer, jax.random.key(0), mesh, REPLICATED, ema=True)
     abstract = abstract_state(model, optimizer, mesh, REPLICATED, ema=True)
 
-    def facts(leaf: Any) -> tuple[Any, ...]:
+    def properties(leaf: Any) -> tuple[Any, ...]:
         return leaf.shape, leaf.dtype, leaf.sharding
 
-    assert jax.tree.map(facts, state) == jax.tree.map(facts, abstract)
+    assert jax.tree.map(properties, state) == jax.tree.map(properties, abstract)
 
 
-def test_inference_takes_the_averaged_parameters_where_there_are_any() -> None:
+def test_inference_uses_the_averaged_parameters_if_the_state_has_them() -> None:
     model, optimizer = tiny()
     state = create_state(model, optimizer, jax.random.key(0), make_mesh(), REPLICATED)
     assert inference_params(state) is state.params

@@ -3,7 +3,7 @@ import json
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,32 +12,29 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
+from optim_settings import optim_settings
 
 from vswin_jax.errors import InputError
 from vswin_jax.models import init_params
 from vswin_jax.sharding.mesh import REPLICATED, make_mesh
-from vswin_jax.training.optimizer import make_optimizer
-from vswin_jax.training.state import TrainState, create_state
-from vswin_jax.training.steps import (
+from vswin_jax.training.inputs import (
     PIXEL_MEAN,
     PIXEL_STD,
     Batch,
-    make_eval_step,
-    make_train_step,
-    prepare,
+    prepare_inputs,
     preprocess,
     step_keys,
 )
-from vswin_jax.training.task import MULTI_LABEL, SINGLE_LABEL, task_of
+from vswin_jax.training.optimizer import make_optimizer
+from vswin_jax.training.state import TrainState, create_state
+from vswin_jax.training.steps import make_eval_step, make_train_step
+from vswin_jax.training.task import MULTI_LABEL, SINGLE_LABEL, task_from_config
 
 CLASSES = 5
 
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
-
 class Toy(nn.Module):
-    """A video classifier that compiles in a second, with the call and the paths of the real one."""
+    """A video classifier that compiles in a second; its parameter paths are like the real ones."""
 
     patch_size: tuple[int, int, int] = (2, 4, 4)
     frozen_stages: int = -1
@@ -54,16 +51,7 @@ class Toy(nn.Module):
 def optimizer_for(
     model: nn.Module, learning_rate: float = 3e-2
 ) -> optax.GradientTransformationExtraArgs:
-    settings = SimpleNamespace(
-        learning_rate=learning_rate,
-        weight_decay=0.05,
-        b1=0.9,
-        b2=0.999,
-        eps=1e-8,
-        groups="literal",
-        backbone_multiplier=0.1,
-        clip_norm=0.0,
-    )
+    settings = optim_settings(learning_rate=learning_rate)
     shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
     return make_optimizer(
         settings, lambda step: 1.0 / (1.0 + step), shapes, frozen_stages=model.frozen_stages
@@ -72,7 +60,7 @@ def optimizer_for(
 
 @functools.cache
 def initial_params(model: nn.Module) -> Any:
-    """Drawn once: to compile the drawing takes longer than to compile a step."""
+    """Initialise the parameters once: that compiles for longer than a step does."""
     return jax.tree.map(np.asarray, init_params(model, jax.random.key(0)))
 
 
@@ -136,22 +124,22 @@ def test_training_learns_a_batch_and_reports_it() -> None:
     assert 0 <= reports[0]["top1_correct"] <= 4
 
 
-def test_training_sees_what_prepare_shows() -> None:
-    """The loss of a step is that of the clips and targets that `prepare` gives for its key."""
+def test_the_training_loss_is_that_of_the_prepared_inputs() -> None:
+    """Compare with the loss of the clips and targets of `prepare_inputs` for the step's key."""
     model, batch = Toy(), batch_of()
     options = {
         "num_classes": CLASSES,
         "label_smoothing": 0.1,
         "mixup_alpha": 0.8,
         "cutmix_alpha": 1.0,
-        "erasing": 0.5,
+        "random_erasing_rate": 0.5,
     }
     step = make_train_step(model, optimizer_for(model), seed=7, **options)
     _, metrics = step(fresh_state(model).replace(step=jnp.int32(5)), batch)
 
     @jax.jit
     def loss_sum(batch: Batch) -> jax.Array:
-        inputs = prepare(step_keys(7, 5)[0], batch, **options)
+        inputs = prepare_inputs(step_keys(7, 5)[0], batch, **options)
         logits = model.apply({"params": initial_params(model)}, inputs.clips)
         return optax.softmax_cross_entropy(logits, inputs.targets).sum()
 
@@ -163,26 +151,29 @@ def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
     batches[1]["mask"][5:] = 0.0
     options = {"mixup_alpha": 0.8, "label_smoothing": 0.1}
     whole, at_once = run_steps(batches, **options)
-    parts, in_parts = run_steps(batches, accumulate=4, **options)
+    parts, in_parts = run_steps(batches, grad_accum_steps=4, **options)
     for ours, theirs in zip(in_parts, at_once, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
     # Adam's first steps divide by the gradient's size, so compare moments and not parameters.
     assert_trees_close(parts.opt_state.inner, whole.opt_state.inner, rtol=1e-3, atol=1e-7)
 
 
-def test_accumulation_refuses_a_batch_that_does_not_split() -> None:
+def test_a_batch_that_does_not_split_into_micro_batches_is_rejected() -> None:
     with pytest.raises(InputError, match="A batch of 4 does not split into 3"):
-        run_steps([batch_of(4)], accumulate=3)
+        run_steps([batch_of(4)], grad_accum_steps=3)
 
 
-def test_micro_batches_that_leave_devices_idle_are_refused() -> None:
+def test_micro_batches_that_leave_devices_idle_are_rejected() -> None:
     mesh = jax.sharding.AbstractMesh((2, 2, 2), ("data", "fsdp", "model"))
-    words = "micro-batch of 2 clips does not divide over 4 devices: lower train.accumulate to 2, or"
-    with pytest.raises(InputError, match=words):
-        run_steps([batch_of(8)], accumulate=4, mesh=mesh)
-    # Six clips do not divide over four devices in any number of passes.
+    message = (
+        "micro-batch of 2 clips does not divide over 4 devices: "
+        "lower train.grad_accum_steps to 2, or"
+    )
+    with pytest.raises(InputError, match=message):
+        run_steps([batch_of(8)], grad_accum_steps=4, mesh=mesh)
+    # No number of micro-batches divides six clips over four devices.
     with pytest.raises(InputError, match="over 4 devices: make the batch size a multiple of"):
-        run_steps([batch_of(6)], accumulate=3, mesh=mesh)
+        run_steps([batch_of(6)], grad_accum_steps=3, mesh=mesh)
 
 
 def test_padded_rows_change_nothing() -> None:
@@ -241,8 +232,8 @@ def test_frozen_stages_stay_as_they_were() -> None:
     start, _ = run_steps([], model)
     before = jax.tree.map(np.asarray, start.params)
     state, _ = run_steps([batch_of()] * 2, model)
-    for room in ("patch_embed", "layers_0"):
-        jax.tree.map(np.testing.assert_array_equal, state.params[room], before[room])
+    for name in ("patch_embed", "layers_0"):
+        jax.tree.map(np.testing.assert_array_equal, state.params[name], before[name])
     assert not np.array_equal(state.params["head"]["kernel"], before["head"]["kernel"])
 
 
@@ -270,29 +261,36 @@ def test_views_are_averaged_as_probabilities_for_any_grouping(
     )
 
 
-def set_batch_of(rows: int = 4, views: int = 1, seed: int = 0) -> dict[str, np.ndarray]:
-    """A batch whose videos have sets of labels; the first has none."""
+def multi_label_batch_of(rows: int = 4, views: int = 1, seed: int = 0) -> dict[str, np.ndarray]:
+    """Draw a batch whose videos have sets of labels; the first has none."""
     sets = np.random.default_rng(seed).integers(0, 2, (rows, CLASSES)).astype(np.float32)
     sets[0] = 0.0
     return batch_of(rows, views, seed) | {"label": sets}
 
 
 def test_training_learns_sets_of_labels_and_reports_them() -> None:
-    batch = set_batch_of()
+    batch = multi_label_batch_of()
     _, reports = run_steps([batch] * 12, task=MULTI_LABEL)
     losses = [report["loss_sum"] / report["count"] for report in reports]
-    assert losses[0] == pytest.approx(np.log(2), abs=0.2), "every class is a coin at first"
+    assert losses[0] == pytest.approx(np.log(2), abs=0.2), (
+        "every class has probability 1/2 at first"
+    )
     assert losses[-1] < 0.95 * losses[0]
     assert (reports[0]["count"], reports[0]["hit1_count"]) == (4, 3)
     assert "top1_correct" not in reports[0]
 
 
 def test_the_loss_of_sets_is_that_of_blended_and_smoothed_targets() -> None:
-    """The mean over classes of binary cross entropies, from logits in plain NumPy."""
-    model, batch = Toy(), set_batch_of()
+    """Compare with the mean over classes of binary cross entropies, computed in NumPy."""
+    model, batch = Toy(), multi_label_batch_of()
     options = {"num_classes": CLASSES, "label_smoothing": 0.1, "mixup_alpha": 0.8}
-    inputs = prepare(
-        step_keys(7, 0)[0], batch, **options, cutmix_alpha=0.0, erasing=0.0, task=MULTI_LABEL
+    inputs = prepare_inputs(
+        step_keys(7, 0)[0],
+        jax.tree.map(jnp.asarray, batch),
+        **options,
+        cutmix_alpha=0.0,
+        random_erasing_rate=0.0,
+        task=MULTI_LABEL,
     )
     smooth = 0.9 * batch["label"] + 0.1 / CLASSES
     # The first row's set is empty, so its share of its partner, the last row, shows the weight.
@@ -310,11 +308,11 @@ def test_the_loss_of_sets_is_that_of_blended_and_smoothed_targets() -> None:
 
 
 def test_accumulated_sets_and_padding_change_nothing() -> None:
-    batch = set_batch_of(8)
+    batch = multi_label_batch_of(8)
     batch["mask"][5:] = 0.0
     options = {"mixup_alpha": 0.8, "label_smoothing": 0.1, "task": MULTI_LABEL}
     whole, at_once = run_steps([batch], **options)
-    parts, in_parts = run_steps([batch], accumulate=4, **options)
+    parts, in_parts = run_steps([batch], grad_accum_steps=4, **options)
     assert in_parts[0] == pytest.approx(at_once[0], rel=1e-4)
     assert_trees_close(parts.opt_state.inner, whole.opt_state.inner, rtol=1e-3, atol=1e-7)
 
@@ -322,7 +320,7 @@ def test_accumulated_sets_and_padding_change_nothing() -> None:
 @pytest.mark.parametrize(("views", "views_per_pass"), [(5, 2), (1, 4)])
 def test_views_of_sets_are_averaged_as_sigmoids(views: int, views_per_pass: int) -> None:
     model = Toy()
-    params, batch = initial_params(model), set_batch_of(3, views)
+    params, batch = initial_params(model), multi_label_batch_of(3, views)
     flip = jnp.asarray(batch["flip"])
     logits = [
         np.asarray(model.apply({"params": params}, preprocess(batch["video"][:, v], flip)))
@@ -336,16 +334,16 @@ def test_views_of_sets_are_averaged_as_sigmoids(views: int, views_per_pass: int)
     np.testing.assert_allclose(result["loss"], losses, rtol=1e-4)
 
 
-def test_loss_of_a_certain_view_is_finite() -> None:
-    """Sigmoids of 200 and -200 are 1 and 0 in float32; their logarithms must not be lost."""
+def test_the_loss_of_a_confident_view_is_finite() -> None:
+    """Take sigmoids of 200 and -200, which are 1 and 0 in float32; their logarithms are finite."""
     scores = jnp.asarray([[[200.0, -200.0]]])
     found = MULTI_LABEL.average_views(scores, jnp.asarray([[0.0, 1.0]]))
     np.testing.assert_allclose(found["probabilities"], [[1.0, 0.0]], atol=1e-7)
     np.testing.assert_allclose(found["loss"], [200.0], rtol=1e-6)
 
 
-def test_labels_of_another_task_or_size_are_refused() -> None:
-    single, sets = batch_of(), set_batch_of()
+def test_labels_of_another_task_or_size_are_rejected() -> None:
+    single, sets = batch_of(), multi_label_batch_of()
     narrow = sets | {"label": sets["label"][:, :-1]}
     for batch, task in ((single, MULTI_LABEL), (narrow, MULTI_LABEL), (sets, SINGLE_LABEL)):
         with pytest.raises(InputError, match=r"labels of shape \(4.*data\.multi_label"):
@@ -355,9 +353,9 @@ def test_labels_of_another_task_or_size_are_refused() -> None:
 
 
 def test_task_of_a_config() -> None:
-    assert task_of({"data": {}}) is SINGLE_LABEL, "a checkpoint from before there was a choice"
-    assert task_of({"data": {"multi_label": False}}) is SINGLE_LABEL
-    assert task_of({"data": {"multi_label": True}}) is MULTI_LABEL
+    assert task_from_config({"data": {}}) is SINGLE_LABEL, "a checkpoint older than the field"
+    assert task_from_config({"data": {"multi_label": False}}) is SINGLE_LABEL
+    assert task_from_config({"data": {"multi_label": True}}) is MULTI_LABEL
     for task, dtype in ((SINGLE_LABEL, np.int32), (MULTI_LABEL, np.float32)):
         labels = task.blank_labels(2, 3)
         assert labels.dtype == dtype
@@ -367,24 +365,25 @@ def test_task_of_a_config() -> None:
 DEVICES = """
 import json, sys
 import jax
-sys.path.insert(0, sys.argv[1])
-import test_steps as room
+# The folder of this test and that of the modules that all tests share.
+sys.path[:0] = sys.argv[1:3]
+import test_steps
 from vswin_jax.sharding.mesh import default_rules, make_mesh, place_batch, tree_shardings
 from vswin_jax.training.state import abstract_state, create_state
 from vswin_jax.training.steps import make_eval_step, make_train_step
 
-kind = sys.argv[2]
-task = room.MULTI_LABEL if kind == "sets" else room.SINGLE_LABEL
-batch_of = room.set_batch_of if kind == "sets" else room.batch_of
-model = room.Toy()
-optimizer = room.optimizer_for(model)
-options = {"seed": 0, "num_classes": room.CLASSES, "ema_decay": 0.9, "task": task}
-options |= {"mixup_alpha": 0.8, "erasing": 0.5, "accumulate": 2}
+kind = sys.argv[3]
+task = test_steps.MULTI_LABEL if kind == "sets" else test_steps.SINGLE_LABEL
+batch_of = test_steps.multi_label_batch_of if kind == "sets" else test_steps.batch_of
+model = test_steps.Toy()
+optimizer = test_steps.optimizer_for(model)
+options = {"seed": 0, "num_classes": test_steps.CLASSES, "ema_decay": 0.9, "task": task}
+options |= {"mixup_alpha": 0.8, "random_erasing_rate": 0.5, "grad_accum_steps": 2}
 one = make_mesh(devices=jax.devices()[:1])
 meshes = {"data": make_mesh(), "one": one, "fsdp": make_mesh(fsdp=4)}
 results = {}
 for name, mesh in meshes.items():
-    params = room.initial_params(model)
+    params = test_steps.initial_params(model)
     rules = default_rules(mesh, params)
     state = create_state(model, optimizer, jax.random.key(0), mesh, rules, params, ema=True)
     layout = jax.tree.map(lambda leaf: leaf.sharding, state)
@@ -410,14 +409,15 @@ print(json.dumps(results))
 @pytest.mark.long
 @pytest.mark.parametrize("model", ["toy", "sets"])
 def test_losses_are_the_same_on_one_and_on_eight_devices(model: str) -> None:
-    """Of accumulated gradients; `test_program_layouts.py` has the other layouts and a real model."""
+    """Accumulate gradients; `test_program_layouts.py` has other layouts and a real model."""
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
     }
-    command = [sys.executable, "-c", DEVICES, os.path.dirname(__file__), model]
+    folder = Path(__file__).parent
+    command = [sys.executable, "-c", DEVICES, str(folder), str(folder.parent), model]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout.splitlines()[-1])

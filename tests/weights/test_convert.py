@@ -1,4 +1,4 @@
-"""Conversions through the function and the script, and what can be done with the result."""
+"""Conversions through the function and the script, and uses of the results."""
 
 import json
 import os
@@ -21,10 +21,8 @@ from vswin_jax.predict import predict
 from vswin_jax.weights import load_weights, to_state_dict
 from vswin_jax.weights.convert import convert
 from vswin_jax.weights.export import export_state_dict
-from vswin_jax.weights.files.orbax_directory import write_run
-from vswin_jax.weights.layouts.target_spec import Wishes
-
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+from vswin_jax.weights.files.orbax_directory import write_workdir
+from vswin_jax.weights.layouts.target_spec import TargetSpec
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "convert_weights.py"
@@ -62,7 +60,7 @@ def converted(original: Path) -> Path:
 
 
 def write_image_file(path: Path) -> Path:
-    """An image model: no time in the patches nor in the tables."""
+    """Write a file of an image model: no time axis in patches and tables."""
     state = to_state_dict(random_params(small(7)))
     state = {name: np.ascontiguousarray(value) for name, value in state.items()}
     state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"].sum(2)
@@ -92,9 +90,7 @@ def values(source: Path, model: SwinTransformer3D) -> State:
     return to_state_dict(load_weights(source, model)["params"])
 
 
-def test_a_directory_of_ours_has_the_same_weights_and_says_all(
-    original: Path, converted: Path
-) -> None:
+def test_a_workdir_has_the_same_weights_and_the_metadata(original: Path, converted: Path) -> None:
     assert_same(values(converted, small()), values(original, small()))
     _, metadata = load_for_inference(converted)
     assert metadata["label_names"] == [f"class_{index}" for index in range(5)]
@@ -104,13 +100,12 @@ def test_a_directory_of_ours_has_the_same_weights_and_says_all(
     assert saved["model"]["num_classes"] == 5
     # One window of the last stage: 3 tokens of 4 pixels, merged once.
     assert saved["data"]["size"] == saved["eval"]["resize"] == 24
-    assert (saved["data"]["num_frames"], saved["eval"]["clips"], saved["eval"]["crops"]) == (
-        *(32, 4),
-        3,
-    )
+    assert saved["data"]["num_frames"] == 32
+    assert saved["eval"]["num_clips"] == 4
+    assert saved["eval"]["num_crops"] == 3
 
 
-def test_evaluate_and_init_from_take_it_without_another_flag(converted: Path) -> None:
+def test_evaluate_and_init_from_need_no_other_flag(converted: Path) -> None:
     metadata = load_for_inference(converted)[1]
     config = factory.ConfigDict(metadata["config"])
     rules.check(config)
@@ -124,24 +119,24 @@ def test_evaluate_and_init_from_take_it_without_another_flag(converted: Path) ->
     assert start["head"]["kernel"].shape == (16, 3)
 
 
-def test_predict_takes_it_without_another_flag(converted: Path, tmp_path: Path) -> None:
+def test_predict_needs_no_other_flag(converted: Path, tmp_path: Path) -> None:
     (prediction,) = predict(write_video(tmp_path / "clip.mp4"), converted, topk=9)
     assert set(prediction.labels) == {f"class_{index}" for index in range(5)}
     assert sum(prediction.probabilities) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("layout", ["original", "mmaction2", "torchvision"])
-def test_out_of_a_directory_into_every_layout_and_back(
+def test_a_workdir_converts_to_every_layout_and_back(
     converted: Path, original: Path, tmp_path: Path, layout: str
 ) -> None:
     out = tmp_path / "out.safetensors"
     convert(converted, out, to=layout)
-    assert_same(load_file(out), load_file(write_file(tmp_path / "by.hand", small(), layout)))
+    assert_same(load_file(out), load_file(write_file(tmp_path / "exported", small(), layout)))
     convert(out, tmp_path / "again")
     assert_same(values(tmp_path / "again", small()), values(original, small()))
 
 
-def test_a_file_without_to_is_the_original_layout(converted: Path, tmp_path: Path) -> None:
+def test_a_file_has_the_original_layout_by_default(converted: Path, tmp_path: Path) -> None:
     convert(converted, tmp_path / "out.safetensors")
     assert "backbone.norm.weight" in load_file(tmp_path / "out.safetensors")
 
@@ -151,8 +146,8 @@ def test_an_image_model_becomes_a_video_model(tmp_path: Path) -> None:
     convert(source, tmp_path / "video")
     model = small(7, window_size=(8, 3, 3))
     assert_same(values(tmp_path / "video", model), values(source, model))
-    wishes = Wishes(window=(4, 5, 5), patch=(4, 4, 4), tables="center", patches="center")
-    convert(source, tmp_path / "other", wishes)
+    target_spec = TargetSpec(window=(4, 5, 5), patch=(4, 4, 4), tables="center", patches="center")
+    convert(source, tmp_path / "other", target_spec)
     state = values(tmp_path / "other", small(7, window_size=(4, 5, 5), patch_size=(4, 4, 4)))
     kernel = state["patch_embed.proj.weight"]
     assert np.count_nonzero(np.any(kernel != 0, axis=(0, 1, 3, 4))) == 1
@@ -160,10 +155,10 @@ def test_an_image_model_becomes_a_video_model(tmp_path: Path) -> None:
     assert np.count_nonzero(np.any(table != 0, axis=(1, 2))) == 1
 
 
-def test_a_directory_of_ours_with_other_windows_keeps_the_rest_of_its_config(
+def test_a_workdir_with_other_windows_keeps_the_rest_of_its_config(
     converted: Path, tmp_path: Path
 ) -> None:
-    convert(converted, tmp_path / "longer", Wishes(window=(4, 3, 3), num_classes=2))
+    convert(converted, tmp_path / "longer", TargetSpec(window=(4, 3, 3), num_classes=2))
     before, after = (load_for_inference(d)[1] for d in (converted, tmp_path / "longer"))
     assert after["label_names"] == ["class_0", "class_1"]
     assert after["config"]["data"] == before["config"]["data"]
@@ -171,111 +166,111 @@ def test_a_directory_of_ours_with_other_windows_keeps_the_rest_of_its_config(
     assert factory.build_model(settings, 2) == small(2, window_size=(4, 3, 3))
 
 
-def test_a_checkpoint_that_says_nothing_is_known_by_its_shapes(
+def test_a_checkpoint_without_metadata_is_inferred_from_its_shapes(
     converted: Path, tmp_path: Path
 ) -> None:
     params, _ = load_for_inference(converted)
-    write_run(tmp_path / "silent", params, {})
-    convert(tmp_path / "silent", tmp_path / "out", Wishes(window=(2, 3, 3)))
+    write_workdir(tmp_path / "bare", params, {})
+    convert(tmp_path / "bare", tmp_path / "out", TargetSpec(window=(2, 3, 3)))
     assert_same(values(tmp_path / "out", small()), values(converted, small()))
 
 
-def test_labels_pick_rows_of_a_head_whose_names_are_known(tmp_path: Path) -> None:
+def test_labels_select_rows_of_a_head_with_known_names(tmp_path: Path) -> None:
     source = write_file(tmp_path / "k400.safetensors", small(400))
     labels = tmp_path / "labels.txt"
     labels.write_text("air drumming\n\nabseiling\n")
-    convert(source, tmp_path / "two", Wishes(labels=labels))
+    convert(source, tmp_path / "two", TargetSpec(labels=labels))
     whole, two = values(source, small(400)), values(tmp_path / "two", small(2))
     np.testing.assert_array_equal(two["head.weight"], whole["head.weight"][[1, 0]])
     assert load_for_inference(tmp_path / "two")[1]["label_names"] == ["air drumming", "abseiling"]
     labels.write_text("air drumming\nabsailing\n")
     with pytest.raises(InputError, match="abseiling"):
-        convert(source, tmp_path / "three", Wishes(labels=labels))
+        convert(source, tmp_path / "three", TargetSpec(labels=labels))
     assert not (tmp_path / "three").exists()
 
 
 def test_labels_name_the_rows_of_a_head_without_names(original: Path, tmp_path: Path) -> None:
     labels = tmp_path / "labels.txt"
     labels.write_text("\n".join("abcde"))
-    convert(original, tmp_path / "named", Wishes(labels=labels))
+    convert(original, tmp_path / "named", TargetSpec(labels=labels))
     assert_same(values(tmp_path / "named", small()), values(original, small()))
     assert load_for_inference(tmp_path / "named")[1]["label_names"] == list("abcde")
     labels.write_text("e\nb")
-    convert(tmp_path / "named", tmp_path / "fewer", Wishes(labels=labels))
+    convert(tmp_path / "named", tmp_path / "fewer", TargetSpec(labels=labels))
     np.testing.assert_array_equal(
         values(tmp_path / "fewer", small(2))["head.weight"],
         values(original, small())["head.weight"][[4, 1]],
     )
 
 
-def test_another_class_count_gets_a_fresh_head_and_the_report_says_so(
+def test_another_class_count_gives_a_fresh_head_in_the_report(
     original: Path, tmp_path: Path
 ) -> None:
-    report = convert(original, tmp_path / "three", Wishes(num_classes=3))
+    report = convert(original, tmp_path / "three", TargetSpec(num_classes=3))
     assert set(report.named("fresh")) == {"head.bias", "head.weight"}
 
 
-def test_known_protocols_come_with_the_model(tmp_path: Path) -> None:
+def test_the_config_has_the_published_protocol_of_the_model(tmp_path: Path) -> None:
     source = write_file(tmp_path / "ssv2.safetensors", small(174))
     convert(source, tmp_path / "ssv2")
     saved = load_for_inference(tmp_path / "ssv2")[1]["config"]
-    assert (saved["data"]["sampling"], saved["eval"]["clips"]) == ("uniform", 1)
+    assert (saved["data"]["sampling"], saved["eval"]["num_clips"]) == ("uniform", 1)
     source = write_file(tmp_path / "k400.safetensors", small(400))
     convert(source, tmp_path / "k400")
     assert load_for_inference(tmp_path / "k400")[1]["label_names"][399] == "zumba"
 
 
-def left_in(directory: Path) -> set[str]:
+def file_names(directory: Path) -> set[str]:
     return {path.name for path in directory.iterdir()}
 
 
 @pytest.mark.parametrize(
-    ("destination", "options", "words"),
+    ("destination", "options", "message"),
     [
         ("out.pth", {"to": "original"}, "a file that ends in .safetensors"),
         ("out.safetensors", {"to": "orbax"}, "Expected a directory"),
         ("gs://bucket/out", {}, "on this machine"),
         ("out", {"to": "onnx"}, "Unknown kind of checkpoint to write 'onnx'"),
-        ("nowhere/out", {}, "which is not there"),
-        ("out", {"wishes": Wishes(model="swin_base")}, "another model"),
-        ("out", {"wishes": Wishes(num_classes=0)}, "Expected a classifier"),
-        ("out", {"wishes": Wishes(num_classes=-1)}, "Expected a number of classes"),
-        ("out", {"wishes": Wishes(labels="no.txt")}, "no.txt cannot be read"),
+        ("nowhere/out", {}, "which does not exist"),
+        ("out", {"target_spec": TargetSpec(model="swin_base")}, "another model"),
+        ("out", {"target_spec": TargetSpec(num_classes=0)}, "Expected a classifier"),
+        ("out", {"target_spec": TargetSpec(num_classes=-1)}, "Expected a number of classes"),
+        ("out", {"target_spec": TargetSpec(labels="no.txt")}, "no.txt' cannot be read"),
         ("out", {"report": "nowhere/report.json"}, "report cannot be written"),
     ],
 )
-def test_what_cannot_be_gets_a_sentence_and_leaves_nothing(
+def test_invalid_arguments_are_errors_and_leave_no_files(
     original: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     destination: str,
     options: dict[str, object],
-    words: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=message):
         convert(original, destination, **options)
-    assert left_in(tmp_path) == set()
+    assert file_names(tmp_path) == set()
 
 
-def test_nothing_is_written_over(original: Path, converted: Path) -> None:
-    before = left_in(original.parent)
-    with pytest.raises(InputError, match="is there already"):
+def test_an_existing_destination_is_kept(original: Path, converted: Path) -> None:
+    before = file_names(original.parent)
+    with pytest.raises(InputError, match="already exists"):
         convert(original, converted)
-    assert left_in(original.parent) == before
+    assert file_names(original.parent) == before
 
 
-def test_what_breaks_on_the_way_leaves_nothing(
+def test_a_failed_write_leaves_no_files(
     original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def half(place: Path, *_: object) -> None:
-        (place / "checkpoints").mkdir(parents=True)
+    def fail(path: Path, *_: object) -> None:
+        (path / "checkpoints").mkdir(parents=True)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vswin_jax.weights.convert.write_run", half)
+    monkeypatch.setattr("vswin_jax.weights.convert.write_workdir", fail)
     with pytest.raises(InputError, match="No space left on device"):
         convert(original, tmp_path / "out")
-    assert left_in(tmp_path) == set()
+    assert file_names(tmp_path) == set()
 
 
 def run_script(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -284,26 +279,26 @@ def run_script(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
-def test_the_script(original: Path, tmp_path: Path) -> None:
+def test_the_script_writes_a_workdir_and_a_report(original: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     arguments = ("--window", "4,3,3", "--num-classes", 3, "--report", report)
     done = run_script(original, tmp_path / "out", *arguments)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout.endswith(f"written to {tmp_path / 'out'}\n")
-    account = json.loads(report.read_text())
-    assert account["layout"] == "original"
-    assert account["counts"]["fresh"] == 2
-    assert account["counts"]["transformed"] == 2
+    load_report = json.loads(report.read_text())
+    assert load_report["layout"] == "original"
+    assert load_report["counts"]["fresh"] == 2
+    assert load_report["counts"]["transformed"] == 2
     assert load_weights(tmp_path / "out", small(3, window_size=(4, 3, 3)))
-    assert left_in(tmp_path) == {"out", "report.json"}
+    assert file_names(tmp_path) == {"out", "report.json"}
 
 
-def test_the_script_says_one_sentence_for_a_web_page(tmp_path: Path) -> None:
+def test_the_script_prints_one_line_for_a_web_page(tmp_path: Path) -> None:
     (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>Not found</html>")
     failed = run_script(tmp_path / "page.pth", tmp_path / "out")
     assert failed.returncode == 2
     assert failed.stdout == ""
     assert failed.stderr.startswith("error: ")
     assert failed.stderr.count("\n") == 1
-    assert left_in(tmp_path) == {"page.pth"}
+    assert file_names(tmp_path) == {"page.pth"}

@@ -1,4 +1,4 @@
-"""Downloads from a server of our own that has the faults of real ones."""
+"""Downloads from a local server that simulates the faults of real servers."""
 
 import contextlib
 import hashlib
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vswin_jax.errors import InputError
-from vswin_jax.weights import download as room
+from vswin_jax.weights import download as download_module
 from vswin_jax.weights.download import download
 
 CONTENT = bytes(range(256)) * 4000  # about one chunk
@@ -20,14 +20,14 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 @dataclass
 class Site:
-    """What the server has, how it fails, and what it was asked."""
+    """The server's file and faults, and a record of the requested ranges."""
 
     content: bytes = CONTENT
     tag: str = '"one"'
     kind: str = "application/octet-stream"
     cuts: list[int] = field(default_factory=list)  # bytes sent before each answer breaks off
     ranges: list[str | None] = field(default_factory=list)
-    knows_ranges: bool = True
+    supports_ranges: bool = True
     skips: int = 0  # bytes left out at the start of a range
     address: str = ""
 
@@ -40,10 +40,10 @@ def site() -> Iterator[Site]:
         def do_GET(self) -> None:
             if self.path == "/missing.pth":
                 return self.send_error(404)
-            site.ranges.append(asked := self.headers.get("Range"))
+            site.ranges.append(requested := self.headers.get("Range"))
             start = 0
-            if asked and site.knows_ranges and self.headers.get("If-Range") == site.tag:
-                start = int(asked.removeprefix("bytes=").rstrip("-"))
+            if requested and site.supports_ranges and self.headers.get("If-Range") == site.tag:
+                start = int(requested.removeprefix("bytes=").rstrip("-"))
             if start >= len(site.content) > 0:
                 return self.send_error(416)
             self.send_response(206 if start else 200)
@@ -56,13 +56,13 @@ def site() -> Iterator[Site]:
                 self.send_header("ETag", site.tag)
             self.end_headers()
             stop = start + site.cuts.pop(0) if site.cuts else None
-            with contextlib.suppress(ConnectionError):  # when the client has seen enough
+            with contextlib.suppress(ConnectionError):  # when the client closes early
                 self.wfile.write(site.content[start:stop])
             self.close_connection = True
             return None
 
         def log_message(self, *_: object) -> None:
-            """Keeps the test's output clean."""
+            """Discard the log."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
@@ -76,7 +76,7 @@ def files(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 
 
-def test_a_file_arrives_whole_with_its_digest(site: Site, tmp_path: Path) -> None:
+def test_a_file_is_downloaded_with_its_digest(site: Site, tmp_path: Path) -> None:
     destination = tmp_path / "cache" / "a.pth"
     lines: list[str] = []
     download(
@@ -92,10 +92,10 @@ def test_a_file_arrives_whole_with_its_digest(site: Site, tmp_path: Path) -> Non
     assert [line.split()[0] for line in lines] == ["downloading", "a.pth"]
 
 
-def test_progress_says_rate_and_time_left(
+def test_progress_has_rate_and_time_left(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "_SAY_EVERY", 0.0)
+    monkeypatch.setattr(download_module, "_INTERVAL", 0.0)
     lines: list[str] = []
     download(f"{site.address}/a.pth", tmp_path / "a.pth", progress=lines.append)
     assert lines[1].startswith("a.pth: ")
@@ -110,9 +110,13 @@ def test_a_broken_transfer_is_resumed_where_it_broke(site: Site, tmp_path: Path)
     assert site.ranges == [None, "bytes=1000-", "bytes=1500-"]
 
 
-def test_one_that_gets_no_further_is_resumed_by_the_next_call(site: Site, tmp_path: Path) -> None:
+def test_a_transfer_without_progress_is_resumed_by_the_next_call(
+    site: Site, tmp_path: Path
+) -> None:
     site.cuts = [1000, 0]
-    with pytest.raises(InputError, match=r"broke off after 1000 bytes .*run this again.*by hand"):
+    with pytest.raises(
+        InputError, match=r"broke off after 1000 bytes .*run this again to resume.*by hand"
+    ):
         download(f"{site.address}/a.pth", tmp_path / "a.pth")
     assert files(tmp_path) == ["a.pth.part", "a.pth.part.version"]
     download(f"{site.address}/a.pth", tmp_path / "a.pth")
@@ -121,12 +125,14 @@ def test_one_that_gets_no_further_is_resumed_by_the_next_call(site: Site, tmp_pa
 
 
 @pytest.mark.parametrize("change", ["another version", "no ranges", "no version", "shorter"])
-def test_what_cannot_be_resumed_starts_again(site: Site, tmp_path: Path, change: str) -> None:
+def test_a_part_that_cannot_be_resumed_is_downloaded_again(
+    site: Site, tmp_path: Path, change: str
+) -> None:
     site.cuts = [1000, 0]
     site.tag = "" if change == "no version" else site.tag
     with pytest.raises(InputError, match="broke off"):
         download(f"{site.address}/a.pth", tmp_path / "a.pth")
-    site.knows_ranges = change != "no ranges"
+    site.supports_ranges = change != "no ranges"
     if change in ("another version", "shorter"):
         site.content = CONTENT[::-1] if change == "another version" else CONTENT[:900]
     site.tag = '"two"' if change == "another version" else site.tag
@@ -134,48 +140,52 @@ def test_what_cannot_be_resumed_starts_again(site: Site, tmp_path: Path, change:
     assert (tmp_path / "a.pth").read_bytes() == site.content
 
 
-def test_another_part_than_the_rest_is_not_appended(site: Site, tmp_path: Path) -> None:
+def test_a_range_other_than_the_requested_one_is_not_appended(site: Site, tmp_path: Path) -> None:
     site.cuts, site.skips = [1000], 7
     with pytest.raises(InputError, match=r"not the rest from byte 1000 came; delete .*part"):
         download(f"{site.address}/a.pth", tmp_path / "a.pth")
     assert not (tmp_path / "a.pth").exists()
 
 
-def test_a_server_that_always_breaks_off_is_given_up(site: Site, tmp_path: Path) -> None:
+def test_a_server_without_versions_that_breaks_off_is_not_retried_forever(
+    site: Site, tmp_path: Path
+) -> None:
     site.tag, site.cuts = "", [10] * 100
     with pytest.raises(InputError, match="broke off"):
         download(f"{site.address}/a.pth", tmp_path / "a.pth")
     assert len(site.ranges) == 2
 
 
-def test_the_wrong_file_is_refused_and_nothing_is_kept(site: Site, tmp_path: Path) -> None:
+def test_an_unexpected_file_is_refused_and_deleted(site: Site, tmp_path: Path) -> None:
     url, path = f"{site.address}/a.pth", tmp_path / "a.pth"
-    for wrong, words in (
+    for expectation, message in (
         ({"sha256": "0123abcd"}, f"SHA-256 begins with {DIGEST[:8]} instead of 0123abcd"),
         ({"expected_size": 7}, f"it has {len(CONTENT)} bytes there instead of 7"),
     ):
-        with pytest.raises(InputError, match=words) as error:
-            download(url, path, **wrong)
+        with pytest.raises(InputError, match=message) as error:
+            download(url, path, **expectation)
         assert url in str(error.value)
         assert str(path) in str(error.value)
         assert not path.exists()
     site.kind = "text/html; charset=utf-8"
     with pytest.raises(InputError, match="a web page came instead of a checkpoint"):
         download(url, path)
-    with pytest.raises(InputError, match="the server says 404 Not Found; check the address"):
+    with pytest.raises(InputError, match="the server responds 404 Not Found; check the address"):
         download(f"{site.address}/missing.pth", path)
     assert files(tmp_path) == []
 
 
-def test_offline_says_what_from_where_and_where_to(tmp_path: Path) -> None:
-    # Port 9 of this machine takes no connections.
+def test_the_error_without_a_connection_names_file_url_and_destination(tmp_path: Path) -> None:
+    # No service listens on port 9 of this machine.
     with pytest.raises(InputError, match=r"no connection.*check the network") as error:
         download("http://127.0.0.1:9/swin.pth", tmp_path / "swin.pth")
     for part in ("swin.pth could not", "http://127.0.0.1:9/swin.pth", str(tmp_path / "swin.pth")):
         assert part in str(error.value)
 
 
-def test_no_place_to_write_and_no_http(site: Site, tmp_path: Path) -> None:
+def test_an_unwritable_destination_and_another_scheme_are_errors(
+    site: Site, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot be written to .*VSWIN_CACHE"):
         download(f"{site.address}/a.pth", tmp_path / "file" / "a.pth")
@@ -183,7 +193,7 @@ def test_no_place_to_write_and_no_http(site: Site, tmp_path: Path) -> None:
         download("file:///etc/passwd", tmp_path / "a.pth")
 
 
-def test_several_at_once_make_one_file(site: Site, tmp_path: Path) -> None:
+def test_concurrent_downloads_make_one_file(site: Site, tmp_path: Path) -> None:
     site.cuts = [1000, 1000]
     target = (f"{site.address}/a.pth", tmp_path / "a.pth")
     threads = [threading.Thread(target=download, args=target) for _ in range(8)]

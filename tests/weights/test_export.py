@@ -1,4 +1,4 @@
-"""What PyTorch gets from us: names, index buffers and the safetensors file."""
+"""Exports to PyTorch: names, index buffers and the safetensors file."""
 
 import itertools
 from pathlib import Path
@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from vswin_jax.errors import InputError
 from vswin_jax.models import create_model, init_params
 from vswin_jax.weights.export import export_state_dict, relative_position_index, write_safetensors
-from vswin_jax.weights.layouts.layouts import LAYOUTS_3D, detect, to_canonical
+from vswin_jax.weights.layouts.layouts import LAYOUTS_3D, detect_layout, to_canonical
 from vswin_jax.weights.layouts.names import Params, to_state_dict
 
 SMALL = {"embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "window_size": (2, 3, 3)}
@@ -43,21 +43,23 @@ def test_names_and_shapes_are_those_of_a_released_file() -> None:
 
 @pytest.mark.parametrize("num_classes", [5, 0])
 @pytest.mark.parametrize("layout", LAYOUTS_3D)
-def test_a_written_file_is_the_same_model(tmp_path: Path, layout: str, num_classes: int) -> None:
+def test_a_written_file_has_the_same_parameters(
+    tmp_path: Path, layout: str, num_classes: int
+) -> None:
     params = random_params(num_classes)
     state = export_state_dict(params, layout, SMALL["window_size"])
     write_safetensors(tmp_path / "model.safetensors", state)
     loaded = load_file(tmp_path / "model.safetensors")
-    assert detect(loaded) == layout
-    back, wanted = to_canonical(loaded), to_state_dict(params)
-    assert back.keys() == wanted.keys()
-    for name in wanted:
-        np.testing.assert_array_equal(back[name], wanted[name], err_msg=name)
+    assert detect_layout(loaded) == layout
+    back, expected = to_canonical(loaded), to_state_dict(params)
+    assert back.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_array_equal(back[name], expected[name], err_msg=name)
 
 
-def test_the_index_by_hand() -> None:
-    # Query (0, 0, 1) and key (1, 0, 0) of windows (2, 1, 2): offsets (-1, 0, 1), shifted to start
-    # at 0 they are (0, 0, 2), in a table of 3 x 1 x 3: row 2.
+def test_the_index_of_a_small_window() -> None:
+    # Query (0, 0, 1) and key (1, 0, 0) of a window (2, 1, 2) have the offset (-1, 0, 1), which is
+    # entry (0, 0, 2) of a table 3 x 1 x 3: row 2.
     index = relative_position_index((2, 1, 2))
     assert index.dtype == np.int64
     assert index.shape == (4, 4)
@@ -68,7 +70,7 @@ def test_the_index_is_the_offset_of_query_minus_key() -> None:
     window = (3, 2, 4)
     sides = tuple(2 * extent - 1 for extent in window)
     tokens = list(itertools.product(*map(range, window)))
-    wanted = [
+    expected = [
         [
             np.ravel_multi_index(
                 [q - k + n - 1 for q, k, n in zip(*both, window, strict=True)], sides
@@ -77,7 +79,7 @@ def test_the_index_is_the_offset_of_query_minus_key() -> None:
         ]
         for query in tokens
     ]
-    np.testing.assert_array_equal(relative_position_index(window), wanted)
+    np.testing.assert_array_equal(relative_position_index(window), expected)
 
 
 def test_the_index_of_the_published_window() -> None:
@@ -86,14 +88,14 @@ def test_the_index_of_the_published_window() -> None:
     assert (index[0, 0], index[0, -1], index[-1, 0]) == (1267, 0, 2534)
 
 
-def test_a_wrong_window_or_layout_gets_a_sentence() -> None:
+def test_a_wrong_window_or_layout_is_an_error() -> None:
     with pytest.raises(InputError, match=r"has 75 rows but windows of \(3, 3, 3\) need 125"):
         export_state_dict(random_params(), "original", (3, 3, 3))
     with pytest.raises(InputError, match="Unknown layout to write 'mmaction': did you mean"):
         export_state_dict(random_params(), "mmaction", (2, 3, 3))
 
 
-def test_any_array_is_written_as_the_library_reads_it(tmp_path: Path) -> None:
+def test_the_library_reads_every_kind_of_array(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     state = {
         "transposed": np.arange(6.0).reshape(2, 3).T,
@@ -116,23 +118,21 @@ def test_any_array_is_written_as_the_library_reads_it(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_that_cannot_be_written_leaves_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"old")
     with pytest.raises(InputError, match="b is complex64, which a safetensors file cannot hold"):
         write_safetensors(path, {"a": np.zeros(2), "b": np.zeros(2, np.complex64)})
 
-    def full(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vswin_jax.weights.export._write_tensor", full)
+    monkeypatch.setattr("vswin_jax.weights.export._write_tensor", fail)
     with pytest.raises(InputError, match="cannot be written: No space left on device; give a path"):
         write_safetensors(path, {"a": np.zeros(2)})
     assert [(file, file.read_bytes()) for file in tmp_path.iterdir()] == [(path, b"old")]
 
 
-def test_a_missing_directory_gets_a_sentence(tmp_path: Path) -> None:
+def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be written: No such file or directory"):
         write_safetensors(tmp_path / "none" / "model.safetensors", {"a": np.zeros(2)})

@@ -1,4 +1,4 @@
-"""Weights of every kind of source into a model, and what is refused."""
+"""Loading of every kind of source into a model, and the errors."""
 
 import tracemalloc
 from collections.abc import Callable
@@ -15,15 +15,13 @@ from vswin_jax.checkpoint import Checkpoints
 from vswin_jax.errors import InputError
 from vswin_jax.models import SwinTransformer3D, create_model, init_params
 from vswin_jax.weights import (
-    Report,
+    LoadReport,
     from_state_dict,
     load_weights,
     load_with_report,
     to_state_dict,
     zoo,
 )
-
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 SMALL = {"embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "window_size": (2, 3, 3)}
 State = dict[str, np.ndarray]
@@ -33,7 +31,7 @@ def small(num_classes: int = 5, **overrides: object) -> SwinTransformer3D:
     return create_model("swin_tiny", num_classes, **{**SMALL, **overrides})
 
 
-def a_state(model: SwinTransformer3D) -> State:
+def random_state(model: SwinTransformer3D) -> State:
     rng = np.random.default_rng(3)
     shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), shapes)
@@ -42,14 +40,14 @@ def a_state(model: SwinTransformer3D) -> State:
 
 def load(
     source: str | Path, model: SwinTransformer3D, **options: object
-) -> tuple[dict[str, Any], Report]:
+) -> tuple[dict[str, Any], LoadReport]:
     variables, report = load_with_report(source, model, **options)
     return variables["params"], report
 
 
-def a_2d_state() -> State:
-    """An image model's: no time in the patches nor in the tables, and a head of its own."""
-    state = a_state(small(1000))
+def random_2d_state() -> State:
+    """Return an image model's state: no time axis in patches and tables, and a head of 1000."""
+    state = random_state(small(1000))
     state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"].sum(2)
     for name in state:
         if name.endswith("bias_table"):
@@ -59,7 +57,7 @@ def a_2d_state() -> State:
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 def test_a_released_layout_loads_from_a_file(tmp_path: Path, suffix: str) -> None:
-    state = a_state(small())
+    state = random_state(small())
     wrapped = {
         (
             "cls_head.fc_cls." + k.removeprefix("head.")
@@ -77,14 +75,14 @@ def test_a_released_layout_loads_from_a_file(tmp_path: Path, suffix: str) -> Non
         np.testing.assert_array_equal(loaded[name], state[name], err_msg=name)
 
 
-def test_another_class_count_gets_a_fresh_head_and_the_rest(
+def test_another_class_count_gives_a_fresh_head_and_loads_the_rest(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    state = a_state(small(7))
+    state = random_state(small(7))
     np.savez(tmp_path / "model.npz", **state)
     params = load_weights(tmp_path / "model.npz", small(5), seed=1)["params"]
-    wanted = init_params(small(5), jax.random.key(1))["head"]
-    jax.tree.map(np.testing.assert_array_equal, params["head"], wanted)
+    expected = init_params(small(5), jax.random.key(1))["head"]
+    jax.tree.map(np.testing.assert_array_equal, params["head"], expected)
     np.testing.assert_array_equal(params["norm"]["scale"], state["norm.weight"])
     assert "no head of 5 classes" in caplog.text
 
@@ -93,28 +91,28 @@ def test_another_class_count_gets_a_fresh_head_and_the_rest(
     ("change", "difference"),
     [
         ({"depths": (2, 4)}, "it has no 'layers.1.blocks.2.*, which this model has .* differ;"),
-        ({"depths": (2, 1)}, "it has 'layers.1.blocks.1.* which this model has not"),
+        ({"depths": (2, 1)}, "it has 'layers.1.blocks.1.* which this model does not have"),
         (
             {"embed_dim": 16},
             "'layers.0.blocks.0.attn.proj.bias' has shape .8,. in it and .16,. in this",
         ),
         (
             {"patch_norm": False},
-            "it has 'patch_embed.norm.bias' of shape .8,., which this model has not",
+            "it has 'patch_embed.norm.bias' of shape .8,., which this model does not have",
         ),
     ],
 )
-def test_a_checkpoint_of_another_model_gets_a_sentence(
+def test_a_checkpoint_of_another_model_is_an_error(
     tmp_path: Path, change: dict[str, object], difference: str
 ) -> None:
-    np.savez(tmp_path / "model.npz", **a_state(small()))
+    np.savez(tmp_path / "model.npz", **random_state(small()))
     found = "a Swin of 8 channels, depths .2, 2. with windows .2, 3, 3., 5 classes"
     with pytest.raises(InputError, match=f"model.npz is of another model .{found}.: {difference}"):
         load_weights(tmp_path / "model.npz", small(**change))
 
 
-def test_an_image_model_is_inflated_and_keeps_a_head_that_agrees(tmp_path: Path) -> None:
-    state = a_2d_state()
+def test_an_image_model_is_inflated_and_keeps_a_head_of_equal_size(tmp_path: Path) -> None:
+    state = random_2d_state()
     np.savez(tmp_path / "image.npz", **state)
     params, report = load(tmp_path / "image.npz", small(1000, window_size=(4, 4, 4)))
     np.testing.assert_array_equal(params["head"]["kernel"], state["head.weight"].T)
@@ -132,7 +130,7 @@ def test_an_image_model_is_inflated_and_keeps_a_head_that_agrees(tmp_path: Path)
 
 
 def test_a_video_model_is_resized(tmp_path: Path) -> None:
-    state = a_state(small())
+    state = random_state(small())
     np.savez(tmp_path / "model.npz", **state)
     model = small(window_size=(4, 3, 3), patch_size=(4, 4, 4))
     params, report = load(tmp_path / "model.npz", model)
@@ -142,9 +140,17 @@ def test_a_video_model_is_resized(tmp_path: Path) -> None:
     assert report.count("transformed") == 5
 
 
-def test_the_window_of_a_source_can_be_said(tmp_path: Path) -> None:
-    # (2, 3, 8) and (2, 8, 3) have as many rows, and neither is as high as wide.
-    np.savez(tmp_path / "model.npz", **a_state(small(window_size=(2, 3, 8))))
+def test_scalar_tables_are_an_error(tmp_path: Path) -> None:
+    state = random_state(small())
+    tables = {name: np.float32(0) for name in state if name.endswith("bias_table")}
+    np.savez(tmp_path / "model.npz", **{**state, **tables})
+    with pytest.raises(InputError, match="0 rows, which fit no window"):
+        load_weights(tmp_path / "model.npz", small())
+
+
+def test_the_window_of_a_source_can_be_given(tmp_path: Path) -> None:
+    # (2, 3, 8) and (2, 8, 3) have equally many rows, and neither has equal height and width.
+    np.savez(tmp_path / "model.npz", **random_state(small(window_size=(2, 3, 8))))
     model = small(window_size=(2, 3, 3))
     with pytest.raises(InputError, match=r"window \(2, 3, 3\), of 75 rows, but .*\(225, 1\)"):
         load_weights(tmp_path / "model.npz", model, from_window=(2, 3, 3))
@@ -152,8 +158,8 @@ def test_the_window_of_a_source_can_be_said(tmp_path: Path) -> None:
     assert "from window 3x8 to 3x3" in report.summary()
 
 
-def test_half_precision_becomes_single_and_is_said(tmp_path: Path) -> None:
-    state = {name: value.astype(np.float16) for name, value in a_state(small()).items()}
+def test_half_precision_becomes_float32_and_is_reported(tmp_path: Path) -> None:
+    state = {name: value.astype(np.float16) for name, value in random_state(small()).items()}
     np.savez(tmp_path / "model.npz", **state)
     params, report = load(tmp_path / "model.npz", small())
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(params))
@@ -162,15 +168,17 @@ def test_half_precision_becomes_single_and_is_said(tmp_path: Path) -> None:
 
 
 def test_bfloat16_of_safetensors(tmp_path: Path) -> None:
-    state = {name: value.astype(ml_dtypes.bfloat16) for name, value in a_state(small()).items()}
+    state = {
+        name: value.astype(ml_dtypes.bfloat16) for name, value in random_state(small()).items()
+    }
     save_file(state, tmp_path / "model.safetensors")
     params, _ = load(tmp_path / "model.safetensors", small())
-    wanted = state["head.weight"].astype(np.float32).T
-    np.testing.assert_array_equal(params["head"]["kernel"], wanted)
+    expected = state["head.weight"].astype(np.float32).T
+    np.testing.assert_array_equal(params["head"]["kernel"], expected)
 
 
-def test_what_may_be_fresh_is_what_was_allowed(tmp_path: Path) -> None:
-    state = a_state(small())
+def test_only_allowed_parameters_may_be_fresh(tmp_path: Path) -> None:
+    state = random_state(small())
     del state["patch_embed.norm.weight"]
     np.savez(tmp_path / "model.npz", **state)
     with pytest.raises(InputError, match=r"has no 'patch_embed\.norm\.weight'"):
@@ -181,17 +189,17 @@ def test_what_may_be_fresh_is_what_was_allowed(tmp_path: Path) -> None:
         load_weights(tmp_path / "model.npz", small(7), allow_fresh=["patch_embed.norm"])
 
 
-def test_what_no_swin_has_is_reported_and_left_out(
+def test_an_unexpected_tensor_is_reported_and_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    np.savez(tmp_path / "model.npz", mask_token=np.zeros(8), **a_state(small()))
+    np.savez(tmp_path / "model.npz", mask_token=np.zeros(8), **random_state(small()))
     _, report = load(tmp_path / "model.npz", small())
     assert report.named("unexpected") == ("mask_token",)
     assert "mask_token: left out" in caplog.text
 
 
-def test_classes_are_chosen_by_name(tmp_path: Path) -> None:
-    state = a_state(small(5))
+def test_classes_are_selected_by_name(tmp_path: Path) -> None:
+    state = random_state(small(5))
     np.savez(tmp_path / "model.npz", **state)
     options = {"source_labels": list("abcde"), "label_names": ["d", "a"]}
     params, report = load(tmp_path / "model.npz", small(2), **options)
@@ -203,9 +211,9 @@ def test_classes_are_chosen_by_name(tmp_path: Path) -> None:
         load_weights(tmp_path / "model.npz", small(2), label_names=["d", "a"])
 
 
-def test_a_directory_of_ours_knows_its_classes_and_its_window(tmp_path: Path) -> None:
+def test_a_vswin_jax_checkpoint_has_its_classes_and_window(tmp_path: Path) -> None:
     model = small(3, window_size=(2, 3, 5))
-    params = from_state_dict(a_state(model))
+    params = from_state_dict(random_state(model))
     metadata = {
         "config": {"model": {"window_size": [2, 3, 5]}},
         "label_names": ["fall", "rise", "turn"],
@@ -224,25 +232,25 @@ def test_a_directory_of_ours_knows_its_classes_and_its_window(tmp_path: Path) ->
 def test_released_names_and_urls_are_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    np.savez(tmp_path / "model.npz", **a_state(small()))
-    asked = []
+    np.savez(tmp_path / "model.npz", **random_state(small()))
+    requested = []
 
     def fetch(name: str) -> Path:
-        asked.append(name)
+        requested.append(name)
         return tmp_path / "model.npz"
 
     monkeypatch.setattr(zoo, "fetch", fetch)
     for source in ("swin3d_t", "swin_tiny_patch4_window7_224.pth", "https://here/model.npz"):
         assert load(source, small())[1].source == source
-    assert asked == ["swin3d_t", "swin_tiny_patch4_window7_224", "https://here/model.npz"]
+    assert requested == ["swin3d_t", "swin_tiny_patch4_window7_224", "https://here/model.npz"]
     with pytest.raises(InputError, match=r"no checkpoint at swin3d_x.*did you mean 'swin3d_"):
         load_weights("swin3d_x", small())
 
 
-def test_nothing_is_held_twice(tmp_path: Path) -> None:
+def test_no_tensor_is_in_memory_twice(tmp_path: Path) -> None:
     model = small(embed_dim=192)
     path = tmp_path / "model.safetensors"
-    state = a_state(small())
+    state = random_state(small())
     shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     state = to_state_dict(jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes))
     save_file({name: np.ascontiguousarray(value) for name, value in state.items()}, path)
@@ -256,13 +264,13 @@ def test_nothing_is_held_twice(tmp_path: Path) -> None:
     assert peak < 1.5 * path.stat().st_size
 
 
-def test_files_that_cannot_be_read_get_a_sentence(tmp_path: Path) -> None:
+def test_unreadable_files_are_errors(tmp_path: Path) -> None:
     for source in (tmp_path / "none.npz", "none.safetensors", ""):
         with pytest.raises(InputError, match="There is no checkpoint at"):
             load_weights(source, small())
-    np.savez(tmp_path / "model.npz", **a_state(small()))
+    np.savez(tmp_path / "model.npz", **random_state(small()))
     whole = (tmp_path / "model.npz").read_bytes()
-    save_file(a_state(small()), tmp_path / "model.safetensors")
+    save_file(random_state(small()), tmp_path / "model.safetensors")
     tensors = (tmp_path / "model.safetensors").read_bytes()
     for content, message in (
         (b"", "is empty"),
@@ -278,7 +286,7 @@ def test_files_that_cannot_be_read_get_a_sentence(tmp_path: Path) -> None:
 
 
 def test_integers_are_refused(tmp_path: Path) -> None:
-    state = {name: value.astype(np.int8) for name, value in a_state(small()).items()}
+    state = {name: value.astype(np.int8) for name, value in random_state(small()).items()}
     np.savez(tmp_path / "model.npz", **state)
     with pytest.raises(InputError, match=r"floating-point weights but .* is int8"):
         load_weights(tmp_path / "model.npz", small())
@@ -288,15 +296,24 @@ def test_integers_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("patch_embed.proj.weight", "head.weight", "head.bias"),
+        "patch_embed.proj.weight",
+        "head.weight",
+        "head.bias",
         "layers.0.blocks.0.attn.relative_position_bias_table",
     ],
 )
-@pytest.mark.parametrize("state", [a_2d_state, lambda: a_state(small())], ids=["image", "video"])
+@pytest.mark.parametrize(
+    "state", [random_2d_state, lambda: random_state(small())], ids=["image", "video"]
+)
 def test_odd_shapes_never_crash(
     tmp_path: Path, state: Callable[[], State], name: str, shape: tuple[int, ...]
 ) -> None:
-    options = {"allow_fresh": (), "label_names": list("abcde") if state is not a_2d_state else None}
+    options = {
+        "allow_fresh": (),
+        "label_names": list("abcde") if state is not random_2d_state else None,
+    }
     np.savez(tmp_path / "model.npz", **{**state(), name: np.zeros(shape, np.float32)})
     with pytest.raises(InputError):
-        load_weights(tmp_path / "model.npz", small(1000 if state is a_2d_state else 5), **options)
+        load_weights(
+            tmp_path / "model.npz", small(1000 if state is random_2d_state else 5), **options
+        )

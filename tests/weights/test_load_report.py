@@ -1,36 +1,45 @@
-"""The account of a loading, in its three forms."""
+"""The load report as summary, JSON and table."""
 
 import json
 
-from vswin_jax.weights import Entry, Report
+from vswin_jax.weights import LoadReport, LoadReportEntry
 
-REPORT = Report(
+REPORT = LoadReport(
     "swin.pth",
     "timm",
     (
-        Entry("patch_embed.proj.weight", "transformed", ("patch_embed.proj.weight",), "repeated"),
-        *(Entry(f"t{i}.table", "transformed", (f"t{i}.table",), "resized") for i in range(3)),
-        Entry("norm.weight", "matched", ("norm.weight",)),
-        Entry("head.weight", "fresh", ("head.fc.weight",), "fresh, 1000 classes"),
-        Entry("head.bias", "fresh", ("head.fc.bias",), "fresh, 1000 classes"),
-        Entry("mask_token", "unexpected", ("mask_token",)),
+        LoadReportEntry(
+            "patch_embed.proj.weight", "transformed", ("patch_embed.proj.weight",), "repeated"
+        ),
+        *(
+            LoadReportEntry(f"t{i}.table", "transformed", (f"t{i}.table",), "resized")
+            for i in range(3)
+        ),
+        LoadReportEntry("norm.weight", "matched", ("norm.weight",)),
+        LoadReportEntry("head.weight", "fresh", ("head.fc.weight",), "fresh, 1000 classes"),
+        LoadReportEntry("head.bias", "fresh", ("head.fc.bias",), "fresh, 1000 classes"),
+        LoadReportEntry("mask_token", "unexpected", ("mask_token",)),
     ),
 )
 
 
-def test_summary_counts_and_says_what_was_done_once() -> None:
+def test_the_summary_has_counts_and_each_change_once() -> None:
     assert REPORT.summary().splitlines() == [
         "swin.pth (timm): 1 matched, 4 transformed, 2 fresh, 1 unexpected.",
         "  patch_embed.proj.weight: repeated; 3 tables: resized; head.weight and head.bias: fresh, "
         "1000 classes; mask_token: left out.",
     ]
-    plain = Report("a", "original", (Entry("norm.weight", "matched"), Entry("x", "missing")))
+    plain = LoadReport(
+        "a",
+        "original",
+        (LoadReportEntry("norm.weight", "matched"), LoadReportEntry("x", "missing")),
+    )
     assert plain.summary() == (
         "a (original): 1 matched, 0 transformed, 0 fresh, 1 missing, 0 unexpected."
     )
 
 
-def test_json_has_everything() -> None:
+def test_the_json_has_the_whole_report() -> None:
     written = json.loads(json.dumps(REPORT.to_json()))
     assert (written["source"], written["layout"]) == ("swin.pth", "timm")
     assert written["counts"] == {
@@ -49,12 +58,15 @@ def test_json_has_everything() -> None:
     }
 
 
-def test_table_has_a_line_for_each_tensor() -> None:
+def test_the_table_has_a_line_for_each_tensor() -> None:
     lines = REPORT.table().splitlines()
     assert len(lines) == 9
     assert lines[0].split() == ["status", "tensor", "in", "the", "file", "how"]
     assert lines[6].split(maxsplit=3) == [
-        *("fresh", "head.weight", "head.fc.weight", "fresh, 1000 classes")
+        "fresh",
+        "head.weight",
+        "head.fc.weight",
+        "fresh, 1000 classes",
     ]
 
 

@@ -1,4 +1,4 @@
-"""The table of released files, and how they get into the cache and out of it."""
+"""The table of released files, and their downloads to the cache."""
 
 import hashlib
 import os
@@ -16,7 +16,7 @@ CONTENT = b"weights"
 
 @pytest.fixture
 def fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """The URLs of what is downloaded into a cache of the test's own; nothing really is."""
+    """Replace downloads to a temporary cache by a fake, and return the list of its URLs."""
     urls: list[str] = []
 
     def download(url: str, path: Path, **_: object) -> None:
@@ -45,7 +45,7 @@ def test_every_released_file_is_complete() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "where", "variant", "window", "classes"),
+    ("name", "release", "variant", "window", "classes"),
     [
         ("swin_tiny_patch4_window7_224", "v1.0.0", "swin_tiny", (7, 7), 1000),
         ("swin_small_patch4_window7_224_22k", "v1.0.8", "swin_small", (7, 7), 21841),
@@ -61,37 +61,39 @@ def test_every_released_file_is_complete() -> None:
         ("swin_base_patch244_window1677_sthv2", "v1.0.4", "swin_base", (16, 7, 7), 174),
     ],
 )
-def test_released_names_are_those_of_the_facts(
-    name: str, where: str, variant: str, window: tuple[int, ...], classes: int
+def test_released_files_have_the_published_urls(
+    name: str, release: str, variant: str, window: tuple[int, ...], classes: int
 ) -> None:
-    released = zoo.find(f"{name}.pth")
-    assert released is zoo.find(name)
+    released = zoo.find_released(f"{name}.pth")
+    assert released is zoo.find_released(name)
     assert released.url == (
-        f"https://github.com/SwinTransformer/storage/releases/download/{where}/{name}.pth"
+        f"https://github.com/SwinTransformer/storage/releases/download/{release}/{name}.pth"
     )
     assert (released.variant, released.window, released.num_classes) == (variant, window, classes)
 
 
-def test_a_file_name_with_its_digits_is_found_too() -> None:
-    assert zoo.find("swin3d_t-7615ae03.pth") is zoo.find("swin3d_t")
-    assert zoo.find("swin3d_t").sha256 == "7615ae03"
+def test_a_released_file_is_found_by_its_file_name() -> None:
+    assert zoo.find_released("swin3d_t-7615ae03.pth") is zoo.find_released("swin3d_t")
+    assert zoo.find_released("swin3d_t").sha256 == "7615ae03"
 
 
-def test_an_unknown_name_gets_the_near_ones() -> None:
+def test_the_error_for_an_unknown_name_has_similar_ones() -> None:
     with pytest.raises(InputError, match="did you mean 'swin_tiny_patch4_window7_224'"):
-        zoo.find("swin_tiny_patch4_window8_224")
+        zoo.find_released("swin_tiny_patch4_window8_224")
 
 
-def test_a_name_is_downloaded_once_into_the_cache(fetched: list[str], tmp_path: Path) -> None:
+def test_a_released_file_is_downloaded_once_into_the_cache(
+    fetched: list[str], tmp_path: Path
+) -> None:
     path = zoo.fetch("swin_tiny_patch4_window7_224")
     assert path == tmp_path / "cache" / "swin_tiny_patch4_window7_224.pth"
     assert zoo.fetch("swin_tiny_patch4_window7_224.pth") == path
-    assert zoo.fetch(zoo.find("swin_tiny_patch4_window7_224").url) == path
-    assert fetched == [zoo.find("swin_tiny_patch4_window7_224").url]
+    assert zoo.fetch(zoo.find_released("swin_tiny_patch4_window7_224").url) == path
+    assert fetched == [zoo.find_released("swin_tiny_patch4_window7_224").url]
     assert zoo.fetch("swin_tiny_patch4_window7_224", cache=tmp_path / "other").exists()
 
 
-def test_a_mirror_serves_released_files_only(
+def test_only_released_files_come_from_the_mirror(
     fetched: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VSWIN_MIRROR", "http://mirror/swin/")
@@ -103,7 +105,7 @@ def test_a_mirror_serves_released_files_only(
     ]
 
 
-def test_urls_with_the_same_file_name_do_not_meet(fetched: list[str]) -> None:
+def test_urls_with_the_same_file_name_do_not_collide(fetched: list[str]) -> None:
     one, two = (zoo.fetch(f"https://host/{place}/model%20a.safetensors") for place in "ab")
     assert one != two
     assert one.name == two.name == "model a.safetensors"
@@ -113,7 +115,7 @@ def test_urls_with_the_same_file_name_do_not_meet(fetched: list[str]) -> None:
             zoo.fetch(url)
 
 
-def test_a_file_that_has_changed_since_is_refused(fetched: list[str]) -> None:
+def test_a_changed_file_in_the_cache_is_refused(fetched: list[str]) -> None:
     path = zoo.fetch("swin_tiny_patch4_window7_224")
     path.write_bytes(b"strange")
     os.utime(path, ns=(0, 1))
@@ -123,15 +125,15 @@ def test_a_file_that_has_changed_since_is_refused(fetched: list[str]) -> None:
     assert zoo.fetch("swin_tiny_patch4_window7_224") == path
 
 
-def test_an_unchanged_file_is_not_read_again(
+def test_an_unchanged_file_is_not_hashed_again(
     fetched: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = zoo.fetch("swin_tiny_patch4_window7_224")
-    monkeypatch.setattr(digests, "digest_of", lambda _: pytest.fail("it was read"))
+    monkeypatch.setattr(digests, "sha256_of", lambda _: pytest.fail("it was read"))
     assert zoo.fetch("swin_tiny_patch4_window7_224") == path
 
 
-def test_a_file_put_there_by_hand_serves_if_its_digits_agree(
+def test_a_file_put_into_the_cache_by_hand_is_used_if_its_digest_matches(
     fetched: list[str], tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"

@@ -1,56 +1,67 @@
-"""What a compiled program asks of one device: collectives, memory, arithmetic and traffic.
+"""Cost accounting of a compiled program: collectives, memory, FLOPs and memory traffic per device.
 
-It reads `jax.stages.Compiled` of any platform, a program compiled ahead of time for TPUs too.
+It reads a `jax.stages.Compiled` of any platform, also one compiled ahead of time for TPUs.
 """
 
 import math
 import operator
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from vswin_jax.analysis.hlo_cost import loop_factors, memory_traffic, totals
-from vswin_jax.analysis.hlo_text import Array, Execution, Module, parse_module
+from vswin_jax.analysis.hlo_cost import loop_factors, memory_traffic, program_cost
+from vswin_jax.analysis.hlo_module import Execution, HloArray, HloModule
+from vswin_jax.analysis.hlo_text import parse_module
 
-KINDS = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
+COLLECTIVE_KINDS = (
+    "all-reduce",
+    "all-gather",
+    "reduce-scatter",
+    "collective-permute",
+    "all-to-all",
+)
 
 
 @dataclass(frozen=True)
 class Collective:
-    """One collective operation of a program, as one device sees it.
+    """One collective operation of a program, from the view of one device.
 
-    operands and results: without padding; group_size: devices that exchange data with each other;
-    times: how often it runs a call, loops multiplied; trips_known: False where a loop around it
-    does not tell how often it runs, which counts as once.
+    Attributes:
+      kind: The operation, one of `COLLECTIVE_KINDS`.
+      operands: The operand arrays, without padding.
+      results: The result arrays, without padding.
+      group_size: The number of devices that exchange data with each other.
+      times: The number of executions in a call of the program, with loops multiplied.
+      trip_count_known: False inside a loop of unknown trip count, which counts as one trip.
     """
 
     kind: str
-    operands: tuple[Array, ...]
-    results: tuple[Array, ...]
+    operands: tuple[HloArray, ...]
+    results: tuple[HloArray, ...]
     group_size: int
     times: int = 1
-    trips_known: bool = True
+    trip_count_known: bool = True
 
     @property
     def wire_bytes(self) -> float:
-        """Bytes that a device sends in one call, all `times` of it, by a bandwidth-optimal ring.
+        """Bytes that a device sends in a call of the program, by a bandwidth-optimal ring.
 
         n devices, D bytes in the operand: all-reduce 2 (n-1)/n D; all-gather (n-1) D, which is
         (n-1)/n of its result; reduce-scatter and all-to-all (n-1)/n D; collective-permute D
         (Thakur et al., "Optimization of Collective Communication Operations in MPICH", 2005; the
         same table is in NVIDIA's nccl-tests, PERFORMANCE.md). A torus may use several rings at
-        once: that changes the time, not the bytes.
+        once, which changes the time and not the bytes.
         """
         others, data = self.group_size - 1, sum(array.bytes for array in self.operands)
-        share = others / self.group_size
-        factor = {"all-reduce": 2 * share, "all-gather": others, "collective-permute": 1.0}
-        return self.times * data * factor.get(self.kind, share)
+        fraction = others / self.group_size
+        factor = {"all-reduce": 2 * fraction, "all-gather": others, "collective-permute": 1.0}
+        return self.times * data * factor.get(self.kind, fraction)
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Bytes on one device during a call; `aliased` ones are both argument and output."""
+class MemoryStats:
+    """Bytes on one device during a call; `aliased` bytes are both argument and output (donated)."""
 
     arguments: int
     outputs: int
@@ -60,26 +71,32 @@ class Memory:
 
     @property
     def peak(self) -> int:
-        """Everything at once: what has to fit."""
+        """The bytes that must fit in the memory of a device."""
         return self.arguments + self.outputs - self.aliased + self.temporaries + self.code
 
 
 @dataclass(frozen=True)
 class CompiledProgram:
-    """What one device does in a call.
+    """The costs of a call of a program on one device.
 
-    flops, bytes_accessed: XLA's own count times `loop_factors`, since it takes the body of a loop
-    once, however often it runs, on every platform; where XLA counts nothing, as for GPUs that are
-    not there, our own (`hlo_cost.totals`). Both leave out what a custom call, such as a Pallas
-    kernel, does inside, unless it says so itself (`pl.CostEstimate`); its operands and results
-    count. memory_traffic: bytes between the chip and its memory, by our own count
-    (`hlo_cost.memory_traffic`): on a TPU XLA's has also what never leaves the chip, and leaves out
-    the padding of tiles. custom_calls: their targets, with how often each runs.
+    Attributes:
+      devices: The number of devices that run the program.
+      collectives: The collectives that move data.
+      memory: The memory of a device.
+      flops: XLA's count times `loop_factors`, since XLA counts the body of a loop once on every
+        platform; `hlo_cost.program_cost` where XLA has no count, as for GPU topologies. Both
+        exclude the inside of a custom call, such as a Pallas kernel, unless it has a
+        `pl.CostEstimate`.
+      bytes_accessed: The bytes of operands and results, counted as `flops`.
+      memory_traffic: Bytes between the chip and its memory, see `hlo_cost.memory_traffic`. On a
+        TPU the count of XLA includes arrays that stay on the chip, and excludes the padding of
+        tiles.
+      custom_calls: The number of executions of each custom call target.
     """
 
     devices: int
     collectives: tuple[Collective, ...]
-    memory: Memory
+    memory: MemoryStats
     flops: float
     bytes_accessed: float
     memory_traffic: float
@@ -87,13 +104,13 @@ class CompiledProgram:
 
     @property
     def wire_bytes(self) -> float:
-        """Bytes that a device sends over the interconnect."""
+        """Bytes that a device sends over the interconnect in a call."""
         return sum(collective.wire_bytes for collective in self.collectives)
 
     def by_kind(self) -> dict[str, tuple[int, float]]:
-        """(number of collectives, bytes on the wire a device) of each kind that occurs."""
+        """Return (executions, bytes that a device sends) of each kind of collective that occurs."""
         totals: dict[str, tuple[int, float]] = {}
-        for kind in KINDS:
+        for kind in COLLECTIVE_KINDS:
             found = [collective for collective in self.collectives if collective.kind == kind]
             if found:
                 count = sum(collective.times for collective in found)
@@ -102,29 +119,37 @@ class CompiledProgram:
 
 
 def read_program(compiled: Any) -> CompiledProgram:
-    """The facts of a `jax.stages.Compiled`."""
+    """Analyse a `jax.stages.Compiled`."""
     module = parse_module(compiled.as_text())
-    stats, cost = compiled.memory_analysis(), compiled.cost_analysis()
-    if cost:
-        counts = cost.get("flops", 0.0), cost.get("bytes accessed", 0.0)
-        flops, accessed = map(operator.mul, counts, loop_factors(module))
-    else:
-        flops, accessed = totals(module)
-    memory = Memory(
-        stats.argument_size_in_bytes,
-        stats.output_size_in_bytes,
-        stats.alias_size_in_bytes,
-        stats.temp_size_in_bytes,
-        stats.generated_code_size_in_bytes,
-    )
+    flops, bytes_accessed = _flops_and_bytes(compiled, module)
     return CompiledProgram(
-        module.partitions,
-        tuple(find_collectives(module)),
-        memory,
-        flops,
-        accessed,
-        memory_traffic(module),
-        _custom_calls(module.executions),
+        devices=module.partitions,
+        collectives=tuple(find_collectives(module)),
+        memory=_memory_stats(compiled),
+        flops=flops,
+        bytes_accessed=bytes_accessed,
+        memory_traffic=memory_traffic(module),
+        custom_calls=_custom_calls(module.executions),
+    )
+
+
+def _flops_and_bytes(compiled: Any, module: HloModule) -> tuple[float, float]:
+    cost = compiled.cost_analysis()
+    if not cost:
+        return program_cost(module)
+    counts = cost.get("flops", 0.0), cost.get("bytes accessed", 0.0)
+    flops, bytes_accessed = map(operator.mul, counts, loop_factors(module))
+    return flops, bytes_accessed
+
+
+def _memory_stats(compiled: Any) -> MemoryStats:
+    stats = compiled.memory_analysis()
+    return MemoryStats(
+        arguments=stats.argument_size_in_bytes,
+        outputs=stats.output_size_in_bytes,
+        aliased=stats.alias_size_in_bytes,
+        temporaries=stats.temp_size_in_bytes,
+        code=stats.generated_code_size_in_bytes,
     )
 
 
@@ -138,47 +163,54 @@ def _custom_calls(executions: Iterable[Execution]) -> dict[str, int]:
     return counts
 
 
-def find_collectives(module: Module) -> list[Collective]:
-    """Every collective that moves data, each pair of `-start` and `-done` counted once."""
+def find_collectives(module: HloModule) -> list[Collective]:
+    """Return every collective that moves data, each pair of `-start` and `-done` once."""
     found = (_collective(module, execution) for execution in module.executions)
     return [collective for collective in found if collective and collective.group_size > 1]
 
 
-def _collective(module: Module, execution: Execution) -> Collective | None:
+def _collective(module: HloModule, execution: Execution) -> Collective | None:
     instruction, computation = execution.instruction, execution.computation
     kind = instruction.opcode.removesuffix("-start")
-    if kind not in KINDS or _goes_on(execution):
+    if kind not in COLLECTIVE_KINDS or _is_continuation(execution):
         return None
     operands = computation.operands(instruction)
     results = instruction.results
     if instruction.opcode.endswith("-start") and kind != "all-reduce":
-        # (operands, results, and counters of the network)
+        # The results of a `-start` are (operands, results, context).
         results = results[len(operands) : 2 * len(operands)]
     root = computation.root
     if execution.fused and kind == "all-reduce" and root.opcode == "dynamic-slice":
-        # A TPU program has no other reduce-scatter than this fusion.
+        # The TPU compiler writes a reduce-scatter as a fusion of an all-reduce and a slice.
         kind, results = "reduce-scatter", root.results
-    size = _group_size(instruction.attributes, module.partitions)
-    return Collective(kind, operands, results, size, execution.times, execution.trips_known)
+    return Collective(
+        kind=kind,
+        operands=operands,
+        results=results,
+        group_size=_group_size(instruction.attributes, module.partitions),
+        times=execution.times,
+        trip_count_known=execution.trip_count_known,
+    )
 
 
-def _goes_on(execution: Execution) -> bool:
-    """Whether this is a later piece of a collective that a TPU runs beside other work.
+def _is_continuation(execution: Execution) -> bool:
+    """Return True if this continues an asynchronous collective that was counted at its start.
 
-    Such a one is written again in each fusion that carries it on, from the one with the custom
-    call AsyncCollectiveStart to the one with AsyncCollectiveDone.
+    A TPU program repeats the collective in each fusion that overlaps with it, from the fusion with
+    the custom call AsyncCollectiveStart to that with AsyncCollectiveDone.
     """
     if "async_collective_fusion_config" not in execution.instruction.attributes:
         return False
-    inside = execution.computation.instructions.values()
-    return not any("AsyncCollectiveStart" in instruction.attributes for instruction in inside)
+    instructions = execution.computation.instructions.values()
+    return not any("AsyncCollectiveStart" in other.attributes for other in instructions)
 
 
 def _group_size(attributes: str, devices: int) -> int:
-    """Devices of one group, from any of the ways in which XLA writes groups.
+    """Parse the number of devices of one replica group.
 
-    `{{0,1},{2,3}}`, `{}` for all; `[4,2]<=[8]` for 4 groups of 2; `mesh['x'=4,'y'=2] {'y'}`, also
-    with `device_ids=(...)` before the axes, and with a part of an axis as `'x':(1)2`.
+    XLA's forms are `{{0,1},{2,3}}`, or `{}` for all devices; `[4,2]<=[8]` for 4 groups of 2; and
+    `mesh['x'=4,'y'=2] {'y'}`, which may have `device_ids=(...)` before the axes and a part of an
+    axis as `'x':(1)2`.
     """
     if "source_target_pairs=" in attributes:
         pairs = re.findall(r"\{(\d+),(\d+)\}", attributes.partition("source_target_pairs=")[2])
@@ -186,19 +218,19 @@ def _group_size(attributes: str, devices: int) -> int:
     listed = re.search(r"replica_groups=\{(?:\{([\d,]*)\})?", attributes)
     if listed:
         return len(listed[1].split(",")) if listed[1] else devices
-    counted = re.search(r"replica_groups=\[\d+,(\d+)\]", attributes)
-    if counted:
-        return int(counted[1])
-    named = re.search(r"replica_groups=@?mesh\w*\[([^\]]*)\][^{]*\{([^}]*)\}", attributes)
-    if named:
-        return _axes_size(dict(_axes(named[1], r"'([^']+)'=(\d+)")), named[2])
-    raise ValueError(f"Replica groups of an unknown form: {attributes[:300]!r}.")
+    iota = re.search(r"replica_groups=\[\d+,(\d+)\]", attributes)
+    if iota:
+        return int(iota[1])
+    mesh = re.search(r"replica_groups=@?mesh\w*\[([^\]]*)\][^{]*\{([^}]*)\}", attributes)
+    if mesh:
+        return _mesh_group_size(mesh[1], mesh[2])
+    raise ValueError(
+        f"Expected replica groups as a list, an iota or mesh axes, but got {attributes[:300]!r}."
+    )
 
 
-def _axes(text: str, pattern: str) -> Sequence[tuple[str, int]]:
-    return [(name, int(size)) for name, size in re.findall(pattern, text)]
-
-
-def _axes_size(sizes: dict[str, int], used: str) -> int:
-    axes = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", used)
-    return math.prod(int(part) if part else sizes[name] for name, part in axes)
+def _mesh_group_size(mesh: str, axes: str) -> int:
+    """Return the devices along `axes`, for example of mesh "'x'=4,'y'=2" along "'y'"."""
+    sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", mesh)}
+    parts = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", axes)
+    return math.prod(int(part) if part else sizes[name] for name, part in parts)

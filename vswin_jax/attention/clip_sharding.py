@@ -1,8 +1,8 @@
-"""One clip over several devices: each holds a slab of whole windows along time or height.
+"""Sharding of one clip over several devices, each with a slab of whole windows.
 
-Windows then never cross devices, and what is done window by window or token by token needs no
-communication. Only the cyclic shift does: each device gives its neighbour the slab of tokens, as
-thick as the shift, that the neighbour's windows reach into.
+Slabs are cut along time or height. As windows never cross devices, operations on windows or tokens
+need no communication. Only the cyclic shift does: each device sends its neighbour the slab of
+tokens, as thick as the shift, that the neighbour's windows reach into.
 """
 
 import functools
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int8, Shaped
 
 from vswin_jax.attention.bias import Size
 from vswin_jax.attention.geometry import Attend, WindowGeometry
@@ -25,92 +26,103 @@ _UNITS = {"time": "frames (data.num_frames)", "height": "pixels of height (data.
 
 @dataclass(frozen=True)
 class ClipSharding:
-    """Which devices share a clip, and along what.
+    """The devices that share a clip, and the axis along which they split it.
 
     Attributes:
       mesh: with a `window` axis, whose devices share one clip.
-      over: "time" or "height", the axis of tokens that is split.
+      axis: "time" or "height", the axis of tokens that is split.
     """
 
     mesh: Mesh
-    over: str = "time"
+    axis: str = "time"
 
     @property
     def devices(self) -> int:
-        """How many devices share a clip."""
+        """Number of devices that share a clip."""
         return self.mesh.shape[WINDOW_AXIS]
 
     @property
     def grid_axis(self) -> int:
-        """The axis of a (depth, height, width) size that is split."""
-        return SPLIT_AXES.index(self.over)
+        """Index of the split axis in a (depth, height, width) size."""
+        return SPLIT_AXES.index(self.axis)
 
-    def constrain(self, x: jax.Array) -> jax.Array:
-        """`[B, D, H, W, C]`, split along `over`; the other axes lie as the compiler likes."""
+    def constrain(self, x: Shaped[Array, "B D H W C"]) -> Shaped[Array, "B D H W C"]:
+        """Constrain tokens to be split over the devices; other axes are left to the compiler."""
         spec = [PartitionSpec.UNCONSTRAINED] * x.ndim
         spec[1 + self.grid_axis] = WINDOW_AXIS
         return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, PartitionSpec(*spec)))
 
     def check(self, clip: Size, patch: Size, window: Size, merges: int) -> None:
-        """Refuses clips of which some device would get a part of a window, in any stage.
+        """Raise an error for clips of which a device would get a part of a window in any stage.
 
-        Padding would have to lie behind the last token of the clip, not at the end of each
-        device's part, so there must not be any along the split axis.
+        Padding must come after the last token of the clip, not at the end of each device's slab,
+        so there must be none along the split axis.
 
         Args:
           clip: frames, height and width in pixels.
-          patch, window: of the model.
-          merges: how often the height is halved.
+          patch: size of the model's patches.
+          window: size of the model's windows.
+          merges: number of times that the model halves the height.
 
         Raises:
           InputError: naming the sizes, and the numbers of devices, that would do.
         """
-        axis, size = self.grid_axis, clip[self.grid_axis]
-        unit = patch[axis] * window[axis] * (2**merges if self.over == "height" else 1)
+        size, unit = clip[self.grid_axis], patch[self.grid_axis] * window[self.grid_axis]
+        if self.axis == "height":
+            unit *= 2**merges
+        if size % (unit * self.devices):
+            raise self._size_error(size, unit)
+
+    def _size_error(self, size: int, unit: int) -> InputError:
+        """Build the error for clips of `size` where each device needs a multiple of `unit`."""
         step = unit * self.devices
-        if size % step == 0:
-            return
         sizes = sorted({max(size // step, 1) * step, (size // step + 1) * step})
-        fitting = [n for n in range(1, size // unit + 1) if size % (unit * n) == 0] or [1]
-        raise InputError(
-            f"Expected {_UNITS[self.over]} that split over mesh.window={self.devices} devices into "
+        devices = [n for n in range(1, size // unit + 1) if size % (unit * n) == 0] or [1]
+        return InputError(
+            f"Expected {_UNITS[self.axis]} that split over mesh.window={self.devices} devices into "
             f"whole windows in every stage, a multiple of {step}, but {size} came: use "
-            f"{_or(sizes)}, or a mesh.window of {_or(fitting)}."
+            f"{_join_with_or(sizes)}, or a mesh.window of {_join_with_or(devices)}."
         )
 
-    def on_each(
-        self, function: Callable, rows: int, axes: Sequence[int | None], out: int
+    def shard_map(
+        self, function: Callable, rows: int, axes: Sequence[int | None], out_axis: int
     ) -> Callable:
-        """`function` of several arrays, applied by each device to its own part of them.
+        """Wrap `function` so that each device applies it to its own part of the arguments.
 
-        The arrays are split over the `window` axis along `axes`, None for whole ones, and the
-        result along `out`. The first axis of those that are split further behind has `rows` rows,
-        which stay on the devices of their batch if they divide over them. The gradient of a whole
-        array is summed over the devices once, as it is, not as what `function` makes of it.
+        The gradient of a replicated argument is summed over the devices once, in its own shape and
+        not in the shape of what `function` computes from it.
+
+        Args:
+          function: of several arrays.
+          rows: size of the first axis, the batch, of the arguments that are split along another.
+            It is split over the batch axes of the mesh if they divide it.
+          axes: axis of each argument that is split over `window`; None for a replicated argument.
+          out_axis: axis of the result that is split over `window`.
         """
         sizes = self.mesh.shape
         batch = BATCH_AXES if rows % math.prod(sizes[axis] for axis in BATCH_AXES) == 0 else ()
-        names = (*batch, WINDOW_AXIS)
-        # Axes of one device are made manual too, so that a kernel finds as few to split as it can.
+        # Axes of size 1 are made manual too, so that as few as possible are left for the
+        # partitioner, which cannot split a kernel.
         trivial = {axis for axis, size in sizes.items() if size == 1}
-
-        def spec(axis: int | None) -> PartitionSpec:
-            if axis is None:
-                return PartitionSpec()
-            return PartitionSpec(*[batch or None, None, None][:axis], WINDOW_AXIS)
-
         return jax.shard_map(
             function,
             mesh=self.mesh,
-            in_specs=tuple(map(spec, axes)),
-            out_specs=spec(out),
-            axis_names=trivial.union(names),
-            # Kernels in a custom gradient do not say along which axes their results vary.
+            in_specs=tuple(_partition_spec(axis, batch) for axis in axes),
+            out_specs=_partition_spec(out_axis, batch),
+            axis_names=trivial.union((*batch, WINDOW_AXIS)),
+            # Kernels in a custom gradient do not declare the axes along which their results vary.
             check_vma=False,
         )
 
 
-def _or(numbers: Sequence[int]) -> str:
+def _partition_spec(axis: int | None, batch: tuple[str, ...]) -> PartitionSpec:
+    """Return the spec of an array that is split over `window` along `axis`, or replicated."""
+    if axis is None:
+        return PartitionSpec()
+    return PartitionSpec(*[batch or None, None, None][:axis], WINDOW_AXIS)
+
+
+def _join_with_or(numbers: Sequence[int]) -> str:
     return " or ".join(map(str, numbers))
 
 
@@ -118,30 +130,37 @@ def _or(numbers: Sequence[int]) -> str:
 class SplitGeometry(WindowGeometry):
     """The windows of one block over a grid of tokens that several devices share.
 
-    Arrays are those of the whole clip. Windows come device by device, and on each device in the
-    order of `WindowGeometry`; along time that is the same order.
+    Arrays are those of the whole clip. Windows are ordered by device, and on each device in the
+    order of `WindowGeometry`; if time is split, this is the order of `WindowGeometry` altogether.
     """
 
     sharding: ClipSharding
 
     @classmethod
-    def of(cls, whole: WindowGeometry, sharding: ClipSharding) -> "SplitGeometry":
-        """`whole`, shared by the devices of `sharding`, which must each get whole windows."""
-        return cls(whole.grid, whole.full_window, whole.window, whole.shift, sharding)
+    def from_geometry(cls, whole: WindowGeometry, sharding: ClipSharding) -> "SplitGeometry":
+        """Split `whole` over the devices of `sharding`, which must each get whole windows."""
+        return cls(
+            grid=whole.grid,
+            full_window=whole.full_window,
+            window=whole.window,
+            shift=whole.shift,
+            sharding=sharding,
+        )
 
     @functools.cached_property
     def local(self) -> WindowGeometry:
-        """The part of one device; its `region_ids` are not those of any."""
+        """The part of one device; its `segment_ids` are those of no device and must not be used."""
         axis = self.sharding.grid_axis
         grid = tuple(
             size // self.sharding.devices if i == axis else size for i, size in enumerate(self.grid)
         )
-        return WindowGeometry(grid, self.full_window, self.window, self.shift)
+        return WindowGeometry(grid, self.full_window, window=self.window, shift=self.shift)
 
     @functools.cached_property
-    def region_ids(self) -> np.ndarray | None:
-        """As those of `WindowGeometry`, with the windows device by device."""
-        ids = WindowGeometry(self.grid, self.full_window, self.window, self.shift).region_ids
+    def segment_ids(self) -> Int8[np.ndarray, "windows N"] | None:
+        """As in `WindowGeometry`, with the windows ordered by device."""
+        whole = WindowGeometry(self.grid, self.full_window, window=self.window, shift=self.shift)
+        ids = whole.segment_ids
         if ids is None:
             return None
         ids = np.moveaxis(ids.reshape(*self._split_counts, -1), self.sharding.grid_axis, 0)
@@ -149,35 +168,49 @@ class SplitGeometry(WindowGeometry):
 
     @property
     def _split_counts(self) -> tuple[int, ...]:
-        """The counts of windows, that of the split axis as (devices, windows of each)."""
+        """Windows along each axis, the split axis as (devices, windows of each)."""
         axis, devices = self.sharding.grid_axis, self.sharding.devices
         before, count, after = self.counts[:axis], self.counts[axis], self.counts[axis + 1 :]
         return (*before, devices, count // devices, *after)
 
-    def partition(self, x: jax.Array) -> jax.Array:
-        """As that of `WindowGeometry`; only the shift's slab moves between devices."""
-        cut = functools.partial(self.local.partition, roll=self._roll)
-        return self.sharding.on_each(cut, len(x), [1 + self.sharding.grid_axis], 1)(x)
+    def partition(self, x: Shaped[Array, "B D H W C"]) -> Shaped[Array, "B windows N C"]:
+        """Cut the grid into windows; only the slab of the shift moves between devices."""
+        partition = functools.partial(self.local.partition, roll=self._roll)
+        return self.sharding.shard_map(
+            partition, rows=len(x), axes=[1 + self.sharding.grid_axis], out_axis=1
+        )(x)
 
-    def merge(self, windows: jax.Array) -> jax.Array:
-        """The inverse of `partition`."""
-        join = functools.partial(self.local.merge, roll=self._roll)
-        return self.sharding.on_each(join, len(windows), [1], 1 + self.sharding.grid_axis)(windows)
+    def merge(self, windows: Shaped[Array, "B windows N C"]) -> Shaped[Array, "B D H W C"]:
+        """Return the grid of tokens: the inverse of `partition`."""
+        merge = functools.partial(self.local.merge, roll=self._roll)
+        return self.sharding.shard_map(
+            merge, rows=len(windows), axes=[1], out_axis=1 + self.sharding.grid_axis
+        )(windows)
 
-    def attend(self, attend: Attend, qkv: jax.Array, table: jax.Array) -> jax.Array:
-        """`attend` on the windows of each device; gradients of `table` are summed over them."""
-        if self.region_ids is None:
-            each = self.sharding.on_each(
-                lambda qkv, table: attend(qkv, table, None), len(qkv), [1, None], 1
+    def attend(
+        self,
+        attend: Attend,
+        qkv: Float[Array, "B windows N 3 heads dim"],
+        table: Float[Array, "rows heads"],
+    ) -> Float[Array, "B windows N heads dim"]:
+        """Call `attend` on each device's windows; gradients of `table` are summed over devices."""
+        if self.segment_ids is None:
+            each = self.sharding.shard_map(
+                lambda qkv, table: attend(qkv, table, None), len(qkv), axes=[1, None], out_axis=1
             )
             return each(qkv, table)
-        each = self.sharding.on_each(attend, len(qkv), [1, None, 0], 1)
-        return each(qkv, table, jnp.asarray(self.region_ids))
+        each = self.sharding.shard_map(attend, len(qkv), axes=[1, None, 0], out_axis=1)
+        return each(qkv, table, jnp.asarray(self.segment_ids))
 
-    def map_in_order(
-        self, function: Callable[[jax.Array], jax.Array], windows: jax.Array
-    ) -> jax.Array:
-        """As that of `WindowGeometry`; the windows are put into its order and back."""
+    def apply_in_window_order(
+        self,
+        function: Callable[[jax.Array], jax.Array],
+        windows: Shaped[Array, "B windows *rest"],
+    ) -> Shaped[Array, "B windows *rest"]:
+        """Apply `function` to the windows in the order of `WindowGeometry`, and order them back.
+
+        Random draws then do not depend on the number of devices.
+        """
         devices, axis = self.sharding.devices, 1 + self.sharding.grid_axis
         rest = np.delete(self._split_counts, axis - 1)
         by_device = windows.reshape(len(windows), devices, *rest, *windows.shape[2:])
@@ -185,17 +218,21 @@ class SplitGeometry(WindowGeometry):
         return jnp.moveaxis(ordered, axis, 1).reshape(windows.shape)
 
     def _roll(self, x: jax.Array, shift: Size, axis: tuple[int, ...]) -> jax.Array:
-        """`jnp.roll` of the whole clip, seen from one device's part of it."""
+        """Roll the whole clip as `jnp.roll` does, given one device's part of it."""
         split = self.sharding.grid_axis
         x = jnp.roll(x, [0 if i == split else s for i, s in enumerate(shift)], axis)
-        return roll_over_devices(x, shift[split], axis[split], WINDOW_AXIS, self.sharding.devices)
+        return roll_over_devices(
+            x, shift[split], axis=axis[split], mesh_axis=WINDOW_AXIS, devices=self.sharding.devices
+        )
 
 
-def roll_over_devices(x: jax.Array, shift: int, axis: int, name: str, devices: int) -> jax.Array:
-    """A cyclic shift of what `devices` hold parts of, in their order along the mesh axis `name`.
+def roll_over_devices(
+    x: Shaped[Array, "..."], shift: int, axis: int, mesh_axis: str, devices: int
+) -> Shaped[Array, "..."]:
+    """Roll an array that is split along `axis` over the `devices` of a mesh axis.
 
-    `x` is one device's part and `shift`, positive towards the end as in `jnp.roll`, not more than
-    it is long. One slab of that thickness goes to the next device; its gradient comes back so.
+    `x` is one device's part. `shift` is positive towards the end, as in `jnp.roll`, and at most the
+    length of a part. One slab of that thickness goes to the next device, and its gradient back.
     """
     if not shift:
         return x
@@ -206,5 +243,6 @@ def roll_over_devices(x: jax.Array, shift: int, axis: int, name: str, devices: i
     last = jax.lax.slice_in_dim(x, seam, size, axis=axis)
     leaving = last if towards_end else first
     step = 1 if towards_end else -1
-    arriving = jax.lax.ppermute(leaving, name, [(i, (i + step) % devices) for i in range(devices)])
+    pairs = [(i, (i + step) % devices) for i in range(devices)]
+    arriving = jax.lax.ppermute(leaving, mesh_axis, pairs)
     return jnp.concatenate([arriving, first] if towards_end else [last, arriving], axis)

@@ -1,4 +1,4 @@
-"""Where the windows lie: sizes, shifts and regions, computed once in NumPy from static shapes.
+"""Window geometry: sizes, shifts and segment ids, computed in NumPy from static shapes.
 
 Source: Video Swin Transformer, section 3.1, and the reference's `get_window_size`,
 `window_partition`, `window_reverse` and `compute_mask`. All sizes are in tokens, as
@@ -12,13 +12,14 @@ from functools import cached_property
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int8, Shaped
 
 from vswin_jax.attention.bias import RelativePosition, Size, relative_position_bias
 
-# From qkv [B, windows, N, 3, heads, dim], a bias table and region ids [windows, N], None for one
-# region, to [B, windows, N, heads, dim].
+# From qkv [B, windows, N, 3, heads, dim], a bias table and segment ids [windows, N], None for one
+# segment, to [B, windows, N, heads, dim].
 Attend = Callable[[jax.Array, jax.Array, jax.Array | np.ndarray | None], jax.Array]
-# `jnp.roll`, or what does the same where the rest of the clip is on other devices.
+# `jnp.roll`, or an equivalent for clips that are split over devices.
 Roll = Callable[[jax.Array, Size, tuple[int, ...]], jax.Array]
 
 
@@ -40,11 +41,11 @@ class WindowGeometry:
 
     @classmethod
     def create(cls, grid: Size, window: Size, shift: Size) -> "WindowGeometry":
-        """Clamps `window` to `grid`, axis by axis, and drops the shift of each clamped axis."""
+        """Clamp `window` to `grid`, axis by axis, and drop the shift of each clamped axis."""
         covered = tuple(size <= extent for size, extent in zip(grid, window, strict=True))
         clamped = tuple(map(min, grid, window))
         shift = tuple(0 if whole else s for whole, s in zip(covered, shift, strict=True))
-        return cls(tuple(grid), tuple(window), clamped, shift)
+        return cls(tuple(grid), tuple(window), window=clamped, shift=shift)
 
     @property
     def tokens(self) -> int:
@@ -64,27 +65,27 @@ class WindowGeometry:
         return int(np.prod(self.counts))
 
     @property
-    def padded(self) -> Size:
-        """The grid, grown at the end of each axis to whole windows."""
+    def padded_grid(self) -> Size:
+        """The grid, padded at the end of each axis to whole windows."""
         return tuple(n * extent for n, extent in zip(self.counts, self.window, strict=True))
 
     @property
     def is_shifted(self) -> bool:
-        """Whether any axis is shifted, hence whether regions matter."""
+        """True if any axis is shifted, so that windows have several segments."""
         return any(self.shift)
 
     @cached_property
-    def region_ids(self) -> np.ndarray | None:
-        """Which tokens may attend to each other: equal ids, int8 `[windows, tokens]`.
+    def segment_ids(self) -> Int8[np.ndarray, "windows N"] | None:
+        """Segment ids: only tokens of a window with equal ids attend to each other.
 
-        None where nothing is shifted: then every token of a window sees all the others. Padding
-        is not masked, as in the reference. At most 8 regions meet in one window, so the ids are
-        the bits (past the seam or not) of the three axes.
+        None without a shift: then every token of a window attends to all others. Padding is not
+        masked, as in the reference. At most 8 segments meet in one window, so an id has one bit
+        for each axis: beyond the seam of the cyclic shift or not.
         """
         if not self.is_shifted:
             return None
-        ids = np.zeros(self.padded, np.int8)
-        for axis, (size, shift) in enumerate(zip(self.padded, self.shift, strict=True)):
+        ids = np.zeros(self.padded_grid, np.int8)
+        for axis, (size, shift) in enumerate(zip(self.padded_grid, self.shift, strict=True)):
             past_seam = np.arange(size) >= size - shift if shift else np.zeros(size, bool)
             ids += np.expand_dims(past_seam << axis, [a for a in range(3) if a != axis]).astype(
                 np.int8
@@ -94,20 +95,24 @@ class WindowGeometry:
         )
         return blocks.transpose(0, 2, 4, 1, 3, 5).reshape(self.num_windows, self.tokens)
 
-    def bias(self, table: jax.Array, relative_position: RelativePosition) -> jax.Array:
-        """That of a window, `[heads, N, N]` (query, key): see `relative_position_bias`."""
+    def bias(
+        self, table: Float[Array, "rows heads"], relative_position: RelativePosition
+    ) -> Float[Array, "heads N N"]:
+        """Return the bias (query, key) of a window: see `relative_position_bias`."""
         return relative_position_bias(table, self.full_window, self.window, relative_position)
 
-    def partition(self, x: jax.Array, roll: Roll = jnp.roll) -> jax.Array:
-        """Pads, shifts and cuts `[B, D, H, W, C]` into `[B, windows, tokens, C]`.
+    def partition(
+        self, x: Shaped[Array | np.ndarray, "B D H W C"], roll: Roll = jnp.roll
+    ) -> Shaped[Array | np.ndarray, "B windows N C"]:
+        """Pad, shift and cut a grid of tokens into windows.
 
-        Padding is zeros at the end of each axis. Windows and the tokens within them run depth
-        first, then height, then width.
+        Padding is zeros at the end of each axis. Windows and the tokens within them are in raster
+        order: depth first, then height, then width.
         """
         batch, channels = x.shape[0], x.shape[-1]
-        growth = [(0, p - g) for p, g in zip(self.padded, self.grid, strict=True)]
-        if any(after for _, after in growth):
-            x = jnp.pad(x, [(0, 0), *growth, (0, 0)])
+        padding = [(0, p - g) for p, g in zip(self.padded_grid, self.grid, strict=True)]
+        if any(after for _, after in padding):
+            x = jnp.pad(x, [(0, 0), *padding, (0, 0)])
         if self.is_shifted:
             x = roll(x, tuple(-s for s in self.shift), (1, 2, 3))
         (nd, nh, nw), (wd, wh, ww) = self.counts, self.window
@@ -116,25 +121,34 @@ class WindowGeometry:
             batch, self.num_windows, self.tokens, channels
         )
 
-    def merge(self, windows: jax.Array, roll: Roll = jnp.roll) -> jax.Array:
-        """The inverse of `partition`: `[B, windows, tokens, C]` to `[B, D, H, W, C]`."""
+    def merge(
+        self, windows: Shaped[Array | np.ndarray, "B windows N C"], roll: Roll = jnp.roll
+    ) -> Shaped[Array | np.ndarray, "B D H W C"]:
+        """Return the grid of tokens: the inverse of `partition`."""
         batch, channels = windows.shape[0], windows.shape[-1]
         x = windows.reshape(batch, *self.counts, *self.window, channels)
-        x = x.transpose(0, 1, 4, 2, 5, 3, 6, 7).reshape(batch, *self.padded, channels)
+        x = x.transpose(0, 1, 4, 2, 5, 3, 6, 7).reshape(batch, *self.padded_grid, channels)
         if self.is_shifted:
             x = roll(x, self.shift, (1, 2, 3))
         depth, height, width = self.grid
         return x[:, :depth, :height, :width]
 
-    def attend(self, attend: Attend, qkv: jax.Array, table: jax.Array) -> jax.Array:
-        """`attend` on all windows, with their region ids."""
-        return attend(qkv, table, self.region_ids)
+    def attend(
+        self,
+        attend: Attend,
+        qkv: Float[Array, "B windows N 3 heads dim"],
+        table: Float[Array, "rows heads"],
+    ) -> Float[Array, "B windows N heads dim"]:
+        """Call `attend` on all windows, with their segment ids."""
+        return attend(qkv, table, self.segment_ids)
 
-    def map_in_order(
-        self, function: Callable[[jax.Array], jax.Array], windows: jax.Array
-    ) -> jax.Array:
-        """`function`, element by element, of `[B, windows, ...]` with the windows in their order.
+    def apply_in_window_order(
+        self,
+        function: Callable[[jax.Array], jax.Array],
+        windows: Shaped[Array, "B windows *rest"],
+    ) -> Shaped[Array, "B windows *rest"]:
+        """Apply an elementwise `function` to the windows in the order of `partition`.
 
-        For random draws, which go by the place of an element.
+        The order matters to random draws, which depend on the position of an element.
         """
         return function(windows)

@@ -1,40 +1,48 @@
-"""Attention for some heads at a time, so that the biases of all are never there at once."""
+"""Attention of a few heads at a time, so that the biases of all heads never exist at once."""
 
 from dataclasses import dataclass
 
 import jax
+from jaxtyping import Array, Float
 
 from vswin_jax.attention.chunked import CHUNK_HEADS, largest_divisor
 from vswin_jax.attention.geometry import Attend, WindowGeometry
-from vswin_jax.sharding.constraints import splits
+from vswin_jax.sharding.constraints import is_sharded
 
 
 @dataclass(frozen=True)
 class HeadGroups(WindowGeometry):
-    """Windows that attend with so many heads at a time as one chunk of `chunked` has.
+    """A window geometry whose windows attend with a few heads at a time, as many as a chunk has.
 
-    The bias of 24 heads is as large as the tokens of a short clip's first stage, and a chunk takes
-    a copy of its part. For a loop over windows as well, the bias would be built for each of them.
+    The bias of 24 heads is as large as the tokens of a short clip's first stage, and each chunk of
+    `chunked` copies its part. A loop over windows as well would build the bias for each of them.
     """
 
     @classmethod
-    def of(cls, whole: WindowGeometry) -> "HeadGroups":
-        """The same windows."""
-        return cls(whole.grid, whole.full_window, whole.window, whole.shift)
+    def from_geometry(cls, whole: WindowGeometry) -> "HeadGroups":
+        """Build the same windows with attention by groups of heads."""
+        return cls(
+            grid=whole.grid, full_window=whole.full_window, window=whole.window, shift=whole.shift
+        )
 
-    def attend(self, attend: Attend, qkv: jax.Array, table: jax.Array) -> jax.Array:
-        """`attend` on all windows, with their region ids, heads group by group."""
+    def attend(
+        self,
+        attend: Attend,
+        qkv: Float[Array, "B windows N 3 heads dim"],
+        table: Float[Array, "rows heads"],
+    ) -> Float[Array, "B windows N heads dim"]:
+        """Call `attend` for one group of heads after the other, with the segment ids."""
         heads = qkv.shape[4]
-        some = largest_divisor(heads, CHUNK_HEADS)
-        if some == heads or splits("heads", heads):
+        group = largest_divisor(heads, CHUNK_HEADS)
+        if group == heads or is_sharded("heads", heads):
             return super().attend(attend, qkv, table)
 
-        def one(index: jax.Array, out: jax.Array) -> jax.Array:
-            start = index * some
-            of_group = jax.lax.dynamic_slice_in_dim(qkv, start, some, 4)
-            rows = jax.lax.dynamic_slice_in_dim(table, start, some, 1)
-            attended = attend(of_group, rows, self.region_ids)
-            return jax.lax.dynamic_update_slice_in_dim(out, attended, start, 3)
+        def body(index: jax.Array, out: jax.Array) -> jax.Array:
+            start = index * group
+            group_qkv = jax.lax.dynamic_slice_in_dim(qkv, start, group, 4)
+            group_table = jax.lax.dynamic_slice_in_dim(table, start, group, 1)
+            group_out = attend(group_qkv, group_table, self.segment_ids)
+            return jax.lax.dynamic_update_slice_in_dim(out, group_out, start, 3)
 
-        # Whatever is there: the loop overwrites it.
-        return jax.lax.fori_loop(0, heads // some, one, qkv[:, :, :, 0])
+        # Any data of the right shape will do, as the loop overwrites all of it.
+        return jax.lax.fori_loop(0, heads // group, body, qkv[:, :, :, 0])

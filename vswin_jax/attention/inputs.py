@@ -1,28 +1,38 @@
-"""What every implementation of attention in windows is given."""
+"""The arguments that every implementation of window attention takes."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
+from jaxtyping import Array, Float, Int
+
+# Arguments that may also be shapes alone, where only their shapes and dtypes are read.
+QkvOrShape = Float[Array | jax.ShapeDtypeStruct, "B W N 3 heads dim"]
+SegmentIdsOrShape = Int[Array | jax.ShapeDtypeStruct, "W N"]
+
+# An array; JAX also builds pytrees whose leaves are placeholders.
+Leaf = Any
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Given:
-    """The inputs of attention in windows, a tree of arrays with settings that are known beforehand.
+class AttentionInputs:
+    """Arguments of window attention: a pytree of arrays with static fields.
 
     Attributes:
-      qkv: the packed projection, `[B, windows, N, 3, heads, dim]`; in `plain` of flat windows,
-        `[G, N, 3, heads, dim]`.
+      qkv: the packed projection, `[B, windows, N, 3, heads, dim]`, or `[G, N, 3, heads, dim]` where
+        the windows of all clips are one axis.
       bias: `[heads, N, N]` (query, key), float32.
-      regions: integers `[windows, N]`, in `plain` `[G, N]`, or None; tokens of different ones do
+      segment_ids: integers `[windows, N]`, or `[G, N]`, or None; tokens of different segments do
         not attend to each other.
-      key: drops attention weights at `drop_rate`, or None.
-      scale: factor on the queries.
+      dropout_key: key to drop attention weights at `dropout_rate`, or None.
+      dropout_rate: a static field.
+      scale: factor on the queries, a static field.
     """
 
-    qkv: jax.Array
-    bias: jax.Array
-    regions: jax.Array | None
-    key: jax.Array | None
-    drop_rate: float = field(metadata={"static": True})
+    qkv: Leaf
+    bias: Leaf
+    segment_ids: Leaf | None
+    dropout_key: Leaf | None
+    dropout_rate: float = field(metadata={"static": True})
     scale: float = field(metadata={"static": True})

@@ -1,8 +1,8 @@
-"""The orders in which the tokens of a grid can lie, and the one movement from any to any other.
+"""Orders in which an array holds the tokens of a grid, and the gather from one order to another.
 
-Norms, linear layers and residuals do not care where a token lies. So between blocks tokens stay in
-windows, and only the step from regular to shifted windows, or back, moves them: one gather of rows
-of C channels, where partitioning and merging around every attention are transposes and rolls.
+Norms, linear layers and residuals work on each token alone. So between blocks tokens stay in window
+order, and only the step from regular to shifted windows, or back, moves them: one gather of rows of
+C channels, where partitioning and merging around every attention are transposes and rolls.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from functools import cached_property, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int32, Shaped
 
 from vswin_jax.attention.bias import Size
 from vswin_jax.attention.geometry import WindowGeometry
@@ -19,16 +20,16 @@ from vswin_jax.runtime.target_platform import targets_gpu
 
 @dataclass(frozen=True)
 class TokenOrder:
-    """Tokens of a grid, box by box; `[B, *shape, C]` is an array of them.
+    """An order of the tokens of a grid, box by box, in an array `[B, *shape, C]`.
 
-    Boxes run depth first, then height, then width.
+    Boxes are in raster order: depth first, then height, then width.
 
     Attributes:
       grid: tokens on each axis, whole boxes.
       box: the extent of a box on each axis.
       shift: the cyclic shift, towards the start, before the grid is cut into boxes.
       inner: the axes within a box, the slowest first.
-      shape: of an array of all tokens, whatever is convenient.
+      shape: the axes of the array between batch and channels.
     """
 
     grid: Size
@@ -38,70 +39,87 @@ class TokenOrder:
     shape: tuple[int, ...]
 
     @classmethod
-    def of_map(cls, grid: Size) -> "TokenOrder":
-        """`[B, D, H, W, C]`: one box."""
-        return cls(grid, grid, (0, 0, 0), (0, 1, 2), grid)
+    def raster_order(cls, grid: Size) -> "TokenOrder":
+        """Build the order of `[B, D, H, W, C]`: the whole grid is one box."""
+        return cls(grid, box=grid, shift=(0, 0, 0), inner=(0, 1, 2), shape=grid)
 
     @classmethod
-    def of_windows(cls, geometry: WindowGeometry) -> "TokenOrder":
-        """`[B, windows, N, C]`, as `geometry.partition` cuts a grid that needs no padding."""
-        shape = (geometry.num_windows, geometry.tokens)
-        return cls(geometry.grid, geometry.window, geometry.shift, (0, 1, 2), shape)
+    def window_order(cls, geometry: WindowGeometry) -> "TokenOrder":
+        """Build the order `[B, windows, N, C]` of `geometry.partition`, for an unpadded grid."""
+        return cls(
+            geometry.grid,
+            box=geometry.window,
+            shift=geometry.shift,
+            inner=(0, 1, 2),
+            shape=(geometry.num_windows, geometry.tokens),
+        )
 
     @classmethod
-    def of_quads(cls, grid: Size) -> "TokenOrder":
-        """`[B, D, H / 2, W / 2, 4, C]`: 2 x 2 neighbours in space, height varying fastest."""
+    def patch_merging_order(cls, grid: Size) -> "TokenOrder":
+        """Build the order `[B, D, H / 2, W / 2, 4, C]` of patch merging.
+
+        The last four are 2 x 2 neighbours in space, height varying fastest.
+        """
         depth, height, width = grid
         shape = (depth, height // 2, width // 2, 4)
-        return cls(grid, (1, 2, 2), (0, 0, 0), (0, 2, 1), shape)
+        return cls(grid, box=(1, 2, 2), shift=(0, 0, 0), inner=(0, 2, 1), shape=shape)
 
     @cached_property
     def counts(self) -> Size:
         """Boxes along each axis."""
         return tuple(size // extent for size, extent in zip(self.grid, self.box, strict=True))
 
-    def place(self, axis: int, at: np.ndarray) -> np.ndarray:
-        """What the coordinate `at` along `axis` adds to the row of a token; int32."""
-        box, counts = self.box, self.counts
-        index = (at - self.shift[axis]) % self.grid[axis]
-        slower = self.inner[self.inner.index(axis) + 1 :]
-        within = int(np.prod([box[a] for a in slower], dtype=int))
-        boxes = int(np.prod(counts[axis + 1 :], dtype=int)) * int(np.prod(box))
-        return (index // box[axis] * boxes + index % box[axis] * within).astype(np.int32)
+    def row_offsets(
+        self, axis: int, coordinates: Shaped[np.ndarray, "*shape"]
+    ) -> Int32[np.ndarray, "*shape"]:
+        """Return the summand of a token's row that its coordinate along `axis` contributes.
 
-    def coordinates(self, axis: int) -> np.ndarray:
-        """The coordinate of a token along `axis`, by box and by place in it: `[count, extent]`."""
+        The row of a token, its index in this order, is the sum over the three axes.
+        """
+        box, counts = self.box, self.counts
+        index = (coordinates - self.shift[axis]) % self.grid[axis]
+        faster = self.inner[self.inner.index(axis) + 1 :]
+        token_stride = int(np.prod([box[a] for a in faster], dtype=int))
+        box_stride = int(np.prod(counts[axis + 1 :], dtype=int)) * int(np.prod(box))
+        rows = index // box[axis] * box_stride + index % box[axis] * token_stride
+        return rows.astype(np.int32)
+
+    def coordinates(self, axis: int) -> Shaped[np.ndarray, "boxes extent"]:
+        """Return the coordinates along `axis` of this order's tokens, by box and within a box."""
         index = np.arange(self.grid[axis]).reshape(self.counts[axis], self.box[axis])
         return (index + self.shift[axis]) % self.grid[axis]
 
-    def rows_in(self, source: "TokenOrder") -> jax.Array:
-        """For each token of this order its row in `source`, int32 `[tokens]`.
+    def rows_in(self, source: "TokenOrder") -> Int32[Array, " tokens"]:
+        """Return the row in `source` of each token of this order.
 
-        Each axis adds its part on its own, so the program holds three short constants and not one
-        as long as the grid.
+        The offsets of each axis are added on the device, so that the program holds three short
+        constants and not one as long as the grid.
         """
         total = jnp.zeros((), jnp.int32)
         for axis in range(3):
-            part = source.place(axis, self.coordinates(axis))
+            part = source.row_offsets(axis, self.coordinates(axis))
             shape = [1] * 6
             shape[axis], shape[3 + self.inner.index(axis)] = part.shape
             total = total + part.reshape(shape)
         return total.reshape(-1)
 
-    def lies_as(self, other: "TokenOrder") -> bool:
-        """Whether every token has the same row in both."""
+    def is_same_order(self, other: "TokenOrder") -> bool:
+        """Return True if every token has the same row in both orders."""
         coordinates = [(axis, self.coordinates(axis)) for axis in range(3)]
         return all(
-            np.array_equal(self.place(axis, at), other.place(axis, at)) for axis, at in coordinates
+            np.array_equal(self.row_offsets(axis, values), other.row_offsets(axis, values))
+            for axis, values in coordinates
         )
 
 
-def reorder(x: jax.Array, source: TokenOrder, target: TokenOrder) -> jax.Array:
-    """`[B, *source.shape, C]` to `[B, *target.shape, C]`, of the same grid.
+def reorder(
+    x: Shaped[Array, "B *source_shape C"], source: TokenOrder, target: TokenOrder
+) -> Shaped[Array, "B *target_shape C"]:
+    """Move tokens from one order to another order of the same grid.
 
-    The gradient takes the way back: a gather too, not the scatter that a gather's would be.
+    The gradient is the opposite gather, where that of a gather would be a scatter.
     """
-    if source.lies_as(target):
+    if source.is_same_order(target):
         return x.reshape(len(x), *target.shape, x.shape[-1])
     return _reorder(source, target, x)
 
@@ -109,12 +127,13 @@ def reorder(x: jax.Array, source: TokenOrder, target: TokenOrder) -> jax.Array:
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _reorder(source: TokenOrder, target: TokenOrder, x: jax.Array) -> jax.Array:
     batch, channels = x.shape[0], x.shape[-1]
-    moved = _rows(x.reshape(batch, -1, channels), target.rows_in(source))
+    moved = _gather_rows(x.reshape(batch, -1, channels), target.rows_in(source))
     return moved.reshape(batch, *target.shape, channels)
 
 
-# Clips as an axis that indices have too: else a GPU puts tokens before clips, and transposes.
-_BY_CLIP = jax.lax.GatherDimensionNumbers(
+# Clips are a batch axis of the indices too: otherwise XLA for GPUs puts tokens before clips, and
+# transposes.
+_BATCHED_GATHER = jax.lax.GatherDimensionNumbers(
     offset_dims=(2,),
     collapsed_slice_dims=(1,),
     start_index_map=(1,),
@@ -123,27 +142,27 @@ _BY_CLIP = jax.lax.GatherDimensionNumbers(
 )
 
 
-def _rows(x: jax.Array, rows: jax.Array) -> jax.Array:
-    """Those rows, each once, of each clip of `[B, tokens, C]`."""
+def _gather_rows(x: jax.Array, rows: jax.Array) -> jax.Array:
+    """Gather the given rows, each of which occurs once, of every clip of `[B, tokens, C]`."""
     if not targets_gpu():
         return x.at[:, rows].get(mode="promise_in_bounds", unique_indices=True)
-    of_clips = jnp.broadcast_to(rows[:, None], (len(x), len(rows), 1))
-    size = (1, 1, x.shape[-1])
+    indices = jnp.broadcast_to(rows[:, None], (len(x), len(rows), 1))
     return jax.lax.gather(
-        x, of_clips, _BY_CLIP, size, unique_indices=True, mode="promise_in_bounds"
+        x,
+        indices,
+        _BATCHED_GATHER,
+        slice_sizes=(1, 1, x.shape[-1]),
+        unique_indices=True,
+        mode="promise_in_bounds",
     )
 
 
-def _reorder_forward(
-    source: TokenOrder, target: TokenOrder, x: jax.Array
-) -> tuple[jax.Array, None]:
+def _fwd(source: TokenOrder, target: TokenOrder, x: jax.Array) -> tuple[jax.Array, None]:
     return _reorder(source, target, x), None
 
 
-def _reorder_backward(
-    source: TokenOrder, target: TokenOrder, _: None, gradient: jax.Array
-) -> tuple[jax.Array]:
-    return (_reorder(target, source, gradient),)
+def _bwd(source: TokenOrder, target: TokenOrder, _: None, out_grad: jax.Array) -> tuple[jax.Array]:
+    return (_reorder(target, source, out_grad),)
 
 
-_reorder.defvjp(_reorder_forward, _reorder_backward)
+_reorder.defvjp(_fwd, _bwd)

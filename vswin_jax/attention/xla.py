@@ -1,4 +1,8 @@
-"""Attention of some windows, written out in JAX's own operations."""
+"""Window attention in plain JAX operations: the reference for all other implementations.
+
+`G` is the number of windows, of one clip or of several, and `h` and `d` are heads and channels of a
+head.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,97 +10,98 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from vswin_jax.attention.inputs import Given
-from vswin_jax.kernels.attention_tpu_bodies import OTHER_REGION
-
-
-def heads_first(given: Given) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Scaled queries, keys and values, each `[G, h, N, d]`."""
-    query, key, value = jnp.moveaxis(given.qkv, (2, 3), (0, 2))
-    return query * given.scale, key, value
+from vswin_jax.attention.inputs import AttentionInputs
+from vswin_jax.kernels.attention_tpu_operands import MASK_VALUE
 
 
-def exponentials(query: jax.Array, key: jax.Array, given: Given) -> jax.Array:
-    """Softmax in float32, not yet divided by its sum: two of `[G, h, N, d]` to `[G, h, N, N]`."""
+def _split_qkv(inputs: AttentionInputs) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return scaled queries, keys and values, each `[G, h, N, d]`."""
+    query, key, value = jnp.moveaxis(inputs.qkv, (2, 3), (0, 2))
+    return query * inputs.scale, key, value
+
+
+def _unnormalized_softmax(query: jax.Array, key: jax.Array, inputs: AttentionInputs) -> jax.Array:
+    """Return exp(logits - maximum), float32 `[G, h, N, N]`, from two of `[G, h, N, d]`."""
     logits = jnp.einsum("ghqd,ghkd->ghqk", query, key, preferred_element_type=jnp.float32)
-    logits = logits + given.bias
-    regions = given.regions
-    if regions is not None:
-        # A product: of a choice between two numbers XLA fills arrays with each for a CPU. It stores
-        # this one, so a small dtype, which has the number exactly.
-        other = regions[:, None, :, None] != regions[:, None, None, :]
-        logits = logits + jnp.bfloat16(OTHER_REGION) * other
+    logits = logits + inputs.bias
+    ids = inputs.segment_ids
+    if ids is not None:
+        # A product, because for a choice between two numbers XLA on a CPU fills an array with each
+        # of them. The product is stored, so it has a small dtype, which represents -100 exactly.
+        differs = ids[:, None, :, None] != ids[:, None, None, :]
+        logits = logits + jnp.bfloat16(MASK_VALUE) * differs
     return jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
 
 
-def dropped(weights: jax.Array, given: Given) -> jax.Array:
-    """`weights`, of which the key drops some and the others grow; all of them without a key."""
-    if given.key is None:
+def _dropout(weights: jax.Array, inputs: AttentionInputs) -> jax.Array:
+    """Drop some of the `weights` and scale up the others; the identity without a key."""
+    if inputs.dropout_key is None:
         return weights
-    kept = jax.random.bernoulli(given.key, 1.0 - given.drop_rate, weights.shape)
-    return jnp.where(kept, weights / (1.0 - given.drop_rate), 0.0)
+    kept = jax.random.bernoulli(inputs.dropout_key, 1.0 - inputs.dropout_rate, weights.shape)
+    return jnp.where(kept, weights / (1.0 - inputs.dropout_rate), 0.0)
 
 
-def attend(given: Given) -> tuple[jax.Array, jax.Array]:
-    """Attention of some windows, and the sums of their exponentials.
+def attend(inputs: AttentionInputs) -> tuple[Float[Array, "G N h d"], Float[Array, "G h N"]]:
+    """Return the attention of flat windows in the dtype of `qkv`, and the softmax's float32 sums.
 
-    The division by the softmax's sum comes after the product with the values, where it is N times
-    smaller.
-
-    Returns:
-      `[G, N, h, d]` in the dtype of `qkv`, and float32 `[G, h, N]`.
+    The division by the sums comes after the product with the values, where it is N times smaller.
     """
-    query, key, value = heads_first(given)
-    weights = exponentials(query, key, given)
+    query, key, value = _split_qkv(inputs)
+    weights = _unnormalized_softmax(query, key, inputs)
     total = weights.sum(-1)
     out = jnp.einsum(
         "ghqk,ghkd->ghqd",
-        dropped(weights, given).astype(value.dtype),
+        _dropout(weights, inputs).astype(value.dtype),
         value,
         preferred_element_type=jnp.float32,
     )
     return jnp.swapaxes(out / total[..., None], 1, 2).astype(value.dtype), total
 
 
-def gradients(
-    given: Given, out: jax.Array, total: jax.Array, gradient: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Gradients of the projection and of the bias, `[G, N, 3, h, d]` and `[h, N, N]`.
+def attend_grad(
+    inputs: AttentionInputs,
+    out: Float[Array, "G N h d"],
+    total: Float[Array, "G h N"],
+    out_grad: Float[Array, "G N h d"],
+) -> tuple[Float[Array, "G N 3 h d"], Float[Array, "h N N"]]:
+    """Return the gradients of qkv and of the bias; `out` and `total` are the results of `attend`.
 
-    `out` and `total` are what `attend` gave, and `gradient` is that of `out`. Logits are computed
-    again.
+    Logits are recomputed.
     """
-    query, key, value = heads_first(given)
-    weights = exponentials(query, key, given)
-    # By the quotient rule, of the product with the values and of the sum that divides it.
-    d_product = jnp.swapaxes(gradient, 1, 2) / total[..., None]
+    query, key, value = _split_qkv(inputs)
+    weights = _unnormalized_softmax(query, key, inputs)
+    # The quotient rule: `out` is the product with the values divided by `total`.
+    d_product = jnp.swapaxes(out_grad, 1, 2) / total[..., None]
     d_total = -(d_product * jnp.swapaxes(out, 1, 2)).sum(-1, keepdims=True)
-    dtype = given.qkv.dtype
+    dtype = inputs.qkv.dtype
     d_product = d_product.astype(dtype)
-    product = partial(jnp.einsum, preferred_element_type=jnp.float32)
-    d_weights = product("ghqd,ghkd->ghqk", d_product, value)
-    d_logits = weights * (dropped(d_weights, given) + d_total)
-    low, weights = d_logits.astype(dtype), dropped(weights, given)
+    einsum = partial(jnp.einsum, preferred_element_type=jnp.float32)
+    d_weights = einsum("ghqd,ghkd->ghqk", d_product, value)
+    d_logits = weights * (_dropout(d_weights, inputs) + d_total)
+    low, weights = d_logits.astype(dtype), _dropout(weights, inputs)
     d_qkv = (
-        product("ghqk,ghkd->ghqd", low, key) * given.scale,
-        product("ghqk,ghqd->ghkd", low, query),
-        product("ghqk,ghqd->ghkd", weights.astype(dtype), d_product),
+        einsum("ghqk,ghkd->ghqd", low, key) * inputs.scale,
+        einsum("ghqk,ghqd->ghkd", low, query),
+        einsum("ghqk,ghqd->ghkd", weights.astype(dtype), d_product),
     )
     d_qkv = jnp.stack([jnp.swapaxes(x, 1, 2) for x in d_qkv], 2)
     return d_qkv.astype(dtype), d_logits.sum(0)
 
 
-def of_flat_windows(attend: Callable[[Given], jax.Array]) -> Callable[[Given], jax.Array]:
-    """`attend`, which knows windows but not clips, for `[B, windows, ...]`."""
+def flatten_clips(
+    attend: Callable[[AttentionInputs], jax.Array],
+) -> Callable[[AttentionInputs], jax.Array]:
+    """Extend `attend` of flat windows `[G, ...]` to windows of clips `[B, windows, ...]`."""
 
-    def attend_in_clips(given: Given) -> jax.Array:
-        qkv, regions = given.qkv, given.regions
+    def attend_in_clips(inputs: AttentionInputs) -> jax.Array:
+        qkv, ids = inputs.qkv, inputs.segment_ids
         batch, windows = qkv.shape[:2]
-        if regions is not None:
-            regions = jnp.tile(regions, (batch, 1))
+        if ids is not None:
+            ids = jnp.tile(ids, (batch, 1))
         flat = qkv.reshape(batch * windows, *qkv.shape[2:])
-        out = attend(replace(given, qkv=flat, regions=regions))
+        out = attend(replace(inputs, qkv=flat, segment_ids=ids))
         return out.reshape(batch, windows, *out.shape[1:])
 
     return attend_in_clips

@@ -1,8 +1,9 @@
-"""Checkpoints: Orbax's manager behind a thin door, and the reading of one for inference.
+"""Checkpoints: training saves and restores them by Orbax, inference reads one.
 
-A step's directory holds the whole state, as JSON what inference needs to know (config, label
-names), and a manifest of its files. It gets its name only once it is complete, so a kill leaves the
-one before usable; and by its manifest a step that was damaged afterwards is recognised.
+The directory of a step holds the whole state, the metadata that inference needs (config, label
+names) as JSON, and a manifest of its files. It gets its final name only when it is complete, so a
+kill during a save leaves the previous step usable; and a step that was damaged afterwards is
+recognised by its manifest.
 """
 
 from vswin_jax.checkpoint.checkpoints import Checkpoints

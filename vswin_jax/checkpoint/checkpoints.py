@@ -1,4 +1,4 @@
-"""The checkpoints of a run while it trains: saved in the background, kept, and gone on from."""
+"""Saves and restores the checkpoints of a training run, by Orbax's `CheckpointManager`."""
 
 import os
 from collections.abc import Mapping
@@ -12,50 +12,50 @@ from jax.experimental.multihost_utils import broadcast_one_to_all
 from orbax.checkpoint import checkpoint_managers as policies
 
 from vswin_jax.checkpoint import manifest
-from vswin_jax.checkpoint.filter_logs import quiet_failures, quiet_orbax
+from vswin_jax.checkpoint.filter_logs import filter_orbax_logs, ignore_closed_loops
 from vswin_jax.checkpoint.matching import check_same_run
-from vswin_jax.checkpoint.quarantine import put_damaged_aside
-from vswin_jax.checkpoint.reading import metadata_of, reading, saved_tree
+from vswin_jax.checkpoint.quarantine import quarantine
+from vswin_jax.checkpoint.reading import read_step_metadata, reraise_unreadable, saved_tree
 from vswin_jax.checkpoint.step_directories import (
-    absolute,
+    absolute_path,
     add_score,
-    comparable,
-    described,
-    score_of,
+    comparable_score,
+    read_score,
+    step_metadata,
     steps_in,
 )
 from vswin_jax.errors import InputError
 from vswin_jax.runtime import disk_full, distributed
-from vswin_jax.runtime.thread_priority import this_thread_gives_way, writers_give_way
+from vswin_jax.runtime.thread_priority import lower_current_thread, lower_writer_threads
 
 
 class Checkpoints:
-    """The checkpoints of one run, in `directory`: the latest `keep`, and the best one.
+    """The checkpoints of one run, in `directory`: the latest `max_to_keep`, and the best one.
 
-    Saving is asynchronous: `save` returns when the state is copied off the device. Close it (or
-    use it in a `with` statement), or the last save may be lost.
+    Saving is asynchronous: `save` returns once the state is copied off the device. Close the
+    object, or use it in a `with` statement, or the last save may be lost.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, keep: int = 2) -> None:
-        """Opens or creates `directory`, and clears away what a killed save left there.
-
-        What was damaged since it was saved is said and put aside, never deleted.
+    def __init__(self, directory: str | os.PathLike[str], *, max_to_keep: int = 2) -> None:
+        """Open or create `directory`; delete unfinished files and quarantine damaged steps.
 
         Raises:
-          InputError: all that was saved there is damaged.
+          InputError: all steps in `directory` are damaged.
         """
-        if keep < 1:
-            raise InputError(f"At least one checkpoint must be kept, got keep={keep}: raise it.")
-        self._directory = absolute(directory)
-        self._saving, self._bytes, self._is_unheard = 0, 0, False
-        quiet_orbax()
-        self._put_damaged_aside()
+        if max_to_keep < 1:
+            raise InputError(f"Expected max_to_keep to be 1 or more but {max_to_keep} came.")
+        self._directory = absolute_path(directory)
+        # The step of the latest save, its size in bytes, and whether its outcome is still unknown.
+        self._saving, self._bytes, self._is_pending = 0, 0, False
+        filter_orbax_logs()
+        # Before Orbax opens the directory, which fails if a score is damaged.
+        self._quarantine_damaged()
         self._manager = ocp.CheckpointManager(
-            self._directory, options=self._options(keep), item_handlers=_handlers()
+            self._directory, options=self._options(max_to_keep), item_handlers=_handlers()
         )
-        self._open = ExitStack()
-        self._open.enter_context(quiet_failures())
-        self._open.callback(self._manager.close)
+        self._exit_stack = ExitStack()
+        self._exit_stack.enter_context(ignore_closed_loops())
+        self._exit_stack.callback(self._manager.close)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -66,58 +66,56 @@ class Checkpoints:
     def save(
         self, step: int, state: Any, metadata: Mapping[str, Any], score: float | None = None
     ) -> bool:
-        """Starts to save `state` with JSON `metadata`; False if that step is there already.
+        """Start to save `state` with JSON `metadata`; return False if that step exists already.
 
-        The checkpoint with the highest `score` of all that have one is kept as the best.
+        The checkpoint with the highest `score`, among those that have one, is kept as the best.
 
         Raises:
-          InputError: the disk is full, at this save or at the one before.
+          InputError: the disk is full, for this save or for the previous one.
         """
         self.wait()
         if step in self._manager.all_steps():
             return False
-        items = ocp.args.Composite(
-            state=ocp.args.PyTreeSave(state),
-            metadata=ocp.args.JsonSave(described(metadata, step)),
-        )
+        json_metadata = ocp.args.JsonSave(step_metadata(metadata, step))
+        items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), metadata=json_metadata)
         metrics = None if score is None else {"score": float(score)}
         self._saving, self._bytes = step, sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-        self._is_unheard = True
-        with self._explained():
+        self._is_pending = True
+        with self._reraise_disk_full():
             is_new = self._manager.save(step, args=items, metrics=metrics, force=True)
-        writers_give_way()
+        lower_writer_threads()
         return is_new
 
     def has_score(self, step: int) -> bool:
-        """Whether the saved `step` has a score."""
-        return score_of(self._directory / str(step)) is not None
+        """Return True if the saved `step` has a score."""
+        return read_score(self._directory / str(step)) is not None
 
     def add_score(self, step: int, score: float) -> None:
-        """Gives the saved `step`, which has none, its score; all processes call it.
+        """Add the score of a saved `step` that has none; all processes call it.
 
         Raises:
           InputError: the disk is full.
         """
         self.wait()
-        with self._explained():
+        with self._reraise_disk_full():
             if jax.process_index() == 0:
                 add_score(self._directory / str(step), score)
         distributed.wait_for_all("a score is added")
         self._manager.reload()
 
     def latest_step(self) -> int | None:
-        """The last complete step, or None."""
+        """Return the last complete step, or None."""
         return self._manager.latest_step()
 
     def best_step(self) -> int | None:
-        """The step with the highest score, or None where no step has one."""
+        """Return the step with the highest score, or None if no step has a score."""
         return self._manager.best_step()
 
     def restore_latest(self, target: Any) -> tuple[Any, dict[str, Any]] | None:
-        """The latest (state, metadata), or None if there is no checkpoint yet.
+        """Restore the latest (state, metadata); None if there is no checkpoint yet.
 
-        `target` is a state, or its shapes and shardings (`state.abstract_state`); the restored
-        one is bit-equal to the saved one, in `target`'s layout.
+        `target` is a state, or its shapes and shardings (`state.abstract_state`). The restored
+        state is bit-equal to the saved one, in the layout of `target`.
 
         Raises:
           InputError: the checkpoint is of another model or optimizer, or cannot be read.
@@ -126,102 +124,107 @@ class Checkpoints:
         if step is None:
             return None
         directory = self._directory / str(step)
-        metadata = metadata_of(directory)
+        metadata = read_step_metadata(directory)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, target)
         check_same_run(saved_tree(directory), abstract, directory)
-        how = ocp.checkpoint_utils.construct_restore_args(abstract)
-        items = ocp.args.Composite(state=ocp.args.PyTreeRestore(abstract, how))
-        with reading(directory):
+        restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
+        items = ocp.args.Composite(state=ocp.args.PyTreeRestore(abstract, restore_args))
+        with reraise_unreadable(directory):
             return self._manager.restore(step, args=items)["state"], metadata
 
     def wait(self) -> None:
-        """Returns when all saves are complete on disk; errors as for `save`."""
-        self._is_unheard = False
-        with self._explained():
+        """Wait until all saves are complete on disk; errors as for `save`."""
+        self._is_pending = False
+        with self._reraise_disk_full():
             self._manager.wait_until_finished()
 
-    def check(self) -> None:
-        """Called after each step: raises what a save in the background has ended with, if it has.
+    def check_for_errors(self) -> None:
+        """Raise the error of a save in the background if it has failed; never wait.
 
-        It does not wait.
+        The training loop calls it after each step, which is also the occasion to lower the
+        priority of the threads that the save has started since.
 
         Raises:
           InputError: the disk is full.
         """
-        if not self._is_unheard:
+        if not self._is_pending:
             return
-        # Asked first: what has ended starts no more threads.
-        ended = not self.is_saving()
-        writers_give_way()
-        if ended:
+        # In this order: a save that has ended by now starts no more threads.
+        has_ended = not self.is_saving()
+        lower_writer_threads()
+        if has_ended:
             self.wait()
 
     def is_saving(self) -> bool:
-        """Whether a save is still going on in the background."""
+        """Return True while a save is in progress in the background."""
         return self._manager.is_saving_in_progress()
 
     def close(self) -> None:
-        """Waits for all saves, and ends Orbax's threads; errors as for `save`."""
-        with self._explained(), self._open:
+        """Wait for all saves and end Orbax's threads; errors as for `save`."""
+        with self._reraise_disk_full(), self._exit_stack:
             self.wait()
 
-    def after_this(self) -> str:
-        """What is to be said, when a run ends early, of the one that follows it."""
+    def resume_hint(self) -> str:
+        """Return the clause of an error message that describes how the next run starts."""
         steps = steps_in(self._directory)
         if not steps:
-            return "nothing is saved yet, and the same command starts again"
-        return f"what was saved is intact, and the same command goes on from step {max(steps)}"
+            return "nothing is saved yet, and the same command starts over"
+        return f"what was saved is intact, and the same command resumes from step {max(steps)}"
 
-    def _options(self, keep: int) -> ocp.CheckpointManagerOptions:
-        best = policies.BestN(get_metric_fn=comparable, n=1, keep_checkpoints_without_metrics=False)
+    def _options(self, max_to_keep: int) -> ocp.CheckpointManagerOptions:
+        latest = policies.LatestN(max_to_keep)
+        best = policies.BestN(
+            get_metric_fn=comparable_score, n=1, keep_checkpoints_without_metrics=False
+        )
         return ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
-            best_fn=comparable,
+            preservation_policy=policies.AnyPreservationPolicy([latest, best]),
+            best_fn=comparable_score,
             cleanup_tmp_directories=True,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
         )
 
-    def _put_damaged_aside(self) -> None:
-        """The first process does it, and all go on or end."""
+    def _quarantine_damaged(self) -> None:
+        """Quarantine damaged steps in process 0; all processes continue, or all raise."""
         failure: InputError | None = None
         if jax.process_index() == 0:
             try:
-                put_damaged_aside(self._directory)
+                quarantine(self._directory)
             except InputError as error:
                 failure = error
+        # Also a barrier: the others list the directory only after the renames.
         if jax.process_count() > 1 and broadcast_one_to_all(np.int32(failure is not None)):
-            failure = failure or InputError("No checkpoint is intact: see what process 0 says.")
+            failure = failure or InputError("No checkpoint is intact: see the error of process 0.")
         if failure:
             raise failure
 
     def _write_manifest(self) -> None:
-        # Orbax calls it in the first process when the files of all are there, just before the
-        # step gets its mark and its name. Not every version of it marks what is complete.
-        # The thread is of this save alone.
-        this_thread_gives_way()
-        unfinished = self._temporary().get()
+        # Orbax calls it in process 0, in a thread of this save alone, when the files of all
+        # processes are written, just before it marks and renames the step. Not every version of
+        # Orbax marks a complete step.
+        lower_current_thread()
+        unfinished = self._temporary_path().get()
         manifest.write(unfinished, marked=(unfinished / "metadata" / manifest.MARKER).exists())
 
-    def _temporary(self) -> ocp.path.atomicity_types.TemporaryPath:
+    def _temporary_path(self) -> ocp.path.atomicity_types.TemporaryPath:
         step = self._directory / str(self._saving)
-        kind = ocp.path.atomicity_defaults.get_default_temporary_path_class(step)
-        return kind.from_final(step)
+        path_class = ocp.path.atomicity_defaults.get_default_temporary_path_class(step)
+        return path_class.from_final(step)
 
-    def _explained(self) -> AbstractContextManager[None]:
-        return disk_full.explained(self._directory, self._give_up)
+    def _reraise_disk_full(self) -> AbstractContextManager[None]:
+        return disk_full.reraise_disk_full(self._directory, self._discard_unfinished)
 
-    def _give_up(self) -> str:
-        """Frees the room that an unfinished save takes, and says what is lost."""
-        unfinished = self._temporary()
+    def _discard_unfinished(self) -> str:
+        """Delete the files of an unfinished save; return the clause that describes the loss."""
+        unfinished = self._temporary_path()
         if jax.process_index() == 0 and unfinished.get() != unfinished.get_final():
             with suppress(OSError):
                 unfinished.get().rmtree()
-        size = disk_full.amount(self._bytes)
-        return f"step {self._saving} ({size}) is not saved, {self.after_this()}"
+        size = disk_full.format_bytes(self._bytes)
+        return f"step {self._saving} ({size}) is not saved, {self.resume_hint()}"
 
 
 def _handlers() -> dict[str, ocp.CheckpointHandler]:
-    # Trained weights shrink by a twelfth, and compressing them is most of what a save takes from
-    # the steps beside it.
+    # Compression would shrink trained weights by a twelfth, and take most of the CPU time that a
+    # save takes from the steps beside it.
     arrays = ocp.PyTreeCheckpointHandler(use_compression=False)
     return {"state": arrays, "metadata": ocp.JsonCheckpointHandler()}

@@ -1,50 +1,52 @@
-"""Orbax and TensorStore without their progress reports, and without what they raise as well."""
+"""Filters the logs of Orbax and TensorStore: no progress reports, no error reported twice."""
 
 import contextlib
 import logging
 import sys
 from collections.abc import Iterator
 
-from vswin_jax.runtime.disk_full import reason_if_full
+from vswin_jax.runtime.disk_full import disk_full_reason
 
 
-def quiet_orbax() -> None:
-    """Keeps Orbax's reports, hundreds of lines a run, out of the log; what is wrong stays.
+def filter_orbax_logs() -> None:
+    """Keep Orbax's progress reports, hundreds of lines a run, out of the log; errors stay.
 
-    But what it raises is told by whoever catches it: Orbax would tell of a failed save six times,
-    and asyncio once more for each array.
+    Records with an exception are dropped as well: the caller that catches the exception reports
+    it. Orbax would log a failed save six times, and asyncio once more for each array.
     """
-    for name, keep in (("absl", _not_chatter), ("asyncio", _not_of_a_full_disk)):
+    for name, keep in (("absl", _is_not_chatter), ("asyncio", _is_not_of_a_full_disk)):
         log = logging.getLogger(name)
         if keep not in log.filters:
             log.addFilter(keep)
 
 
-def _not_chatter(record: logging.LogRecord) -> bool:
-    is_news = record.levelno >= logging.ERROR and not record.exc_info
-    return is_news or "orbax" not in record.pathname
+def _is_not_chatter(record: logging.LogRecord) -> bool:
+    is_error = record.levelno >= logging.ERROR and not record.exc_info
+    return is_error or "orbax" not in record.pathname
 
 
-def _not_of_a_full_disk(record: logging.LogRecord) -> bool:
+def _is_not_of_a_full_disk(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    return error is None or reason_if_full(error) is None
+    return error is None or disk_full_reason(error) is None
 
 
 @contextlib.contextmanager
-def quiet_failures() -> Iterator[None]:
-    """Hides what TensorStore's threads meet when the first of many writes has failed.
+def ignore_closed_loops() -> Iterator[None]:
+    """Hide the tracebacks that follow a failed save.
 
-    The others then report to a loop that is closed, and Python prints a traceback for each.
+    When the first of many writes has failed, the other threads of TensorStore report their results
+    to an event loop that is closed, and Python prints a traceback for each of them.
     """
-    print_it = sys.unraisablehook
+    previous_hook = sys.unraisablehook
 
-    def unless_closed(unraisable: "sys.UnraisableHookArgs") -> None:
+    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
         if str(unraisable.exc_value) != "Event loop is closed":
-            print_it(unraisable)
+            previous_hook(unraisable)
 
-    sys.unraisablehook = unless_closed
+    sys.unraisablehook = hook
     try:
         yield
     finally:
-        if sys.unraisablehook is unless_closed:
-            sys.unraisablehook = print_it
+        # Another hook that was installed meanwhile stays.
+        if sys.unraisablehook is hook:
+            sys.unraisablehook = previous_hook

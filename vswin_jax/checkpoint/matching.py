@@ -1,4 +1,4 @@
-"""Whether saved arrays are those that a model or a run has, by path and shape."""
+"""Checks that saved arrays match those of a model or a run, by path and shape."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,10 +10,10 @@ from vswin_jax.errors import InputError
 
 
 def check_same_run(saved: Any, abstract: Any, directory: epath.Path) -> None:
-    """Checks that the tree `saved` in `directory` has the paths and shapes of `abstract`.
+    """Check that the tree `saved` in `directory` has the paths and shapes of `abstract`.
 
     Raises:
-      InputError: names the first array that is missing, left over or of another shape.
+      InputError: names the first array that is missing, unexpected or of another shape.
     """
     difference = _first_difference(_shapes(saved), _shapes(abstract))
     if difference:
@@ -24,10 +24,10 @@ def check_same_run(saved: Any, abstract: Any, directory: epath.Path) -> None:
 
 
 def check_matches(params: Any, model_params: Any, source: str = "The checkpoint") -> None:
-    """Checks that `params` fit a model whose parameters (or shapes) are `model_params`.
+    """Check that `params` fit a model whose parameters, or their shapes, are `model_params`.
 
     Raises:
-      InputError: names the first parameter that is missing, left over or of another shape.
+      InputError: names the first parameter that is missing, unexpected or of another shape.
     """
     difference = _first_difference(_shapes(params), _shapes(model_params))
     if difference:
@@ -46,13 +46,13 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _first_difference(
-    saved: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]
+    saved: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
 ) -> str | None:
-    for path in sorted(saved.keys() | wanted.keys()):
+    for path in sorted(saved.keys() | expected.keys()):
         if path not in saved:
-            return f"it has no '{path}', which this model has with shape {wanted[path]}"
-        if path not in wanted:
-            return f"it has '{path}' of shape {saved[path]}, which this model has not"
-        if saved[path] != wanted[path]:
-            return f"'{path}' has shape {saved[path]} in it and {wanted[path]} in this model"
+            return f"it has no '{path}', which this model has with shape {expected[path]}"
+        if path not in expected:
+            return f"it has '{path}' of shape {saved[path]}, which this model does not have"
+        if saved[path] != expected[path]:
+            return f"'{path}' has shape {saved[path]} in it and {expected[path]} in this model"
     return None

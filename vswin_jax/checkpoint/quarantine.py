@@ -1,4 +1,4 @@
-"""Damaged steps: said, passed over, and put aside where a run goes on without them."""
+"""Damaged steps: readers pass over them, and a run that resumes renames them."""
 
 import logging
 import os
@@ -8,7 +8,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from vswin_jax.checkpoint import manifest
-from vswin_jax.checkpoint.step_directories import absolute, damage, steps_in
+from vswin_jax.checkpoint.step_directories import absolute_path, find_damage, steps_in
 from vswin_jax.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -18,90 +18,97 @@ _UNFINISHED = ocp.path.atomicity_types.TMP_DIR_SUFFIX
 
 
 def latest_intact(root: str | os.PathLike[str]) -> epath.Path | None:
-    """The place of the newest step without damage; None if there is no step at all.
+    """Return the directory of the newest undamaged step; None if there is no step at all.
 
-    The log says which ones are passed over. Nothing is changed.
+    Newer, damaged steps are logged. Nothing on disk is changed.
 
     Raises:
       InputError: there are steps, and all are damaged.
     """
-    root = absolute(root)
+    root = absolute_path(root)
     newest, damaged = _newest_intact(root)
     for step, reason in damaged.items():
-        log.warning("%s: step %s is taken.", _damaged(root, step, reason), newest)
+        log.warning("%s: step %s is used.", _damage_message(root, step, reason), newest)
     return None if newest is None else root / str(newest)
 
 
-def put_damaged_aside(root: epath.Path) -> None:
-    """Says what is wrong in `root` and leaves only steps there that can be used.
+def quarantine(root: epath.Path) -> None:
+    """Log the damage in `root`, and rename damaged steps so that only usable ones remain.
 
-    A damaged step is renamed, not deleted, so that the step can be saved again. Of those before
-    the newest intact one only what is quick to read is looked at.
+    They are not deleted; the rename makes their numbers free to be saved again. Steps older than
+    the newest intact one get the quick check only.
 
     Raises:
-      InputError: there is no intact step, though there were steps; all is left as it is.
+      InputError: there are steps but none is intact; nothing is renamed.
     """
     newest, damaged = _newest_intact(root)
-    for step, place in steps_in(root).items():
-        reason = damage(place, thorough=False) if newest is not None and step < newest else None
-        damaged |= {step: reason} if reason else {}
-    then = "the run starts anew" if newest is None else f"the run goes on from step {newest}"
+    damaged |= {} if newest is None else _damage_before(root, newest)
+    consequence = "the run starts over" if newest is None else f"the run resumes from step {newest}"
     for step, reason in damaged.items():
-        aside = _put_aside(root / str(step))
-        log.warning(
-            "%s: it is kept as '%s', and %s.", _damaged(root, step, reason), aside.name, then
-        )
-    _say_unfinished(root, then)
+        renamed = _rename(root / str(step))
+        message = _damage_message(root, step, reason)
+        log.warning("%s: it is kept as '%s', and %s.", message, renamed.name, consequence)
+    _warn_of_unfinished(root, consequence)
     if newest is not None:
-        _say_strangers(root / str(newest))
+        _warn_of_unexpected_files(root / str(newest))
 
 
 def _newest_intact(root: epath.Path) -> tuple[int | None, dict[int, str]]:
-    """The newest step without damage, and the damage of those after it."""
+    """Return the newest undamaged step, and the damage of the steps after it."""
     damaged: dict[int, str] = {}
-    for step, place in steps_in(root).items():
-        reason = damage(place, thorough=True)
+    for step, directory in steps_in(root).items():
+        reason = find_damage(directory, thorough=True)
         if reason is None:
             return step, damaged
         damaged[step] = reason
-    _refuse_to_start_anew(root, damaged)
+    _refuse_to_start_over(root, damaged)
     return None, damaged
 
 
-def _refuse_to_start_anew(root: epath.Path, damaged: Mapping[int, str]) -> None:
+def _damage_before(root: epath.Path, newest: int) -> dict[int, str]:
+    """Return the damage, by the quick check, of the steps before `newest`."""
+    older = {step: directory for step, directory in steps_in(root).items() if step < newest}
+    reasons = {step: find_damage(path, thorough=False) for step, path in older.items()}
+    return {step: reason for step, reason in reasons.items() if reason}
+
+
+def _refuse_to_start_over(root: epath.Path, damaged: Mapping[int, str]) -> None:
     found = [f"step {step}: {reason}" for step, reason in damaged.items()]
     found += sorted(child.name for child in root.glob(f"*{_DAMAGED}*"))
     if found:
         raise InputError(
-            f"No checkpoint in '{root}' is intact ({'; '.join(found)}): put one back from a copy, "
-            f"or start anew in another workdir."
+            f"No checkpoint in '{root}' is intact ({'; '.join(found)}): restore one from a copy, "
+            f"or start over in another workdir."
         )
 
 
-def _damaged(root: epath.Path, step: int, reason: str) -> str:
+def _damage_message(root: epath.Path, step: int, reason: str) -> str:
     return f"The checkpoint of step {step} in '{root}' is damaged ({reason})"
 
 
-def _put_aside(directory: epath.Path) -> epath.Path:
-    aside = directory.with_name(directory.name + _DAMAGED)
+def _rename(directory: epath.Path) -> epath.Path:
+    renamed = directory.with_name(directory.name + _DAMAGED)
     number = 1
-    while aside.exists():
+    while renamed.exists():
         number += 1
-        aside = directory.with_name(f"{directory.name}{_DAMAGED}-{number}")
-    return directory.rename(aside)
+        renamed = directory.with_name(f"{directory.name}{_DAMAGED}-{number}")
+    return directory.rename(renamed)
 
 
-def _say_unfinished(root: epath.Path, then: str) -> None:
+def _warn_of_unfinished(root: epath.Path, consequence: str) -> None:
+    """Log the saves that a kill interrupted; Orbax deletes their files when it opens `root`."""
     for child in root.iterdir() if root.is_dir() else ():
         step, unfinished, _ = child.name.partition(_UNFINISHED)
         if unfinished:
             log.warning(
-                "The save of step %s in '%s' was cut short: what it wrote is cleared away, and %s.",
-                *(step, root, then),
+                "The save of step %s in '%s' was interrupted: its files are deleted, and %s.",
+                step,
+                root,
+                consequence,
             )
 
 
-def _say_strangers(directory: epath.Path) -> None:
+def _warn_of_unexpected_files(directory: epath.Path) -> None:
     if (directory / manifest.NAME).exists():
-        for name in manifest.strangers(directory):
-            log.warning("'%s' in '%s' is not of its save: it is left unread.", name, directory)
+        for name in manifest.unexpected_files(directory):
+            log.warning("'%s' in '%s' is not a file of its save: it is ignored.", name, directory)

@@ -1,4 +1,4 @@
-"""The reading of a checkpoint: all of it for training, its parameters for inference."""
+"""Reads a checkpoint: its metadata, the shapes of its state, its parameters for inference."""
 
 import contextlib
 import os
@@ -10,44 +10,50 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from vswin_jax.checkpoint.filter_logs import quiet_orbax
-from vswin_jax.checkpoint.step_directories import PROGRAM, absolute, damage, score_of, steps_in
+from vswin_jax.checkpoint.filter_logs import filter_orbax_logs
+from vswin_jax.checkpoint.step_directories import (
+    PROGRAM,
+    absolute_path,
+    find_damage,
+    read_score,
+    steps_in,
+)
 from vswin_jax.errors import InputError
 
-# What Orbax and TensorStore raise for files that are missing, cut short or not theirs.
+# Exceptions of Orbax and TensorStore for files that are missing, truncated or of another format.
 _UNREADABLE = (ValueError, OSError, KeyError, TypeError)
 
 
 def load_for_inference(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
-    """The (parameters, metadata) of a checkpoint, the averaged parameters where it has them.
+    """Load the (parameters, metadata) of a checkpoint, the averaged parameters where it has them.
 
-    `path` is a run's directory, its `checkpoints` directory, or the directory of one step; of
-    several steps the best one is taken, or the latest where none has a score. The parameters are
-    NumPy arrays, and neither the optimizer's state nor the devices it was on are needed.
+    `path` is a run's directory, its `checkpoints` directory, or the directory of one step. Of
+    several steps the best one is loaded, or the latest if none has a score. The parameters are
+    NumPy arrays; the devices of the training run are not needed.
 
     Raises:
-      InputError: nothing there, no checkpoint there, or one that cannot be read or is not ours.
+      InputError: there is no checkpoint, or it cannot be read, or another program wrote it.
     """
-    directory = _step_directory(absolute(path))
+    directory = _step_directory(absolute_path(path))
     _check_intact(directory)
-    metadata = metadata_of(directory)
+    metadata = read_step_metadata(directory)
     saved = saved_tree(directory)
     name = "ema_params" if saved.get("ema_params") else "params"
-    wanted = {name: saved.get(name)}
-    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-    arguments = ocp.args.PyTreeRestore(item=wanted, restore_args=as_numpy, partial_restore=True)
-    with reading(directory), ocp.PyTreeCheckpointer() as reader:
+    target = {name: saved.get(name)}
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
+    arguments = ocp.args.PyTreeRestore(item=target, restore_args=as_numpy, partial_restore=True)
+    with reraise_unreadable(directory), ocp.PyTreeCheckpointer() as reader:
         return reader.restore(directory / "state", args=arguments)[name], metadata
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What was saved beside the state; `path` and errors as for `load_for_inference`."""
-    return metadata_of(_step_directory(absolute(path)))
+    """Read the metadata of a checkpoint; `path` and errors as for `load_for_inference`."""
+    return read_step_metadata(_step_directory(absolute_path(path)))
 
 
 def saved_tree(directory: epath.Path) -> dict[str, Any]:
-    """The saved state's tree as plain dictionaries and lists, with shapes for leaves."""
-    with reading(directory), ocp.PyTreeCheckpointer() as reader:
+    """Read the structure of a saved state, as dictionaries and lists with shapes as leaves."""
+    with reraise_unreadable(directory), ocp.PyTreeCheckpointer() as reader:
         saved = reader.metadata(directory / "state").item_metadata
         if saved is None:
             raise FileNotFoundError("its state has no metadata")
@@ -68,37 +74,37 @@ def _step_directory(path: epath.Path) -> epath.Path:
         raise InputError(
             f"No checkpoint was found in '{root}': give the directory of a run that has saved one."
         )
-    return root / str(_best(steps))
+    return root / str(_best_step(steps))
 
 
-def _best(steps: Mapping[int, epath.Path]) -> int:
-    """The step with the highest score, of equal ones the last; without scores the last of all."""
+def _best_step(steps: Mapping[int, epath.Path]) -> int:
+    """Return the step with the highest score, the later of two equals; without scores the last."""
     for step, directory in steps.items():
-        reason = damage(directory, thorough=False)
+        reason = find_damage(directory, thorough=False)
         if reason:
             raise InputError(
-                f"Which checkpoint in '{directory.parent}' is the best cannot be told, because "
-                f"that of step {step} is damaged ({reason}): give the directory of another step, "
-                f"or start the training again, which puts the damaged one aside."
+                f"The best checkpoint in '{directory.parent}' cannot be determined, because that "
+                f"of step {step} is damaged ({reason}): give the directory of another step, or "
+                f"start the training again, which renames the damaged one."
             )
-    scores = {step: score_of(directory) for step, directory in steps.items()}
+    scores = {step: read_score(directory) for step, directory in steps.items()}
     scored = [(score, step) for step, score in scores.items() if score is not None]
     return max(scored)[1] if scored else max(steps)
 
 
 def _check_intact(directory: epath.Path) -> None:
-    reason = damage(directory, thorough=True)
+    reason = find_damage(directory, thorough=True)
     if reason:
         raise InputError(
             f"The checkpoint '{directory}' is damaged ({reason}): give another one, or start the "
-            f"training again, which goes on from the newest one that is intact."
+            f"training again, which resumes from the newest one that is intact."
         )
 
 
-def metadata_of(directory: epath.Path) -> dict[str, Any]:
-    """What was saved beside the state of the step in `directory`; errors as for `reading`."""
-    quiet_orbax()
-    with reading(directory), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+def read_step_metadata(directory: epath.Path) -> dict[str, Any]:
+    """Read the metadata of the step in `directory`; errors as for `load_for_inference`."""
+    filter_orbax_logs()
+    with reraise_unreadable(directory), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         metadata = reader.restore(directory / "metadata")
     if not isinstance(metadata, dict) or metadata.get("program") != PROGRAM:
         raise InputError(
@@ -109,14 +115,14 @@ def metadata_of(directory: epath.Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def reading(directory: epath.Path) -> Iterator[None]:
-    """Turns what reading raises into an `InputError` that names the checkpoint."""
+def reraise_unreadable(directory: epath.Path) -> Iterator[None]:
+    """Re-raise errors of reading as an `InputError` that names the checkpoint."""
     try:
         yield
     except _UNREADABLE as error:
         reason = (str(error).strip().splitlines() or ["no reason given"])[0][:200]
         raise InputError(
-            f"The checkpoint '{directory}' cannot be read, it is damaged or no checkpoint of ours "
-            f"({type(error).__name__}: {reason}): use another one, or delete it to go on from the "
-            f"one before."
+            f"The checkpoint '{directory}' cannot be read, it is damaged or not a checkpoint of "
+            f"{PROGRAM} ({type(error).__name__}: {reason}): use another one, or delete it to "
+            f"resume from the previous one."
         ) from error

@@ -1,4 +1,4 @@
-"""The steps saved in a directory: which there are, and whether one is as it was saved."""
+"""The directory of each saved step: its damage, its score and its metadata."""
 
 import json
 import math
@@ -11,26 +11,29 @@ from etils import epath
 from vswin_jax.checkpoint import manifest
 
 PROGRAM = "vswin_jax"
-# What every step has had since the first version, and Orbax or we read as JSON.
-_ALWAYS_JSON = ("metadata/metadata", "state/_METADATA")
-# In a step's metadata: it was saved with a manifest.
+# JSON files that every step has had since the first version of this program.
+_REQUIRED_JSON = ("metadata/metadata", "state/_METADATA")
+# Key in a step's metadata: the step was saved with a manifest.
 _HAS_MANIFEST = "has_manifest"
 
 
-def described(metadata: Mapping[str, Any], step: int) -> dict[str, Any]:
-    """What is saved as JSON beside the state of `step`, which is saved with a manifest."""
+def step_metadata(metadata: Mapping[str, Any], step: int) -> dict[str, Any]:
+    """Build the metadata of a `step` that is saved with a manifest, as it is stored in JSON."""
     return {**metadata, "program": PROGRAM, "step": step, _HAS_MANIFEST: True}
 
 
-def absolute(path: str | os.PathLike[str]) -> epath.Path:
-    """The full path, of a directory here or of a URL."""
+def absolute_path(path: str | os.PathLike[str]) -> epath.Path:
+    """Return the absolute path of a local directory; a URL stays as it is."""
     text = os.fspath(path)
     return epath.Path(text if "://" in text else os.path.abspath(text))
 
 
 def steps_in(root: str | os.PathLike[str]) -> dict[int, epath.Path]:
-    """The steps in `root` with their places, the newest first; damaged ones are among them."""
-    root = absolute(root)
+    """Return the directories of the steps in `root` by step, newest first, damaged ones included.
+
+    Orbax's own listing (`ocp.utils.checkpoint_steps`) has finalized steps only.
+    """
+    root = absolute_path(root)
     if not root.is_dir():
         return {}
     # Their names are plain numbers, which "007" and the digits of other scripts are not.
@@ -39,52 +42,53 @@ def steps_in(root: str | os.PathLike[str]) -> dict[int, epath.Path]:
     return {step: root / str(step) for step in steps}
 
 
-def damage(directory: epath.Path, *, thorough: bool) -> str | None:
-    """What is wrong with a step, as a phrase; None if nothing is.
+def find_damage(directory: epath.Path, *, thorough: bool) -> str | None:
+    """Return a phrase that describes the damage of a step, or None.
 
-    A step that was saved before there were manifests cannot be compared with anything. Not
+    A step that was saved before there were manifests is checked for its small files only. Unless
     `thorough`, the content of large files is not read.
     """
     try:
-        return _damage(directory, thorough)
+        return _find_damage(directory, thorough)
     except OSError as error:
         name = str(error.filename or directory).removeprefix(f"{directory}/")
         return f"'{name}' cannot be read: {error.strerror or error}"
 
 
-def _damage(directory: epath.Path, thorough: bool) -> str | None:
+def _find_damage(directory: epath.Path, thorough: bool) -> str | None:
     if not directory.is_dir():
         return "it is a file and no directory"
     if not any(directory.iterdir()):
         return "it is an empty directory"
     if (directory / manifest.NAME).exists():
         return manifest.difference(directory, thorough=thorough)
-    scored = ["metrics/metrics"] if (directory / "metrics").exists() else []
-    for name in (*_ALWAYS_JSON, *scored):
+    score_files = ["metrics/metrics"] if (directory / "metrics").exists() else []
+    for name in (*_REQUIRED_JSON, *score_files):
         if not (directory / name).exists():
             return f"'{name}' is missing"
         if not manifest.read_json(directory / name):
             return f"'{name}' is not what was saved"
-    if manifest.read_json(directory / _ALWAYS_JSON[0]).get(_HAS_MANIFEST):
+    if manifest.read_json(directory / _REQUIRED_JSON[0]).get(_HAS_MANIFEST):
         return f"'{manifest.NAME}' is missing"
     return None
 
 
 def newest_readable(root: str | os.PathLike[str]) -> epath.Path | None:
-    """The place of the newest step in whose small files nothing is wrong, if there is one."""
-    places = steps_in(root).values()
-    return next((place for place in places if damage(place, thorough=False) is None), None)
+    """Return the directory of the newest step that passes the quick check, or None."""
+    directories = steps_in(root).values()
+    return next((path for path in directories if find_damage(path, thorough=False) is None), None)
 
 
-def score_of(directory: epath.Path) -> float | None:
-    """The score that a step was saved with; one that is no number counts as the worst."""
+def read_score(directory: epath.Path) -> float | None:
+    """Read the score of a step, or None if it was saved without one; NaN counts as the worst."""
     path = directory / "metrics" / "metrics"
     metrics = manifest.read_json(path) if path.exists() else {}
-    return comparable(metrics) if "score" in metrics else None
+    return comparable_score(metrics) if "score" in metrics else None
 
 
 def add_score(directory: epath.Path, score: float) -> None:
-    """Gives a step that was saved without a score the score it turned out to have."""
+    """Write the score of a step that was saved without one."""
+    # Renamed when it is complete: Orbax fails to open the directory if a score is not valid JSON.
     partial = directory / "metrics.partial"
     partial.mkdir(exist_ok=True)
     (partial / "metrics").write_text(json.dumps({"score": float(score)}))
@@ -93,7 +97,7 @@ def add_score(directory: epath.Path, score: float) -> None:
         manifest.add(directory, "metrics/metrics")
 
 
-def comparable(metrics: Mapping[str, float]) -> float:
-    """The score in a step's metrics, for finding the best."""
+def comparable_score(metrics: Mapping[str, float]) -> float:
+    """Return the score in a step's metrics, minus infinity for NaN so that it is the worst."""
     score = float(metrics["score"])
     return -math.inf if math.isnan(score) else score

@@ -10,9 +10,11 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from vswin_jax.config.renames import RENAMED
 from vswin_jax.errors import InputError, unknown_name
-from vswin_jax.reporting.profiling import DEFAULT, parse_window
-from vswin_jax.runtime.distributed import HEARTBEAT_SECONDS, Place
+from vswin_jax.reporting.profiling import DEFAULT_STEP_RANGE, parse_step_range
+from vswin_jax.runtime.cluster_member import ClusterMember
+from vswin_jax.runtime.distributed import HEARTBEAT_SECONDS
 
 USAGE = """\
 Trains or evaluates a Video Swin Transformer.
@@ -20,22 +22,23 @@ Trains or evaluates a Video Swin Transformer.
   python -m vswin_jax.main --config FILE[:ARGUMENT] --workdir DIR [--config.KEY=VALUE ...]
 
   --config FILE        an experiment, such as experiments/quickstart.py; many take an argument:
-                       experiments/k400.py:variant=base,pretrain=22k (the file's head says which);
-                       with `runlocal` in it the run shrinks to a few steps on a CPU
+                       experiments/k400.py:variant=base,pretrain=22k (the head of the file lists
+                       them); with `runlocal` in it the run shrinks to a few steps on a CPU
   --config.KEY=VALUE   changes a setting, such as --config.optim.learning_rate=3e-4
-  --workdir DIR        where the run writes; started again, it goes on from there
+  --workdir DIR        where the run writes; the same command resumes from it
   --mode MODE          train (default); evaluate: score the checkpoint in the workdir; dry_run:
-                       compile only, and say what a step needs of each device (no data, no workdir)
-  --topology SLICE     with dry_run: compile for TPUs that are not here, such as v5e:16x16
+                       compile only, and print what a step needs of each device (no data and no
+                       workdir)
+  --topology SLICE     with dry_run: compile for devices that are not here, such as v5e:16x16
   --profile [A:B]      traces steps A to B, counted from 1 where this start begins, into the
                        workdir's profile directory (without A:B, 10:14)
 
-  Several processes train as one, each started with this command, on a TPU slice and under SLURM
-  as it is (scripts/launch); elsewhere it gets these three, and each process its own ID from 0 up:
+  Several processes train as one, each started with this command. On a TPU slice and under SLURM
+  nothing more is needed (scripts/launch); elsewhere each process is given its own ID, from 0 up:
 
   --coordinator HOST:PORT --num_processes N --process_id I
                        where process 0 runs, with a port that is free there
-  --heartbeat SECONDS  how long a process may be silent before all end (100)
+  --heartbeat SECONDS  all processes end if one sends no heartbeat for that long (100)
 """
 MODES = ("train", "evaluate", "dry_run")
 _FLAGS = (
@@ -46,7 +49,7 @@ _FLAGS = (
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What was asked for. `config` is locked and has its overrides.
+    """A parsed command line; `config` is locked and has its overrides.
 
     workdir: "" in a dry run, which writes nothing; topology: of a dry run, "" for this machine;
     profile: the first and the last step to trace, or None.
@@ -57,15 +60,15 @@ class CommandLine:
     mode: str
     topology: str
     profile: tuple[int, int] | None = None
-    place: Place | None = None
+    cluster_member: ClusterMember | None = None
     heartbeat: int = HEARTBEAT_SECONDS
 
 
 def parse(arguments: Sequence[str]) -> CommandLine | None:
-    """Reads the arguments (without the program's name); None if only help was asked for.
+    """Parse the arguments (without the program's name); None if only help was requested.
 
     Raises:
-        InputError: an unknown flag or config key, a missing value or file, a wrong value.
+      InputError: an unknown flag or config key, a missing value or file, a wrong value.
     """
     values, overrides = _own_flags(arguments)
     if values.help:
@@ -75,20 +78,25 @@ def parse(arguments: Sequence[str]) -> CommandLine | None:
     if values.mode not in MODES:
         raise unknown_name("--mode", values.mode, MODES)
     if not values.workdir and values.mode != "dry_run":
-        raise InputError("Expected --workdir DIR: say where the run may write its files.")
+        raise InputError("Expected --workdir DIR: give the directory that the run writes to.")
     if values.topology and values.mode != "dry_run":
         raise InputError(
-            f"--topology {values.topology} is for compiling only: say --mode=dry_run too, or leave "
+            f"--topology {values.topology} is for compiling only: add --mode=dry_run, or leave "
             f"it out to run on the devices of this machine."
         )
-    profile = parse_window(values.profile)
+    profile = parse_step_range(values.profile)
     if profile and values.mode != "train":
         raise InputError(f"Expected --profile with --mode=train alone but got {values.mode!r}.")
-    place = Place.of(values.coordinator, values.num_processes, values.process_id)
-    config = override(load(values.config), overrides)
     return CommandLine(
-        *(config, values.workdir, values.mode, values.topology, profile),
-        *(place, values.heartbeat),
+        config=override(load(values.config), overrides),
+        workdir=values.workdir,
+        mode=values.mode,
+        topology=values.topology,
+        profile=profile,
+        cluster_member=ClusterMember.from_flags(
+            values.coordinator, values.num_processes, values.process_id
+        ),
+        heartbeat=values.heartbeat,
     )
 
 
@@ -112,9 +120,9 @@ def _own_flags(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
 
 
 def _with_window(arguments: Sequence[str]) -> list[str]:
-    """The arguments, where a --profile that is followed by no steps has the usual ones."""
+    """Give a --profile that is followed by no steps the default ones."""
     return [
-        f"--profile={DEFAULT}"
+        f"--profile={DEFAULT_STEP_RANGE}"
         if argument.lstrip("-") == "profile" and after.startswith("-")
         else argument
         for argument, after in itertools.pairwise([*arguments, "--"])
@@ -122,15 +130,15 @@ def _with_window(arguments: Sequence[str]) -> list[str]:
 
 
 def load(path: str) -> ConfigDict:
-    """The config of FILE or FILE:ARGUMENT.
+    """Load the config of FILE or FILE:ARGUMENT.
 
     Raises:
-        InputError: no such file, or one that is no experiment.
+      InputError: no such file, or one that defines no experiment.
     """
     file, _, argument = path.partition(":")
     if not os.path.isfile(file):
         raise InputError(
-            f"Expected a config file but {file!r} is not there: give the path of an experiment, "
+            f"Expected a config file but {file!r} does not exist: give the path of an experiment, "
             f"such as experiments/quickstart.py."
         )
     get_config = runpy.run_path(file).get("get_config")
@@ -140,10 +148,10 @@ def load(path: str) -> ConfigDict:
 
 
 def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
-    """`config` with what `--config.KEY=VALUE` arguments say; locked.
+    """Apply `--config.KEY=VALUE` arguments to `config` and return it, locked.
 
     Raises:
-        InputError: anything that is not such an argument, an unknown key, a value of another type.
+      InputError: any other argument, an unknown key, a value of another type.
     """
     _check_overrides(overrides, list(_keys(config)))
     values = flags.FlagValues()
@@ -157,12 +165,14 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
 
 
 def _check_overrides(overrides: Sequence[str], keys: Sequence[str]) -> None:
-    """Checked before parsing, which would drop what it does not know or end in a traceback."""
+    """Refuse wrong overrides before they are parsed: absl drops some and raises for others."""
     for argument in overrides:
         name, equals, _ = argument.lstrip("-").partition("=")
         if not argument.startswith("-") or not name.startswith("config."):
             raise unknown_name("argument", argument, _FLAGS)
         key = name.removeprefix("config.")
+        if key in RENAMED:
+            raise InputError(f"config.{key} is now called config.{RENAMED[key]}: use that name.")
         if key not in keys:
             raise unknown_name("config key", key, _neighbours(key, keys))
         if not equals:
@@ -170,7 +180,7 @@ def _check_overrides(overrides: Sequence[str], keys: Sequence[str]) -> None:
 
 
 def _neighbours(key: str, keys: Sequence[str]) -> list[str]:
-    """The keys that a wrong one may have meant: siblings and namesakes, or else all sections."""
+    """List the keys that a wrong one may mean: siblings and namesakes, or else all sections."""
     section, _, last = key.rpartition(".")
     siblings = [k for k in keys if section and k.startswith(f"{section}.")]
     namesakes = [k for k in keys if k.rpartition(".")[2] == last]

@@ -1,4 +1,4 @@
-"""What the fields of a config may hold, checked once before a run begins."""
+"""Checks of the values of a config, done once before a run begins."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,10 +9,10 @@ from vswin_jax.errors import InputError, unknown_name
 
 
 def check(config: ConfigDict) -> None:
-    """Refuses a finished config that cannot be meant.
+    """Refuse a finished config with values that are wrong or contradict each other.
 
     Raises:
-        InputError: naming the field, what it may be and what came.
+      InputError: naming the field, what it may be and what came.
     """
     for path, names in _NAMES.items():
         value = _field(config, path)
@@ -23,15 +23,15 @@ def check(config: ConfigDict) -> None:
             value = _field(config, path)
             if value is not None and not is_met(value):
                 raise InputError(f"Expected config.{path} to be {meaning} but {value!r} came.")
-    if config.train.batch_size % config.train.accumulate:
+    if config.train.batch_size % config.train.grad_accum_steps:
         raise InputError(
             f"Expected config.train.batch_size ({config.train.batch_size}) to be a multiple of "
-            f"config.train.accumulate ({config.train.accumulate}): change one of them."
+            f"config.train.grad_accum_steps ({config.train.grad_accum_steps}): change one of them."
         )
-    if config.train.batch_size % config.data.repeats:
+    if config.train.batch_size % config.data.aug_repeats:
         raise InputError(
             f"Expected config.train.batch_size ({config.train.batch_size}) to be a multiple of "
-            f"config.data.repeats ({config.data.repeats}): change one of them."
+            f"config.data.aug_repeats ({config.data.aug_repeats}): change one of them."
         )
     if config.data.flip_labels and not (config.data.flip or config.data.rand_augment.n):
         raise InputError(
@@ -41,7 +41,7 @@ def check(config: ConfigDict) -> None:
     if not config.train.compilation_cache:
         raise InputError(
             "Expected config.train.compilation_cache to be 'workdir', 'off' or a directory but it "
-            "is empty: say one of them."
+            "is empty: give one of them."
         )
     if config.init == "scratch" and config.init_from:
         raise InputError(
@@ -80,8 +80,8 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         "1 or more",
         lambda value: value >= 1,
         "model.num_classes model.embed_dim data.num_frames data.frame_interval data.resize "
-        "data.size data.repeats data.prefetch train.batch_size train.accumulate train.keep "
-        "eval.batch_size eval.clips eval.resize eval.views_per_pass",
+        "data.size data.aug_repeats data.prefetch train.batch_size train.grad_accum_steps "
+        "train.max_to_keep eval.batch_size eval.num_clips eval.resize eval.views_per_pass",
     ),
     (
         "0 or more",
@@ -96,7 +96,7 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     (
         "from 0 to 1",
         lambda value: 0 <= value <= 1,
-        "data.flip data.class_balance data.max_bad_fraction loss.erasing optim.warmup_ratio",
+        "data.flip data.class_balance data.max_bad_fraction loss.random_erasing optim.warmup_ratio",
     ),
     (
         "from 0 to below 1",
@@ -117,9 +117,9 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     (
         "two positive numbers, the smaller one first",
         lambda value: len(value) == 2 and all(map(_is_number, value)) and value[0] <= value[1],
-        "data.area data.aspect",
+        "data.scale data.ratio",
     ),
-    ("1, 3 or 5", lambda value: value in (1, 3, 5), "eval.crops"),
+    ("1, 3 or 5", lambda value: value in (1, 3, 5), "eval.num_crops"),
     (
         "a number of devices, or -1 for the rest of them",
         lambda value: value == -1 or value > 0,

@@ -1,4 +1,4 @@
-"""Examples and the sources that hold them: what every kind of data set offers."""
+"""The interface of every kind of data set: a source of examples with random access."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,9 +10,11 @@ from vswin_jax.data.decoding.frames import EncodedFrames, FrameFolder
 class Example:
     """One labelled video.
 
-    video: a path, a file's bytes, a folder of frames or the bytes of each; label: the class index,
-    or of a set of classes all indices in ascending order; id: the index in the source; name: the
-    path as the user wrote it, for messages and tables.
+    Attributes:
+      video: a path, the bytes of a file, a folder of frames, or the bytes of every frame.
+      label: the class index; of a multi-label source, all class indices in ascending order.
+      id: the index in the source.
+      name: the path as the user wrote it, for messages and tables.
     """
 
     video: str | bytes | FrameFolder | EncodedFrames
@@ -22,9 +24,11 @@ class Example:
 
 
 class Source(Protocol):
-    """Examples with random access, and the names of their classes in the order of the labels.
+    """Examples with random access.
 
-    multi_label: whether every label is a set of classes, a tuple, or every one is a class.
+    Attributes:
+      label_names: the names of the classes, in the order of the labels.
+      multi_label: True if every label is a tuple of classes, False if every label is one class.
     """
 
     label_names: tuple[str, ...]
@@ -32,7 +36,7 @@ class Source(Protocol):
 
     @property
     def identity(self) -> str:
-        """A digest of which examples there are, with which labels, in which order."""
+        """A digest of the examples, their labels and their order."""
         ...
 
     def __len__(self) -> int: ...

@@ -1,4 +1,4 @@
-"""What a run leaves for people to look at: its curves, its predictions and one line of scores."""
+"""Files of a run for people: training curves, example predictions and a line of scores."""
 
 import json
 import os
@@ -8,39 +8,41 @@ from typing import Any
 
 import numpy as np
 
-from vswin_jax.data.clips.clips import ClipSpec, test_views
+from vswin_jax.data.clips.clip_spec import ClipSpec
+from vswin_jax.data.clips.clips import test_views
 from vswin_jax.data.example import Source
 from vswin_jax.data.sources.labels import classes_of
 from vswin_jax.evaluation.results import AnyEvaluation
 from vswin_jax.reporting import plots
-from vswin_jax.reporting.metric_writer import read_metrics
+from vswin_jax.reporting.metrics_file import read_metrics
 
 SHOWN_VIDEOS = 6
+SHOWN_CLASSES = 5
 
 
-def scored_step(workdir: str | os.PathLike) -> int | None:
-    """The step whose evaluation is complete in `workdir`/evaluation; None where there is none."""
+def evaluated_step(workdir: str | os.PathLike) -> int | None:
+    """Return the step of the complete evaluation in `workdir`/evaluation; None without one."""
     path = Path(workdir) / "evaluation" / "summary.json"
     return json.loads(path.read_text())["step"] if path.exists() else None
 
 
-def draw_training(workdir: str | os.PathLike, measures: Mapping[str, str]) -> None:
-    """Draws `workdir`/training.png, the curves in its metrics.jsonl.
+def draw_training(workdir: str | os.PathLike, metric_titles: Mapping[str, str]) -> None:
+    """Draw the curves of `workdir`/metrics.jsonl to `workdir`/training.png.
 
-    `measures` are those beside the loss, by their keys there, with their names for people.
+    Curves are those of the loss and of the keys of `metric_titles`.
     """
     path = Path(workdir) / "metrics.jsonl"
     series = {"training": read_metrics(path, "train"), "held out": read_metrics(path, "eval")}
     plots.save_curves(
         Path(workdir) / "training.png",
-        {name: _curve(entries, "loss") for name, entries in series.items() if entries},
-        {
-            name if len(measures) == 1 else f"{name}, {title}": _curve(entries, key)
-            for key, title in measures.items()
+        losses={name: _curve(entries, "loss") for name, entries in series.items() if entries},
+        accuracies={
+            name if len(metric_titles) == 1 else f"{name}, {title}": _curve(entries, key)
+            for key, title in metric_titles.items()
             for name, entries in series.items()
             if entries and key in entries[0]
         },
-        " and ".join(measures.values()),
+        title=" and ".join(metric_titles.values()),
     )
 
 
@@ -54,18 +56,21 @@ def draw_predictions(
     source: Source,
     spec: ClipSpec,
 ) -> None:
-    """Draws some of a set's videos, spread over it, with what was predicted and what is right."""
+    """Draw videos spread over a set, with their predicted and their true classes."""
     count = min(SHOWN_VIDEOS, len(source))
     chosen = np.linspace(0, len(source) - 1, count).round().astype(int).tolist()
-    strips = [_strip(index, evaluation, source, spec) for index in chosen]
-    plots.save_predictions(path, strips)
+    plots.save_predictions(
+        path, [_prediction_row(index, evaluation, source, spec) for index in chosen]
+    )
 
 
-def _strip(index: int, evaluation: AnyEvaluation, source: Source, spec: ClipSpec) -> plots.Strip:
+def _prediction_row(
+    index: int, evaluation: AnyEvaluation, source: Source, spec: ClipSpec
+) -> plots.PredictionRow:
     example = source[index]
     probabilities = evaluation.probabilities[index]
-    best = np.argsort(-probabilities, kind="stable")[:5]
-    return plots.Strip(
+    best = np.argsort(-probabilities, kind="stable")[:SHOWN_CLASSES]
+    return plots.PredictionRow(
         frames=test_views(example, spec)[shown_view(spec)],
         labels=[source.label_names[k] for k in best],
         probabilities=probabilities[best].tolist(),
@@ -75,11 +80,12 @@ def _strip(index: int, evaluation: AnyEvaluation, source: Source, spec: ClipSpec
 
 
 def shown_view(spec: ClipSpec) -> int:
-    """The index of the view that shows a video best: the middle crop of the middle clip."""
-    crop = 2 if spec.crops > 1 else 0
-    return crop * spec.clips + spec.clips // 2
+    """Return the index of the most representative view: the middle crop of the middle clip."""
+    # The middle crop is the third one (`transforms.three_boxes`).
+    crop = 2 if spec.num_crops > 1 else 0
+    return crop * spec.num_clips + spec.num_clips // 2
 
 
 def describe(name: str, evaluation: AnyEvaluation, spec: ClipSpec) -> str:
-    """The scores in one line."""
-    return f"{name or 'run'}: {evaluation.describe()}, {spec.clips}x{spec.crops} views"
+    """Format the scores of the run `name` as one line."""
+    return f"{name or 'run'}: {evaluation.describe()}, {spec.num_clips}x{spec.num_crops} views"

@@ -1,6 +1,7 @@
-"""What a model said about every video of a set, what that is worth, and the files that tell it."""
+"""Predictions of a model for every video of a set, their scores, and the files that hold them."""
 
 import csv
+import itertools
 import json
 import os
 from abc import ABC, abstractmethod
@@ -8,22 +9,32 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from jaxtyping import Float, Int, Num
 
 from vswin_jax.reporting import plots
-from vswin_jax.runtime.atomic_write import whole_file
+from vswin_jax.runtime.atomic_write import atomic_write
 from vswin_jax.training import metrics
 
 
 @dataclass(frozen=True)
-class _Answers(ABC):
-    """What evaluations of single labels and of sets of labels have in common."""
+class _BaseEvaluation(ABC):
+    """Predictions and losses of N videos of K classes, in the order of the set.
 
-    labels: np.ndarray
-    probabilities: np.ndarray
-    losses: np.ndarray
+    Attributes:
+      labels: true classes; the shape depends on the task.
+      probabilities: averaged over views.
+      losses: in nats.
+    """
+
+    labels: Num[np.ndarray, "N ..."]
+    probabilities: Float[np.ndarray, "N K"]
+    losses: Float[np.ndarray, " N"]
+
+    # Header of the cells that `_truth` returns.
+    _truth_columns: ClassVar[tuple[str, ...]] = ()
 
     @property
     def loss(self) -> float:
@@ -32,11 +43,11 @@ class _Answers(ABC):
 
     @abstractmethod
     def summary(self) -> dict[str, float]:
-        """The scores by name, and the number of videos they are of."""
+        """Return the scores and the number of videos, by name."""
 
     @abstractmethod
     def describe(self) -> str:
-        """The scores in a line for people."""
+        """Format the scores as one line."""
 
     def save(
         self,
@@ -45,64 +56,63 @@ class _Answers(ABC):
         label_names: Sequence[str],
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        """Writes summary.json (with `extra`), predictions.csv, and a table and picture of classes.
+        """Write summary.json (with `extra`), predictions.csv, and a table and a plot of classes.
 
-        `names` are the videos' in the order of the set. summary.json comes last: where it is, the
-        other files are complete.
+        `names` are those of the videos. summary.json is written last: if it exists, the other files
+        are complete.
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         _write_csv(directory / "predictions.csv", self._prediction_rows(names, label_names))
         self._save_classes(directory, label_names)
         summary = json.dumps({**self.summary(), **(extra or {})}, indent=2)
-        with whole_file(directory / "summary.json") as partial:
+        with atomic_write(directory / "summary.json") as partial:
             partial.write_text(summary + "\n")
 
     @abstractmethod
     def _save_classes(self, directory: Path, label_names: Sequence[str]) -> None:
-        """Writes what there is to say of every class."""
+        """Write the files with the scores of each class."""
 
     def _prediction_rows(
         self, names: Sequence[str], label_names: Sequence[str]
     ) -> Iterator[list[Any]]:
         top = min(5, len(label_names))
-        columns = [f"{what}_{k}" for k in range(1, top + 1) for what in ("class", "probability")]
+        columns = [f"{cell}_{k}" for k in range(1, top + 1) for cell in ("class", "probability")]
         yield ["video", *self._truth_columns, "loss", *columns]
         ranked = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :top]
         for row, name in enumerate(names):
-            pairs = ((label_names[k], f"{self.probabilities[row, k]:.6f}") for k in ranked[row])
+            top_classes = (
+                (label_names[k], f"{self.probabilities[row, k]:.6f}") for k in ranked[row]
+            )
             loss = f"{self.losses[row]:.6f}"
-            truth = self._truth(row, ranked[row, 0], label_names)
-            yield [name, *truth, loss, *(cell for pair in pairs for cell in pair)]
-
-    _truth_columns = ()
+            truth = self._truth(row, best=int(ranked[row, 0]), label_names=label_names)
+            yield [name, *truth, loss, *itertools.chain.from_iterable(top_classes)]
 
     @abstractmethod
     def _truth(self, row: int, best: int, label_names: Sequence[str]) -> list[str]:
-        """The cells of `_truth_columns` for one video, whose most probable class is `best`."""
+        """Return the cells of `_truth_columns` of a video whose most probable class is `best`."""
 
 
 @dataclass(frozen=True)
-class Evaluation(_Answers):
-    """What a model said about every video of a set, in the order of the set.
+class Evaluation(_BaseEvaluation):
+    """Predictions for a set of single-label videos; labels are int `[N]`."""
 
-    labels: int `[N]`; probabilities: float32 `[N, K]`, averaged over views; losses: float32 `[N]`.
-    """
+    _truth_columns = ("label", "predicted")
 
     @cached_property
-    def predicted(self) -> np.ndarray:
-        """The most probable class of each video, int `[N]`."""
+    def predicted(self) -> Int[np.ndarray, " N"]:
+        """The most probable class of each video."""
         return self.probabilities.argmax(axis=1)
 
     @cached_property
-    def confusion(self) -> np.ndarray:
-        """Counts int64 `[K, K]`: row the true class, column the predicted one."""
-        classes = self.probabilities.shape[1]
-        return metrics.confusion_matrix(self.predicted, self.labels, classes)
+    def confusion(self) -> Int[np.ndarray, "K K"]:
+        """Number of videos: the row is the true class, the column the predicted one."""
+        num_classes = self.probabilities.shape[1]
+        return metrics.confusion_matrix(self.predicted, self.labels, num_classes)
 
     @property
     def top1(self) -> float:
-        """The share of videos whose most probable class is the right one."""
+        """The share of videos whose most probable class is the true one."""
         return metrics.top_k_accuracy(self.probabilities, self.labels, 1)
 
     @property
@@ -116,7 +126,7 @@ class Evaluation(_Answers):
         return metrics.mean_class_accuracy(self.confusion)
 
     def summary(self) -> dict[str, float]:
-        """The scores by name, and the number of videos they are of."""
+        """Return the scores and the number of videos, by name."""
         return {
             "top1": self.top1,
             "top5": self.top5,
@@ -126,36 +136,32 @@ class Evaluation(_Answers):
         }
 
     def describe(self) -> str:
-        """The scores in a line for people."""
+        """Format the scores as one line."""
         return (
             f"top-1 {self.top1:.2%}, top-5 {self.top5:.2%}, mean class accuracy "
             f"{self.mean_class_accuracy:.2%}, loss {self.loss:.4f} on {len(self.labels)} videos"
         )
 
     def _save_classes(self, directory: Path, label_names: Sequence[str]) -> None:
-        """Writes confusion.csv and confusion.png."""
+        """Write confusion.csv and confusion.png."""
         matrix = zip(label_names, self.confusion.tolist(), strict=True)
         rows = ([name, *counts] for name, counts in matrix)
         _write_csv(directory / "confusion.csv", [["true \\ predicted", *label_names], *rows])
         plots.save_confusion(directory / "confusion.png", self.confusion, label_names)
-
-    _truth_columns = ("label", "predicted")
 
     def _truth(self, row: int, best: int, label_names: Sequence[str]) -> list[str]:
         return [label_names[self.labels[row]], label_names[best]]
 
 
 @dataclass(frozen=True)
-class MultiLabelEvaluation(_Answers):
-    """What a model said about every video of a set whose videos have sets of labels.
+class MultiLabelEvaluation(_BaseEvaluation):
+    """Predictions for a set of multi-label videos; labels are float32 `[N, K]` of 0 and 1."""
 
-    labels: float32 `[N, K]`, 1 for each class of a set; probabilities: float32 `[N, K]`, averaged
-    over views; losses: float32 `[N]`.
-    """
+    _truth_columns = ("labels",)
 
     @cached_property
-    def average_precisions(self) -> np.ndarray:
-        """Of each class, float64 `[K]`; NaN for one that no video has."""
+    def average_precisions(self) -> Float[np.ndarray, " K"]:
+        """The average precision of each class; NaN for a class that no video has."""
         return metrics.average_precisions(self.probabilities, self.labels)
 
     @property
@@ -165,11 +171,11 @@ class MultiLabelEvaluation(_Answers):
 
     @property
     def hit1(self) -> float:
-        """Of the videos with any label, the share whose most probable class is among theirs."""
+        """The share of videos whose most probable class is one of theirs, of those with any."""
         return metrics.hit_at_1(self.probabilities, self.labels)
 
     def summary(self) -> dict[str, float]:
-        """The scores by name, and the number of videos and of occurring classes they are of."""
+        """Return the scores and the numbers of videos and of occurring classes, by name."""
         return {
             "mAP": self.mean_average_precision,
             "hit1": self.hit1,
@@ -179,14 +185,14 @@ class MultiLabelEvaluation(_Answers):
         }
 
     def describe(self) -> str:
-        """The scores in a line for people."""
+        """Format the scores as one line."""
         return (
             f"mAP {self.mean_average_precision:.2%}, hit@1 {self.hit1:.2%}, loss {self.loss:.4f} "
             f"on {len(self.labels)} videos"
         )
 
     def _save_classes(self, directory: Path, label_names: Sequence[str]) -> None:
-        """Writes average_precision.csv and average_precision.png."""
+        """Write average_precision.csv and average_precision.png."""
         videos = self.labels.sum(axis=0).astype(int).tolist()
         cells = ["" if np.isnan(value) else f"{value:.6f}" for value in self.average_precisions]
         rows = zip(label_names, cells, videos, strict=True)
@@ -194,8 +200,6 @@ class MultiLabelEvaluation(_Answers):
         _write_csv(directory / "average_precision.csv", [header, *rows])
         path = directory / "average_precision.png"
         plots.save_average_precisions(path, self.average_precisions, videos, label_names)
-
-    _truth_columns = ("labels",)
 
     def _truth(self, row: int, best: int, label_names: Sequence[str]) -> list[str]:
         return [";".join(label_names[k] for k in np.flatnonzero(self.labels[row]))]
@@ -205,5 +209,5 @@ AnyEvaluation = Evaluation | MultiLabelEvaluation
 
 
 def _write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
-    with whole_file(path) as partial, partial.open("w", newline="") as file:
+    with atomic_write(path) as partial, partial.open("w", newline="") as file:
         csv.writer(file).writerows(rows)

@@ -1,7 +1,32 @@
-"""What a block does to tokens one by one, all but attention, as kernels for TPUs."""
+"""Pallas kernels for TPUs, and the choice of their blocks.
 
-from vswin_jax.kernels.fused_layers import IMPLEMENTATIONS, add_branches, fuses, norm_dense
-from vswin_jax.kernels.layer_norm_dense import NormDense
-from vswin_jax.kernels.layer_norm_mlp import Branches
+Window attention (called by the room `attention`, which decides when to use it):
 
-__all__ = ["IMPLEMENTATIONS", "Branches", "NormDense", "add_branches", "fuses", "norm_dense"]
+* `attention_tpu`: the two `pallas_call`s, forward and backward, as one differentiable function.
+* `attention_tpu_bodies`: the kernel bodies; `attention_tpu_operands`: the blocks that both read.
+* `attention_tpu_tiling`: the sizes of blocks that fit a chip.
+* `attention_tpu_block_specs`: the block of each array that a grid step works on.
+
+The token-by-token layers of a block:
+
+* `fused_layers`: the public functions below; chooses between kernels and plain layers.
+* `layer_norm_dense`: LayerNorm and qkv, before attention.
+* `layer_norm_mlp`: projection, residual, LayerNorm, MLP and residual, after attention.
+* `token_calls`: the `pallas_call` that both share; `token_tiling`: its blocks.
+* `token_arithmetic`: LayerNorm and GELU with their gradients, also used by the plain layers.
+
+`chip_memory` has the VMEM capacity that both choices of blocks must respect.
+"""
+
+from vswin_jax.kernels.fused_layers import IMPLEMENTATIONS, add_branches, norm_dense, should_fuse
+from vswin_jax.kernels.layer_norm_dense import NormDenseParams
+from vswin_jax.kernels.layer_norm_mlp import BranchParams
+
+__all__ = [
+    "IMPLEMENTATIONS",
+    "BranchParams",
+    "NormDenseParams",
+    "add_branches",
+    "norm_dense",
+    "should_fuse",
+]

@@ -1,7 +1,8 @@
-"""Window attention on TPUs as two kernels, forward and backward, that keep logits on the chip.
+"""Window attention on TPUs: a forward and a backward Pallas kernel that keep the logits in VMEM.
 
-The backward kernel computes the logits again from queries and keys, so nothing but the operands is
-saved. Each block of the bias stays on the chip while all windows pass by, and so does its gradient.
+The backward kernel recomputes the logits from queries and keys, so only the operands are saved. The
+steps over windows are the innermost axis of the grid: each block of the bias, and of its gradient,
+stays in VMEM while all windows stream past it.
 """
 
 import functools
@@ -11,204 +12,182 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jaxtyping import Array, Float, Int
 
 from vswin_jax.kernels import attention_tpu_bodies
-from vswin_jax.kernels.attention_tpu_tiling import SUBLANES, Plan, Sizes, make_plan
-from vswin_jax.kernels.chip_memory import Chip
+from vswin_jax.kernels.attention_tpu_block_specs import AttentionBlockSpecs
+from vswin_jax.kernels.attention_tpu_tiling import (
+    SUBLANES,
+    AttentionSizes,
+    AttentionTiling,
+    choose_attention_tiling,
+)
+from vswin_jax.kernels.chip_memory import ChipMemory
 
 
-class Settings(NamedTuple):
-    """heads; scale: on the queries; chip: what the blocks must fit; interpret: without a TPU."""
+class AttentionKernelConfig(NamedTuple):
+    """Static configuration of the attention kernels.
+
+    Attributes:
+      heads: of attention.
+      scale: factor on the queries.
+      chip: memory that the blocks must fit.
+      interpret: run the kernels by Pallas' interpreter, without a TPU.
+    """
 
     heads: int
     scale: float
-    chip: Chip
+    chip: ChipMemory
     interpret: bool
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def attend(
-    qkv: jax.Array, bias: jax.Array, regions: jax.Array | None, settings: Settings
-) -> jax.Array:
-    """Attention of windows `[G, N, 3 * C]`, C being `[heads, dim]`, to `[G, N, C]`.
+    qkv: Float[Array, "G N qkv"],
+    bias: Float[Array, "heads N N"],
+    segment_ids: Int[Array, "windows N"] | None,
+    config: AttentionKernelConfig,
+) -> Float[Array, "G N C"]:
+    """Return the attention of `G` windows, whose channels `C` are `[heads, dim]`.
 
-    `bias` is float32 `[heads, N, N]`. `regions` are ids `[windows, N]`, those of window g in row
-    g % windows, or None.
+    `qkv` has the channels `[3, heads, dim]`; `bias` is float32. The segment ids of window g are in
+    row g % windows.
     """
-    return _forward(qkv, bias, regions, settings)
+    return _run_forward(qkv, bias, segment_ids, config)
 
 
-def _save(
-    qkv: jax.Array, bias: jax.Array, regions: jax.Array | None, settings: Settings
+def _fwd(
+    qkv: jax.Array, bias: jax.Array, segment_ids: jax.Array | None, config: AttentionKernelConfig
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array | None]]:
-    return _forward(qkv, bias, regions, settings), (qkv, bias, regions)
+    return _run_forward(qkv, bias, segment_ids, config), (qkv, bias, segment_ids)
 
 
-def _restore(
-    settings: Settings,
-    saved: tuple[jax.Array, jax.Array, jax.Array | None],
+def _bwd(
+    config: AttentionKernelConfig,
+    residuals: tuple[jax.Array, jax.Array, jax.Array | None],
     out_grad: jax.Array,
 ) -> tuple[jax.Array, jax.Array, None]:
-    return *_backward(*saved, out_grad, settings), None
+    qkv, bias, segment_ids = residuals
+    return *_run_backward(qkv, bias, segment_ids, out_grad, config), None
 
 
-attend.defvjp(_save, _restore)
+attend.defvjp(_fwd, _bwd)
 
 
-def plan_for(
-    qkv: jax.Array, regions: jax.Array | None, settings: Settings, backward: bool
-) -> Plan | None:
-    """The blocks of a kernel for `[G, N, 3 * C]`; None where no plan fits the chip."""
+def tiling_for(
+    qkv: Float[Array | jax.ShapeDtypeStruct, "G N qkv"],
+    segment_ids: Int[Array | jax.ShapeDtypeStruct, "windows N"] | None,
+    config: AttentionKernelConfig,
+    backward: bool,
+) -> AttentionTiling | None:
+    """Return the blocks of a kernel for these arrays, or None if no blocks fit the chip."""
     windows, tokens, lanes = qkv.shape
-    period = 0 if regions is None else regions.shape[0]
-    dim = lanes // 3 // settings.heads
-    sizes = Sizes(windows, tokens, settings.heads, dim, period, qkv.dtype.itemsize)
-    return make_plan(sizes, settings.chip, backward)
+    sizes = AttentionSizes(
+        windows=windows,
+        tokens=tokens,
+        heads=config.heads,
+        dim=lanes // 3 // config.heads,
+        period=0 if segment_ids is None else segment_ids.shape[0],
+        itemsize=qkv.dtype.itemsize,
+    )
+    return choose_attention_tiling(sizes, config.chip, backward)
 
 
-class _Specs:
-    """The blocks of each kind of array, by the grid (split, group, tile, step[, part])."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan, self.sizes = plan, plan.sizes
-
-    def _window(self, split: jax.Array, step: jax.Array) -> jax.Array:
-        return split * self.plan.steps + step
-
-    def qkv(self) -> list[pl.BlockSpec]:
-        """One block of all channels, or three of a group's lanes in the same array."""
-        plan, tokens = self.plan, self.sizes.tokens
-        if plan.packed:
-            shape = (plan.block_windows, tokens, 3 * self.sizes.channels)
-            return [pl.BlockSpec(shape, lambda s, g, t, i, *_: (self._window(s, i), 0, 0))]
-        queries = (plan.block_windows, plan.rows, plan.lanes)
-        keys = (plan.block_windows, tokens, plan.lanes)
-        groups = plan.groups
-        return [
-            pl.BlockSpec(queries, lambda s, g, t, i, *_: (self._window(s, i), t, g)),
-            pl.BlockSpec(keys, lambda s, g, t, i, *_: (self._window(s, i), 0, groups + g)),
-            pl.BlockSpec(keys, lambda s, g, t, i, *_: (self._window(s, i), 0, 2 * groups + g)),
-        ]
-
-    def bias(self) -> pl.BlockSpec:
-        """A group's; it changes so seldom that one buffer is enough."""
-        shape = (self.plan.block_heads, self.plan.rows, self.sizes.tokens)
-        return pl.BlockSpec(shape, lambda s, g, t, *_: (g, t, 0), pipeline_mode=pl.Buffered(1))
-
-    def bias_grad(self) -> pl.BlockSpec:
-        """As `bias`, of `[splits, heads, N, N]`."""
-        shape = (None, self.plan.block_heads, self.plan.rows, self.sizes.tokens)
-        return pl.BlockSpec(shape, lambda s, g, t, *_: (s, g, t, 0), pipeline_mode=pl.Buffered(1))
-
-    def regions(self) -> pl.BlockSpec:
-        """Of `[period, 1, N]`."""
-        plan = self.plan
-        repeat = self.sizes.period // plan.block_windows
-        shape = (plan.block_windows, 1, self.sizes.tokens)
-        return pl.BlockSpec(shape, lambda s, g, t, i, *_: (self._window(s, i) % repeat, 0, 0))
-
-    def out(self) -> pl.BlockSpec:
-        """Of `[G, N, C]`, queries as in `qkv`."""
-        shape = (self.plan.block_windows, self.plan.rows, self.plan.lanes)
-        return pl.BlockSpec(shape, lambda s, g, t, i, *_: (self._window(s, i), t, g))
-
-    def key_grad(self) -> pl.BlockSpec:
-        """Of `[tiles, G, N, C]`: what each tile of queries adds."""
-        shape = (None, self.plan.block_windows, self.sizes.tokens, self.plan.lanes)
-        return pl.BlockSpec(shape, lambda s, g, t, i, *_: (t, self._window(s, i), 0, g))
-
-    def qkv_grad(self) -> pl.BlockSpec:
-        """All of a window's, or a group's lanes of queries, keys or values, by the part."""
-        if self.plan.packed:
-            return self.qkv()[0]
-        shape = (self.plan.block_windows, self.sizes.tokens, self.plan.lanes)
-        groups = self.plan.groups
-        return pl.BlockSpec(
-            shape, lambda s, g, t, i, part: (self._window(s, i), 0, part * groups + g)
-        )
-
-
-def _shared(
-    qkv: jax.Array, bias: jax.Array, regions: jax.Array | None, specs: _Specs
+def _common_operands(
+    qkv: jax.Array, bias: jax.Array, segment_ids: jax.Array | None, specs: AttentionBlockSpecs
 ) -> tuple[list[jax.Array], list[pl.BlockSpec], list[pl.MemoryRef]]:
-    """The operands of both kernels, their blocks, and the scratch of the mask."""
+    """Return the operands of both kernels, their specs, and the scratch buffers of the mask."""
     operands, blocks = [*[qkv] * len(specs.qkv()), bias], [*specs.qkv(), specs.bias()]
-    if regions is None:
+    if segment_ids is None:
         return operands, blocks, []
-    operands.append(regions.astype(jnp.int32)[:, None])
-    blocks.append(specs.regions())
-    plan, tokens = specs.plan, specs.sizes.tokens
-    columns = pltpu.VMEM((tokens, SUBLANES), jnp.int32)
-    return operands, blocks, [columns, pltpu.VMEM((plan.rows, tokens), jnp.float32)]
+    operands.append(segment_ids.astype(jnp.int32)[:, None])
+    blocks.append(specs.segment_ids())
+    tiling, tokens = specs.tiling, specs.sizes.tokens
+    id_columns = pltpu.VMEM((tokens, SUBLANES), jnp.int32)
+    return operands, blocks, [id_columns, pltpu.VMEM((tiling.rows, tokens), jnp.float32)]
 
 
-def _forward(
-    qkv: jax.Array, bias: jax.Array, regions: jax.Array | None, settings: Settings
+def _run_forward(
+    qkv: jax.Array, bias: jax.Array, segment_ids: jax.Array | None, config: AttentionKernelConfig
 ) -> jax.Array:
-    plan = plan_for(qkv, regions, settings, backward=False)
-    specs, sizes = _Specs(plan), plan.sizes
-    operands, blocks, scratch = _shared(qkv, bias, regions, specs)
-    body = plan.body(settings.scale, regions is not None)
+    tiling = tiling_for(qkv, segment_ids, config, backward=False)
+    specs, sizes = AttentionBlockSpecs(tiling), tiling.sizes
+    operands, blocks, scratch = _common_operands(qkv, bias, segment_ids, specs)
+    block = tiling.block(config.scale, segment_ids is not None)
     return pl.pallas_call(
-        functools.partial(attention_tpu_bodies.forward, body),
-        _like(qkv, (*qkv.shape[:2], sizes.channels)),
-        grid=(plan.splits, plan.groups, plan.tiles, plan.steps),
+        functools.partial(attention_tpu_bodies.forward, block),
+        _shape_like(qkv, (*qkv.shape[:2], sizes.channels)),
+        grid=(tiling.splits, tiling.groups, tiling.tiles, tiling.steps),
         in_specs=blocks,
         out_specs=specs.out(),
         scratch_shapes=scratch,
-        compiler_params=_compiler_params(plan, settings, ["parallel"] * 4),
-        cost_estimate=_cost(plan, products=2, backward=False),
-        interpret=settings.interpret,
+        compiler_params=_compiler_params(tiling, config, ["parallel"] * 4),
+        cost_estimate=_cost_estimate(tiling, products=2, backward=False),
+        interpret=config.interpret,
         name="window_attention",
     )(*operands)
 
 
-def _backward(
+def _run_backward(
     qkv: jax.Array,
     bias: jax.Array,
-    regions: jax.Array | None,
+    segment_ids: jax.Array | None,
     out_grad: jax.Array,
-    settings: Settings,
+    config: AttentionKernelConfig,
 ) -> tuple[jax.Array, jax.Array]:
-    plan = plan_for(qkv, regions, settings, backward=True)
-    specs, sizes = _Specs(plan), plan.sizes
-    operands, blocks, scratch = _shared(qkv, bias, regions, specs)
-    body = plan.body(settings.scale, regions is not None)
-    out_shapes = [_like(bias, (plan.splits, *bias.shape))]
-    out_specs, grid = [specs.bias_grad()], (plan.splits, plan.groups, plan.tiles, plan.steps)
-    if body.tiled:
-        keys = _like(qkv, (plan.tiles, *out_grad.shape))
-        out_shapes += [_like(qkv, out_grad.shape), keys, keys]
-        out_specs += [specs.out(), specs.key_grad(), specs.key_grad()]
-    else:
-        out_shapes += [_like(qkv, qkv.shape)]
-        out_specs += [specs.qkv_grad()]
-        shape = (plan.block_windows, sizes.tokens, plan.lanes)
-        scratch = [*[pltpu.VMEM(shape, qkv.dtype)] * 3, *scratch]
-        grid = grid if plan.packed else (*grid, 3)
+    """Return the gradients of qkv and of the bias."""
+    tiling = tiling_for(qkv, segment_ids, config, backward=True)
+    specs = AttentionBlockSpecs(tiling)
+    operands, blocks, mask_scratch = _common_operands(qkv, bias, segment_ids, specs)
+    block = tiling.block(config.scale, segment_ids is not None)
+    shapes, out_specs, scratch = _qkv_grad_outputs(qkv, out_grad, specs)
+    grid = (tiling.splits, tiling.groups, tiling.tiles, tiling.steps)
+    if not (block.is_tiled or tiling.packed):
+        grid = (*grid, 3)
+    # The steps of a block add to the same bias gradient, so they must run in order on one core.
     order = ["parallel"] * 3 + ["arbitrary"] * (len(grid) - 3)
     bias_grad, *grads = pl.pallas_call(
-        functools.partial(attention_tpu_bodies.backward, body),
-        out_shapes,
+        functools.partial(attention_tpu_bodies.backward, block),
+        [_shape_like(bias, (tiling.splits, *bias.shape)), *shapes],
         grid=grid,
         in_specs=[*blocks, specs.out()],
-        out_specs=out_specs,
-        scratch_shapes=scratch,
-        compiler_params=_compiler_params(plan, settings, order),
-        cost_estimate=_cost(plan, products=5, backward=True),
-        interpret=settings.interpret,
+        out_specs=[specs.bias_grad(), *out_specs],
+        scratch_shapes=[*scratch, *mask_scratch],
+        compiler_params=_compiler_params(tiling, config, order),
+        cost_estimate=_cost_estimate(tiling, products=5, backward=True),
+        interpret=config.interpret,
         name="window_attention_grad",
     )(*operands, out_grad)
-    return _joined(grads), bias_grad.sum(0)
+    return _join_qkv_grads(grads), bias_grad.sum(0)
 
 
-def _like(x: jax.Array, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-    """A result of the dtype of `x`, which differs between devices where `x` does."""
+def _qkv_grad_outputs(
+    qkv: jax.Array, out_grad: jax.Array, specs: AttentionBlockSpecs
+) -> tuple[list[jax.ShapeDtypeStruct], list[pl.BlockSpec], list[pl.MemoryRef]]:
+    """Return the shapes, the specs and the scratch buffers of the gradients of qkv.
+
+    Tiles of queries write separate arrays: of queries their own rows, and of keys and values a part
+    each, to be summed. Otherwise one array is written, and the scratch buffers collect its parts.
+    """
+    tiling = specs.tiling
+    if tiling.tiles > 1:
+        parts = _shape_like(qkv, (tiling.tiles, *out_grad.shape))
+        shapes = [_shape_like(qkv, out_grad.shape), parts, parts]
+        return shapes, [specs.out(), specs.key_grad(), specs.key_grad()], []
+    scratch = pltpu.VMEM((tiling.block_windows, specs.sizes.tokens, tiling.lanes), qkv.dtype)
+    return [_shape_like(qkv, qkv.shape)], [specs.qkv_grad()], [scratch] * 3
+
+
+def _shape_like(x: jax.Array, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    """Return an output shape with the dtype of `x` that varies over the mesh axes that `x` does."""
     return jax.ShapeDtypeStruct(shape, x.dtype, manual_axis_type=jax.typeof(x).manual_axis_type)
 
 
-def _joined(grads: list[jax.Array]) -> jax.Array:
-    """The gradient of qkv, of one array or of queries and the parts of keys and values."""
+def _join_qkv_grads(grads: list[jax.Array]) -> jax.Array:
+    """Return the gradient of qkv from one array, or from queries and the parts of keys and values.
+
+    Parts are summed in float32.
+    """
     if len(grads) == 1:
         return grads[0]
     queries, *parts = grads
@@ -217,23 +196,25 @@ def _joined(grads: list[jax.Array]) -> jax.Array:
     )
 
 
-def _compiler_params(plan: Plan, settings: Settings, order: list[str]) -> pltpu.CompilerParams:
-    limit = settings.chip.limit(plan.vector_memory)
+def _compiler_params(
+    tiling: AttentionTiling, config: AttentionKernelConfig, order: list[str]
+) -> pltpu.CompilerParams:
+    limit = config.chip.vmem_limit(tiling.vmem_bytes)
     return pltpu.CompilerParams(dimension_semantics=tuple(order), vmem_limit_bytes=limit)
 
 
-def _cost(plan: Plan, products: int, backward: bool) -> pl.CostEstimate:
-    """FLOPs of the matrix products, and bytes moved, blocks that are read again included."""
-    sizes = plan.sizes
+def _cost_estimate(tiling: AttentionTiling, products: int, backward: bool) -> pl.CostEstimate:
+    """Count the FLOPs of the matrix products and the bytes moved, with those read repeatedly."""
+    sizes = tiling.sizes
     pairs = sizes.windows * sizes.heads * sizes.tokens**2
     token_bytes = sizes.windows * sizes.tokens * sizes.channels * sizes.itemsize
-    # Keys and values again for each tile of queries; a packed block has its queries each time too.
-    reads = 3 * plan.tiles if plan.packed else 1 + 2 * plan.tiles
-    moved = 1 + (1 + 2 * plan.tiles if backward else 0)
+    # Each tile of queries reads the keys and values again, and a packed block has the queries too.
+    reads = 3 * tiling.tiles if tiling.packed else 1 + 2 * tiling.tiles
+    moved = 1 + (1 + 2 * tiling.tiles if backward else 0)
     squares = sizes.heads * sizes.tokens**2 * 4
-    bias_bytes = squares * (2 * plan.splits if backward else 1)
+    bias_bytes = squares * (2 * tiling.splits if backward else 1)
     if sizes.period:
-        bias_bytes += plan.groups * plan.tiles * sizes.windows * sizes.tokens * 4
+        bias_bytes += tiling.groups * tiling.tiles * sizes.windows * sizes.tokens * 4
     return pl.CostEstimate(
         flops=2 * products * pairs * sizes.dim,
         transcendentals=pairs,

@@ -1,21 +1,27 @@
-"""How the TPU kernels cut their arrays into blocks, so that a chip's vector memory holds them."""
+"""Choice of the blocks of the TPU attention kernels, by the VMEM that they take."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from vswin_jax.kernels.attention_tpu_bodies import Body, Chunk
-from vswin_jax.kernels.chip_memory import LANES, Chip, padded
+from vswin_jax.kernels.attention_tpu_operands import AttentionBlock, HeadChunk
+from vswin_jax.kernels.chip_memory import LANES, ChipMemory, round_up
 
 SUBLANES = 8
-# Queries of all windows of a program together: fewer programs hide their start-up worse.
-_PROGRAM_ROWS = 800
+# Upper limit of the queries of all windows in a block. Larger blocks mean fewer grid steps, of
+# which the first cannot hide its transfers behind computation.
+_MAX_BLOCK_ROWS = 800
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """What is attended to: all windows of all clips, and what bounds the choice of blocks.
+class AttentionSizes:
+    """Sizes of the arrays that bound the choice of blocks.
 
-    windows: all; period: after how many the region ids repeat (0: there are none); itemsize:
-    bytes of an element of qkv.
+    Attributes:
+      windows: of all clips.
+      tokens: in a window.
+      heads: of attention.
+      dim: channels of a head.
+      period: number of windows after which the segment ids repeat, or 0 without segments.
+      itemsize: bytes of an element of qkv.
     """
 
     windows: int
@@ -27,31 +33,32 @@ class Sizes:
 
     @property
     def channels(self) -> int:
-        """Lanes of all heads."""
+        """Channels of all heads."""
         return self.heads * self.dim
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The blocks of one kernel.
+class AttentionTiling:
+    """Blocks of one kernel.
 
     Attributes:
       sizes: of the arrays.
-      packed: queries, keys and values of all heads are one block; else a block has 128 lanes.
+      packed: queries, keys and values of all heads are one block; otherwise each is a block of
+        128 lanes.
       block_heads: heads in a block.
-      rows: queries in a block; the others are in further tiles.
+      rows: queries of a window in a block; the others are in further tiles.
       block_windows: windows in a block.
-      splits: how many cores share the windows, each with a bias gradient of its own.
-      vector_memory: an estimate of the bytes in use.
+      splits: cores that share the windows, each with its own bias gradient.
+      vmem_bytes: an estimate of the VMEM in use.
     """
 
-    sizes: Sizes
+    sizes: AttentionSizes
     packed: bool
     block_heads: int
     rows: int
     block_windows: int
-    splits: int
-    vector_memory: int
+    splits: int = 1
+    vmem_bytes: int = 0
 
     @property
     def groups(self) -> int:
@@ -65,7 +72,7 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """Blocks of windows, on each of the cores."""
+        """Blocks of windows on each core."""
         return self.sizes.windows // (self.block_windows * self.splits)
 
     @property
@@ -73,73 +80,90 @@ class Plan:
         """Lanes of a block of outputs."""
         return self.block_heads * self.sizes.dim
 
-    def body(self, scale: float, shifted: bool) -> Body:
-        """What the kernel is told."""
-        dim, each = self.sizes.dim, max(1, LANES // self.sizes.dim)
-        chunks = tuple(
-            Chunk(first, heads := min(each, self.block_heads - first), first * dim, heads * dim)
-            for first in range(0, self.block_heads, each)
+    def block(self, scale: float, has_segments: bool) -> AttentionBlock:
+        """Return the static description of a block for the kernel bodies."""
+        dim, chunk_heads = self.sizes.dim, _heads_per_chunk(self.sizes.dim)
+        firsts = range(0, self.block_heads, chunk_heads)
+        counts = [min(chunk_heads, self.block_heads - first) for first in firsts]
+        return AttentionBlock(
+            windows=self.block_windows,
+            rows=self.rows,
+            tokens=self.sizes.tokens,
+            dim=dim,
+            scale=scale,
+            packed=self.sizes.channels if self.packed else 0,
+            chunks=tuple(
+                HeadChunk(first=first, heads=heads, lanes=first * dim, width=heads * dim)
+                for first, heads in zip(firsts, counts, strict=True)
+            ),
+            has_segments=has_segments,
         )
-        packed = self.sizes.channels if self.packed else 0
-        tokens = self.sizes.tokens
-        return Body(self.block_windows, self.rows, tokens, dim, scale, packed, chunks, shifted)
 
 
-def make_plan(sizes: Sizes, chip: Chip, backward: bool) -> Plan | None:
-    """The blocks with which the kernel reads the least; None where nothing fits."""
-    each = max(1, LANES // sizes.dim)
-    aligned = each * sizes.dim == LANES and sizes.heads % each == 0
-    packed = not aligned or sizes.channels == LANES
-    block_heads = sizes.heads if packed else each
-    for rows in _tiles(sizes.tokens):
-        for windows in _divisors_down(sizes, rows):
-            plan = _plan(sizes, chip, packed, block_heads, rows, windows, backward)
-            if plan.vector_memory <= chip.vector_memory:
-                return plan
+def choose_attention_tiling(
+    sizes: AttentionSizes, chip: ChipMemory, backward: bool
+) -> AttentionTiling | None:
+    """Return the tiling with which the kernel reads the least, or None if no tiling fits.
+
+    Queries are split last, because every tile of queries reads all keys and values again.
+    """
+    chunk_heads = _heads_per_chunk(sizes.dim)
+    is_aligned = chunk_heads * sizes.dim == LANES and sizes.heads % chunk_heads == 0
+    packed = not is_aligned or sizes.channels == LANES
+    block_heads = sizes.heads if packed else chunk_heads
+    for rows in _query_tiles(sizes.tokens):
+        for windows in _window_counts(sizes, rows):
+            tiling = AttentionTiling(sizes, packed, block_heads, rows=rows, block_windows=windows)
+            vmem_bytes = _vmem_bytes(tiling, backward)
+            if vmem_bytes <= chip.vmem_bytes:
+                splits = _splits(tiling, chip) if backward else 1
+                return replace(tiling, splits=splits, vmem_bytes=vmem_bytes)
     return None
 
 
-def _plan(
-    sizes: Sizes,
-    chip: Chip,
-    packed: bool,
-    block_heads: int,
-    rows: int,
-    windows: int,
-    backward: bool,
-) -> Plan:
-    blocks = sizes.heads // block_heads * (sizes.tokens // rows)
-    halves = backward and blocks % chip.cores and sizes.windows // windows % chip.cores == 0
-    splits = chip.cores if halves else 1
-    used = _vector_memory(sizes, packed, block_heads, rows, windows, backward)
-    return Plan(sizes, packed, block_heads, rows, windows, splits, used)
+def _heads_per_chunk(dim: int) -> int:
+    return max(1, LANES // dim)
 
 
-def _tiles(tokens: int) -> list[int]:
-    """Numbers of queries in a block, from all of them down to the fewest that are worth it."""
+def _splits(tiling: AttentionTiling, chip: ChipMemory) -> int:
+    """Return the number of cores that share the windows in the backward kernel.
+
+    Cores that share groups of heads or tiles of queries need no split: their bias gradients are
+    different blocks. The forward kernel accumulates nothing, so it never needs one.
+    """
+    must_split = tiling.groups * tiling.tiles % chip.cores and tiling.steps % chip.cores == 0
+    return chip.cores if must_split else 1
+
+
+def _query_tiles(tokens: int) -> list[int]:
+    """Return the possible queries of a block: all of them, then fewer, down to 32."""
     parts = range(1, tokens // (4 * SUBLANES) + 1)
     whole = [tokens // n for n in parts if tokens % n == 0 and tokens // n % SUBLANES == 0]
     return [tokens, *(rows for rows in whole if rows < tokens)]
 
 
-def _divisors_down(sizes: Sizes, rows: int) -> list[int]:
-    """Numbers of windows in a block, the most first."""
-    most = max(1, _PROGRAM_ROWS // rows)
-    together = sizes.period or sizes.windows
-    return [n for n in range(most, 0, -1) if together % n == 0]
+def _window_counts(sizes: AttentionSizes, rows: int) -> list[int]:
+    """Return the possible windows of a block, most first."""
+    most = max(1, _MAX_BLOCK_ROWS // rows)
+    divisible = sizes.period or sizes.windows
+    return [n for n in range(most, 0, -1) if divisible % n == 0]
 
 
-def _vector_memory(
-    sizes: Sizes, packed: bool, block_heads: int, rows: int, windows: int, backward: bool
-) -> int:
-    """Bytes: two buffers for what changes at every step, one for the bias, and what is between."""
-    keys = padded(sizes.tokens, LANES)
-    square = padded(rows, SUBLANES) * keys * 4
-    out = padded(block_heads * sizes.dim, LANES)
-    qkv = padded(3 * block_heads * sizes.dim, LANES) if packed else 3 * out
+def _vmem_bytes(tiling: AttentionTiling, backward: bool) -> int:
+    """Estimate the bytes in use, every array padded to whole tiles.
+
+    Blocks that change at every step have two buffers, the bias and its gradient have one.
+    """
+    sizes = tiling.sizes
+    keys = round_up(sizes.tokens, LANES)
+    square = round_up(tiling.rows, SUBLANES) * keys * 4
+    out = round_up(tiling.lanes, LANES)
+    qkv = round_up(3 * tiling.lanes, LANES) if tiling.packed else 3 * out
     lanes = 2 * (qkv + out) + (2 * qkv + 3 * out if backward else 0)
-    blocks = windows * padded(sizes.tokens, 2 * SUBLANES) * lanes * sizes.itemsize
+    rows = tiling.block_windows * round_up(sizes.tokens, 2 * SUBLANES)
+    blocks = rows * lanes * sizes.itemsize
     mask = square + keys * LANES * 4
-    bias = block_heads * square
-    # How many squares live at once was read off the compiler's complaints about smaller limits.
+    bias = tiling.block_heads * square
+    # The number of squares `[rows, N]` alive at once was found by lowering the compiler's limit
+    # until it refused.
     return blocks + mask + (2 * bias + 3 * square if backward else bias + 2 * square)

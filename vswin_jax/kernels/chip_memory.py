@@ -1,4 +1,4 @@
-"""The chip that TPU kernels are for: what they may hold on it, or that there is none."""
+"""VMEM capacity and cores of the TPU that kernels are compiled for."""
 
 import functools
 import logging
@@ -10,48 +10,57 @@ from jax.experimental.pallas import tpu as pltpu
 log = logging.getLogger(__name__)
 
 LANES = 128
-# The compiler's own limit, which ours never goes below.
-_USUAL = 16 * 2**20
+# The limit that the compiler sets by default. Ours is never lower.
+_DEFAULT_VMEM_LIMIT = 16 * 2**20
 
 
 @dataclass(frozen=True)
-class Chip:
-    """vector_memory: bytes that a kernel may use on each core; cores: those that share a chip."""
+class ChipMemory:
+    """Memory of a chip, as far as the choice of blocks depends on it.
 
-    vector_memory: int
+    Attributes:
+      vmem_bytes: bytes of VMEM that a kernel may use on each core.
+      cores: TensorCores that share a chip and run one kernel together.
+    """
+
+    vmem_bytes: int
     cores: int
 
-    def limit(self, estimate: int) -> int:
-        """The bytes to ask for where `estimate` are needed, roughly.
+    def vmem_limit(self, estimate: int) -> int:
+        """Return the VMEM limit in bytes for a kernel that needs about `estimate` bytes.
 
-        What is left over serves the program around the kernel.
+        It is not simply the capacity, because XLA keeps arrays of the surrounding program in the
+        VMEM that a kernel leaves.
         """
-        return min(max(_USUAL, estimate * 5 // 4), self.vector_memory)
+        return min(max(_DEFAULT_VMEM_LIMIT, estimate * 5 // 4), self.vmem_bytes)
 
 
-SMALLEST = Chip(vector_memory=_USUAL, cores=1)
+SMALLEST = ChipMemory(vmem_bytes=_DEFAULT_VMEM_LIMIT, cores=1)
 
 
-def chip_for(platform: str) -> Chip:
-    """The TPU that a program is traced for; elsewhere kernels are interpreted for the smallest."""
+def chip_memory_for(platform: str) -> ChipMemory:
+    """Return the memory of the TPU being traced for, or of the smallest TPU on other platforms.
+
+    Kernels are interpreted on other platforms, where any blocks would do.
+    """
     if platform != "tpu":
         return SMALLEST
     info = pltpu.get_tpu_info()
-    return Chip(info.vmem_capacity_bytes, info.num_cores)
+    return ChipMemory(vmem_bytes=info.vmem_capacity_bytes, cores=info.num_cores)
 
 
 @functools.cache
-def warn_of_interpreter(setting: str, platform: str) -> None:
-    """Says once that kernels which `setting` of the model chose do not run on a TPU."""
+def warn_if_interpreted(setting: str, platform: str) -> None:
+    """Log one warning if the model's `setting` names TPU kernels on another platform."""
     if platform != "tpu":
         log.warning(
-            "%s 'pallas_tpu' is interpreted on %s, which is slow: it is for TPUs, 'auto' takes "
-            "what suits the platform",
+            "%s 'pallas_tpu' is interpreted on %s, which is slow: its kernels are for TPUs. Use "
+            "'auto', which chooses an implementation for the platform.",
             setting,
             platform,
         )
 
 
-def padded(size: int, unit: int = LANES) -> int:
-    """The next multiple of `unit`: what `size` lanes take of memory."""
-    return math.ceil(size / unit) * unit
+def round_up(size: int, multiple: int = LANES) -> int:
+    """Return the next multiple of `multiple`; arrays are padded to whole tiles in VMEM."""
+    return math.ceil(size / multiple) * multiple

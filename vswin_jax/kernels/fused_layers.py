@@ -1,113 +1,121 @@
-"""When the kernels for tokens are used, and how they are called."""
+"""The choice between token kernels and plain layers, and the calls of the kernels on a mesh."""
 
 import functools
 import logging
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from vswin_jax.errors import unusable
 from vswin_jax.kernels import layer_norm_dense, layer_norm_mlp
-from vswin_jax.kernels.chip_memory import chip_for, warn_of_interpreter
-from vswin_jax.kernels.layer_norm_dense import NormDense
-from vswin_jax.kernels.layer_norm_mlp import Branches
-from vswin_jax.kernels.token_calls import Settings
+from vswin_jax.kernels.chip_memory import chip_memory_for, warn_if_interpreted
+from vswin_jax.kernels.layer_norm_dense import NormDenseParams
+from vswin_jax.kernels.layer_norm_mlp import BranchParams
+from vswin_jax.kernels.token_calls import TokenKernelConfig
 from vswin_jax.runtime.target_platform import target_platform
-from vswin_jax.sharding import per_device
+from vswin_jax.sharding import shard_map_wrappers
 
 log = logging.getLogger(__name__)
 
-# "xla" is the layers themselves, as the compiler fuses them; "chunked" calls the layers of a block,
-# attention too, for a few windows at a time where nothing is trained: `models.window_groups`.
+# "xla" is the plain layers, which the compiler fuses; "chunked" is the same layers, attention
+# included, on a few windows at a time outside of training: see `models.window_groups`.
 IMPLEMENTATIONS = ("auto", "xla", "chunked", "pallas_tpu")
 
+TokensOrShape = Float[Array | jax.ShapeDtypeStruct, "B *tokens C"]
 
-def fuses(implementation: str, x: jax.Array, hidden: int, drops: bool) -> bool:
-    """Whether tokens `[B, ..., C]` go through the kernels, or through the layers.
 
-    `implementation` is a name of `IMPLEMENTATIONS`; `hidden` are the channels between the layers of
-    the MLP; `drops` says whether activations or attention weights are dropped.
+def should_fuse(implementation: str, x: TokensOrShape, hidden: int, has_dropout: bool) -> bool:
+    """Return True if the kernels, rather than the plain layers, are to process the tokens `x`.
+
+    `implementation` is a name of `IMPLEMENTATIONS`, and `hidden` is the width of the MLP.
 
     Raises:
-      InputError: the kernels are asked for by name, and cannot be used here.
+      InputError: `implementation` names the kernels, and they cannot be used here.
     """
     if implementation in ("xla", "chunked") or (
         implementation == "auto" and target_platform() != "tpu"
     ):
         return False
-    reason = _refusal(x, hidden, drops)
+    reason = _unsupported_reason(x, hidden, has_dropout)
     if reason is None:
         return True
     if implementation == "pallas_tpu":
         raise unusable("tokenwise", implementation, reason)
-    _log_refusal(reason)
+    _log_unsupported(reason)
     return False
 
 
-def _refusal(x: jax.Array, hidden: int, drops: bool) -> str | None:
-    if drops:
+def _unsupported_reason(x: jax.Array, hidden: int, has_dropout: bool) -> str | None:
+    if has_dropout:
         return "it has no dropout"
     if x.dtype not in (jnp.float32, jnp.bfloat16):
         return f"it takes float32 and bfloat16, not {x.dtype}"
-    reason = per_device.refusal_of_batch(len(x))
+    reason = shard_map_wrappers.batch_unsupported_reason(len(x))
     if reason is not None:
         return reason
-    # What fits all clips fits those of one device.
-    shape, settings = jax.eval_shape(_by_clip, x).shape, _settings(epsilon=0.0)
-    rooms = ((layer_norm_mlp, hidden), (layer_norm_dense, 3 * x.shape[-1]))
+    # Blocks that fit for the whole batch also fit for the clips of one device.
+    shape, config = jax.eval_shape(_flatten_tokens, x).shape, _kernel_config(epsilon=0.0)
+    kernels = ((layer_norm_mlp, hidden), (layer_norm_dense, 3 * x.shape[-1]))
     for backward in (False, True):
-        for room, width in rooms:
-            if room.plan_for(shape, x.dtype, width, settings, backward) is None:
-                return f"blocks of {x.shape[-1]} channels do not fit the chip's vector memory"
+        for module, width in kernels:
+            if module.tiling_for(shape, x.dtype, width, config, backward) is None:
+                return f"blocks of {x.shape[-1]} channels do not fit the chip's VMEM"
     return None
 
 
 @functools.cache
-def _log_refusal(reason: str) -> None:
-    log.info("the kernels for tokens are not used: %s", reason)
+def _log_unsupported(reason: str) -> None:
+    log.info("the token kernels are not used: %s", reason)
 
 
-def norm_dense(x: jax.Array, weights: NormDense, epsilon: float) -> tuple[jax.Array, jax.Array]:
-    """LayerNorm and a product, of tokens `[B, ..., C]`, by a kernel; and the tokens as they were.
+def norm_dense(
+    x: Float[Array, "B *tokens C"], weights: NormDenseParams, epsilon: float
+) -> tuple[Float[Array, "B *tokens O"], Float[Array, "B *tokens C"]]:
+    """Apply LayerNorm and a dense layer by a kernel; also return `x` for the residual branch.
 
-    The latter are for the residual branch, see `before.norm_dense`.
+    See `layer_norm_dense.norm_dense` for why the residual branch must use the second result.
     """
-    warn_of_interpreter("tokenwise", target_platform())
+    warn_if_interpreted("tokenwise", target_platform())
 
-    def on_one_device(x: jax.Array, weights: NormDense) -> tuple[jax.Array, jax.Array]:
-        return layer_norm_dense.norm_dense(x, weights, _settings(epsilon))
+    def on_one_device(x: jax.Array, weights: NormDenseParams) -> tuple[jax.Array, jax.Array]:
+        return layer_norm_dense.norm_dense(x, weights, _kernel_config(epsilon))
 
-    out, same = per_device.on_each_batch(on_one_device, _by_clip(x), weights)
+    out, same = shard_map_wrappers.shard_map_batch(on_one_device, _flatten_tokens(x), weights)
     return out.reshape(*x.shape[:-1], -1), same.reshape(x.shape)
 
 
 def add_branches(
-    x: jax.Array,
-    attended: jax.Array,
-    factors: jax.Array | None,
-    weights: Branches,
+    x: Float[Array, "B *tokens C"],
+    attn_out: Float[Array, "B *tokens C"],
+    factors: Float[Array, "2 B"] | None,
+    weights: BranchParams,
     epsilon: float,
-) -> jax.Array:
-    """Tokens `[B, ..., C]` with both branches of a block, by a kernel, see `after.add_branches`.
+) -> Float[Array, "B *tokens C"]:
+    """Add both residual branches of a block by a kernel: see `layer_norm_mlp.add_branches`.
 
-    `factors` are those of stochastic depth, float32 `[2, B]`, or None.
+    `factors` scale both branches of each clip (stochastic depth), or are None.
     """
-    warn_of_interpreter("tokenwise", target_platform())
+    warn_if_interpreted("tokenwise", target_platform())
 
     def on_one_device(
-        batch: tuple[jax.Array, jax.Array, jax.Array | None], weights: Branches
+        batch: tuple[jax.Array, jax.Array, jax.Array | None], weights: BranchParams
     ) -> jax.Array:
-        x, attended, factors = batch
+        x, attn_out, factors = batch
         factors = None if factors is None else factors.T
-        return layer_norm_mlp.add_branches(x, attended, factors, weights, _settings(epsilon))
+        return layer_norm_mlp.add_branches(x, attn_out, factors, weights, _kernel_config(epsilon))
 
-    batch = (_by_clip(x), _by_clip(attended), None if factors is None else factors.T)
-    return per_device.on_each_batch(on_one_device, batch, weights).reshape(x.shape)
+    # Factors are transposed, because the first axis of every array in a batch must be the batch's.
+    by_clip = (_flatten_tokens(x), _flatten_tokens(attn_out))
+    batch = (*by_clip, None if factors is None else factors.T)
+    return shard_map_wrappers.shard_map_batch(on_one_device, batch, weights).reshape(x.shape)
 
 
-def _by_clip(x: jax.Array) -> jax.Array:
+def _flatten_tokens(x: jax.Array) -> jax.Array:
+    """Reshape `[B, ..., C]` to `[B, T, C]`."""
     return x.reshape(len(x), -1, x.shape[-1])
 
 
-def _settings(epsilon: float) -> Settings:
-    return Settings(epsilon, chip_for(target_platform()), interpret=target_platform() != "tpu")
+def _kernel_config(epsilon: float) -> TokenKernelConfig:
+    platform = target_platform()
+    return TokenKernelConfig(epsilon, chip_memory_for(platform), interpret=platform != "tpu")

@@ -1,7 +1,7 @@
-"""What comes before attention as TPU kernels: LayerNorm and the product for queries, keys, values.
+"""TPU kernels of the layers before attention: LayerNorm and the dense layer for qkv.
 
-The normalised tokens are never written, and the residual's gradient is added where that of the
-branch is made.
+The normalized tokens are never written to HBM, forward or backward. The backward kernel also adds
+the gradient of the residual branch, which would otherwise be one more pass over the tokens.
 """
 
 import functools
@@ -9,24 +9,31 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from vswin_jax.kernels import token_calls
-from vswin_jax.kernels.chip_memory import padded
+from vswin_jax.kernels.chip_memory import round_up
 from vswin_jax.kernels.token_arithmetic import (
-    OVER_LANES,
-    OVER_ROWS,
-    PLAIN,
+    CONTRACT_LANES,
+    CONTRACT_ROWS,
+    MATMUL,
     column_sums,
     dot,
-    normalized,
-    normalized_grad,
+    layer_norm,
+    layer_norm_grad,
 )
-from vswin_jax.kernels.token_calls import Body, Ref, Settings
-from vswin_jax.kernels.token_tiling import Needs, Plan, Tokens, make_plan, tile_of
+from vswin_jax.kernels.token_calls import Ref, Tile, TokenContext, TokenKernelConfig
+from vswin_jax.kernels.token_tiling import (
+    TokenSizes,
+    TokenTiling,
+    VmemUsage,
+    channel_tile,
+    choose_token_tiling,
+)
 
 
-class NormDense(NamedTuple):
-    """Parameters: scale and bias of LayerNorm `[C]`; kernel `[C, O]` and bias `[O]`."""
+class NormDenseParams(NamedTuple):
+    """Parameters: LayerNorm scale and bias `[C]`, dense kernel `[C, O]` and bias `[O]`."""
 
     scale: jax.Array
     norm_bias: jax.Array
@@ -34,60 +41,61 @@ class NormDense(NamedTuple):
     bias: jax.Array
 
 
-_COUNT = len(NormDense._fields)
+_COUNT = len(NormDenseParams._fields)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def norm_dense(x: jax.Array, weights: NormDense, settings: Settings) -> tuple[jax.Array, jax.Array]:
-    """Tokens `[B, T, C]` normalised and multiplied, `[B, T, O]`, and the tokens as they were.
+def norm_dense(
+    x: Float[Array, "B T C"], weights: NormDenseParams, config: TokenKernelConfig
+) -> tuple[Float[Array, "B T O"], Float[Array, "B T C"]]:
+    """Return the normalized tokens times the dense kernel, and the tokens unchanged.
 
-    The residual branch takes the latter, so that its gradient comes through the same kernel.
+    The residual branch must use the second result: its gradient then enters the backward kernel.
     """
-    return _forward(x, weights, settings), x
+    return _run_forward(x, weights, config), x
 
 
-def _save(
-    x: jax.Array, weights: NormDense, settings: Settings
-) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, NormDense]]:
-    return (_forward(x, weights, settings), x), (x, weights)
+def _fwd(
+    x: jax.Array, weights: NormDenseParams, config: TokenKernelConfig
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, NormDenseParams]]:
+    return (_run_forward(x, weights, config), x), (x, weights)
 
 
-def _restore(
-    settings: Settings,
-    saved: tuple[jax.Array, NormDense],
+def _bwd(
+    config: TokenKernelConfig,
+    residuals: tuple[jax.Array, NormDenseParams],
     grads: tuple[jax.Array, jax.Array],
-) -> tuple[jax.Array, NormDense]:
-    x, weights = saved
-    outputs = weights.kernel.shape[1]
-    (x_grad,), weight_grads = token_calls.over_tokens(
-        _backward_body,
-        plan_for(x.shape, x.dtype, outputs, settings, backward=True),
-        settings,
+) -> tuple[jax.Array, NormDenseParams]:
+    x, weights = residuals
+    (x_grad,), weight_grads = token_calls.call_token_kernel(
+        _backward_kernel,
+        tiling_for(x.shape, x.dtype, weights.kernel.shape[1], config, backward=True),
+        config,
         name="norm_dense_grad",
         tokens=[x, *grads],
         factors=None,
-        weights=_in_dtype(weights, x.dtype),
+        weights=_cast_kernel(weights, x.dtype),
         results=[x.shape[-1]],
         gradients=True,
         scratch=[(x.shape[-1], x.dtype), (x.shape[-1], jnp.float32)],
         macs=2 * weights.kernel.size,
     )
-    return x_grad, NormDense(*weight_grads)
+    return x_grad, NormDenseParams(*weight_grads)
 
 
-norm_dense.defvjp(_save, _restore)
+norm_dense.defvjp(_fwd, _bwd)
 
 
-def _forward(x: jax.Array, weights: NormDense, settings: Settings) -> jax.Array:
+def _run_forward(x: jax.Array, weights: NormDenseParams, config: TokenKernelConfig) -> jax.Array:
     outputs = weights.kernel.shape[1]
-    (out,), _ = token_calls.over_tokens(
-        _forward_body,
-        plan_for(x.shape, x.dtype, outputs, settings, backward=False),
-        settings,
+    (out,), _ = token_calls.call_token_kernel(
+        _forward_kernel,
+        tiling_for(x.shape, x.dtype, outputs, config, backward=False),
+        config,
         name="norm_dense",
         tokens=[x],
         factors=None,
-        weights=_in_dtype(weights, x.dtype),
+        weights=_cast_kernel(weights, x.dtype),
         results=[outputs],
         gradients=False,
         scratch=[(x.shape[-1], x.dtype)],
@@ -96,54 +104,63 @@ def _forward(x: jax.Array, weights: NormDense, settings: Settings) -> jax.Array:
     return out
 
 
-def _in_dtype(weights: NormDense, dtype: jnp.dtype) -> NormDense:
+def _cast_kernel(weights: NormDenseParams, dtype: jnp.dtype) -> NormDenseParams:
     return weights._replace(kernel=weights.kernel.astype(dtype))
 
 
-def plan_for(
-    shape: tuple[int, ...], dtype: jnp.dtype, outputs: int, settings: Settings, backward: bool
-) -> Plan | None:
-    """The blocks for tokens of `shape`, `[B, T, C]`; None where nothing fits the chip."""
+def tiling_for(
+    shape: tuple[int, ...],
+    dtype: jnp.dtype,
+    outputs: int,
+    config: TokenKernelConfig,
+    backward: bool,
+) -> TokenTiling | None:
+    """Return the blocks for tokens of `shape` `[B, T, C]`, or None if none fit the chip."""
     clips, tokens, channels = shape
-    channels, tile, outputs = padded(channels), padded(tile_of(outputs)), padded(outputs)
+    tile = round_up(channel_tile(outputs))
+    channels, outputs = round_up(channels), round_up(outputs)
     size = dtype.itemsize
     if backward:
-        streamed, between = 3 * channels + outputs, 5 * channels + 2 * tile
+        streamed, intermediate = 3 * channels + outputs, 5 * channels + 2 * tile
     else:
-        streamed, between = channels + outputs, 3 * channels + 2 * tile
+        streamed, intermediate = channels + outputs, 3 * channels + 2 * tile
+    # The gradient of the dense kernel is accumulated in float32.
     fixed = channels * outputs * (size + 4 if backward else size)
-    return make_plan(Tokens(clips, tokens, size), Needs(streamed, between, fixed), settings.chip)
+    usage = VmemUsage(streamed=streamed, intermediate=intermediate, fixed=fixed)
+    return choose_token_tiling(TokenSizes(clips, tokens, itemsize=size), usage, config.chip)
 
 
-def _forward_body(body: Body, factors: None, x_ref: Ref, *refs: Ref) -> None:
+def _forward_kernel(context: TokenContext, factors: None, x_ref: Ref, *refs: Ref) -> None:
     *weights, out_ref, normal_ref = refs
-    weights = NormDense(*weights)
-    normal, _ = normalized(x_ref[...].astype(jnp.float32), weights, body.epsilon)
+    weights = NormDenseParams(*weights)
+    normal, _ = layer_norm(x_ref[...].astype(jnp.float32), weights, context.epsilon)
+    # Kept in scratch in the compute dtype, because every tile of the loop reads all of it.
     normal_ref[...] = normal.astype(normal_ref.dtype)
 
-    def one_tile(outputs: slice) -> None:
-        out = dot(normal_ref[...], weights.kernel[:, outputs], PLAIN) + weights.bias[:, outputs]
+    def one_tile(outputs: Tile) -> None:
+        out = dot(normal_ref[...], weights.kernel[:, outputs], MATMUL) + weights.bias[:, outputs]
         out_ref[:, outputs] = out.astype(out_ref.dtype)
 
     token_calls.for_each_tile(out_ref.shape[-1], one_tile)
 
 
-def _backward_body(
-    body: Body, factors: None, x_ref: Ref, out_grad: Ref, x_out_grad: Ref, *refs: Ref
+def _backward_kernel(
+    context: TokenContext, factors: None, x_ref: Ref, out_grad: Ref, residual_grad: Ref, *refs: Ref
 ) -> None:
-    weights, (x_grad_ref, *refs) = NormDense(*refs[:_COUNT]), refs[_COUNT:]
-    grads, (normal_ref, normal_grad) = NormDense(*refs[:_COUNT]), refs[_COUNT:]
-    token_calls.clear_at_first(grads)
-    normal, saved = normalized(x_ref[...].astype(jnp.float32), weights, body.epsilon)
+    weights, (x_grad_ref, *refs) = NormDenseParams(*refs[:_COUNT]), refs[_COUNT:]
+    grads, (normal_ref, normal_grad) = NormDenseParams(*refs[:_COUNT]), refs[_COUNT:]
+    token_calls.zero_at_first_step(grads)
+    normal, residuals = layer_norm(x_ref[...].astype(jnp.float32), weights, context.epsilon)
     normal_ref[...] = normal.astype(normal_ref.dtype)
     normal_grad[...] = jnp.zeros_like(normal_grad)
 
-    def one_tile(outputs: slice) -> None:
+    # Everything that needs a tile of `out_grad` happens in one pass over the tiles.
+    def one_tile(outputs: Tile) -> None:
         grad = out_grad[:, outputs]
         grads.bias[:, outputs] += column_sums(grad.astype(jnp.float32))
-        grads.kernel[:, outputs] += dot(normal_ref[...], grad, OVER_ROWS)
-        normal_grad[...] += dot(grad, weights.kernel[:, outputs], OVER_LANES)
+        grads.kernel[:, outputs] += dot(normal_ref[...], grad, CONTRACT_ROWS)
+        normal_grad[...] += dot(grad, weights.kernel[:, outputs], CONTRACT_LANES)
 
     token_calls.for_each_tile(out_grad.shape[-1], one_tile)
-    x_grad = normalized_grad(normal_grad[...], saved, weights, grads)
-    x_grad_ref[...] = (x_grad + x_out_grad[...].astype(jnp.float32)).astype(x_grad_ref.dtype)
+    x_grad = layer_norm_grad(normal_grad[...], residuals, weights, grads)
+    x_grad_ref[...] = (x_grad + residual_grad[...].astype(jnp.float32)).astype(x_grad_ref.dtype)

@@ -1,8 +1,8 @@
-"""What comes after attention as TPU kernels: projection, residual, and the whole MLP branch.
+"""TPU kernels of the layers after attention: projection, residual, LayerNorm, MLP and residual.
 
 The hidden activations, four times as wide as the tokens, never leave the chip, nor do the tokens
-between the two branches. The backward kernel computes both again from the operands, so nothing but
-those is saved, whatever the remat policy.
+between the two residual branches. The backward kernel recomputes both from the operands, so only
+the operands are saved, whatever the remat policy.
 """
 
 import functools
@@ -10,26 +10,33 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from vswin_jax.kernels import token_calls
-from vswin_jax.kernels.chip_memory import padded
+from vswin_jax.kernels.chip_memory import round_up
 from vswin_jax.kernels.token_arithmetic import (
-    OVER_LANES,
-    OVER_ROWS,
-    PLAIN,
+    CONTRACT_LANES,
+    CONTRACT_ROWS,
+    MATMUL,
     column_sums,
     dot,
     gelu,
-    gelu_and_slope,
-    normalized,
-    normalized_grad,
+    gelu_and_derivative,
+    layer_norm,
+    layer_norm_grad,
 )
-from vswin_jax.kernels.token_calls import Body, Ref, Settings
-from vswin_jax.kernels.token_tiling import Needs, Plan, Tokens, make_plan, tile_of
+from vswin_jax.kernels.token_calls import Ref, Tile, TokenContext, TokenKernelConfig
+from vswin_jax.kernels.token_tiling import (
+    TokenSizes,
+    TokenTiling,
+    VmemUsage,
+    channel_tile,
+    choose_token_tiling,
+)
 
 
-class Branches(NamedTuple):
-    """Parameters: of the projection, of LayerNorm, and of the two layers of the MLP.
+class BranchParams(NamedTuple):
+    """Parameters of the projection, of LayerNorm, and of the two layers of the MLP.
 
     Kernels are `[C, C]`, `[C, H]` and `[H, C]`; bias1 is `[H]`, the other vectors are `[C]`.
     """
@@ -44,77 +51,71 @@ class Branches(NamedTuple):
     bias2: jax.Array
 
 
-_COUNT = len(Branches._fields)
+_COUNT = len(BranchParams._fields)
+
+# x, attention output, factors of stochastic depth, parameters
+_Operands = tuple[jax.Array, jax.Array, jax.Array | None, BranchParams]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def add_branches(
-    x: jax.Array,
-    attended: jax.Array,
-    factors: jax.Array | None,
-    weights: Branches,
-    settings: Settings,
-) -> jax.Array:
-    """Tokens `[B, T, C]` with both branches of a block, `attended` being what attention made.
+    x: Float[Array, "B T C"],
+    attn_out: Float[Array, "B T C"],
+    factors: Float[Array, "2 B"] | None,
+    weights: BranchParams,
+    config: TokenKernelConfig,
+) -> Float[Array, "B T C"]:
+    """Add both residual branches of a block to the tokens `x`; `attn_out` is attention's output.
 
-    `factors` scale the branches of each clip, float32 `[2, B]`, or None; they get no gradient.
+    `factors` scale the branches of each clip (stochastic depth), or are None; their gradient is 0.
     """
-    return _forward(x, attended, factors, weights, settings)
+    return _run_forward((x, attn_out, factors, weights), config)
 
 
-def _save(
+def _fwd(
     x: jax.Array,
-    attended: jax.Array,
+    attn_out: jax.Array,
     factors: jax.Array | None,
-    weights: Branches,
-    settings: Settings,
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array | None, Branches]]:
-    saved = (x, attended, factors, weights)
-    return _forward(*saved, settings), saved
+    weights: BranchParams,
+    config: TokenKernelConfig,
+) -> tuple[jax.Array, _Operands]:
+    operands = (x, attn_out, factors, weights)
+    return _run_forward(operands, config), operands
 
 
-def _restore(
-    settings: Settings,
-    saved: tuple[jax.Array, jax.Array, jax.Array | None, Branches],
-    grad: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array | None, Branches]:
-    x, attended, factors, weights = saved
+def _bwd(config: TokenKernelConfig, residuals: _Operands, grad: jax.Array) -> _Operands:
+    x, attn_out, factors, weights = residuals
     channels = x.shape[-1]
-    grads, weight_grads = token_calls.over_tokens(
-        _backward_body,
-        plan_for(x.shape, x.dtype, len(weights.bias1), settings, backward=True),
-        settings,
+    grads, weight_grads = token_calls.call_token_kernel(
+        _backward_kernel,
+        tiling_for(x.shape, x.dtype, len(weights.bias1), config, backward=True),
+        config,
         name="add_branches_grad",
-        tokens=[x, attended, grad],
+        tokens=[x, attn_out, grad],
         factors=factors,
-        weights=_in_dtype(weights, x.dtype),
+        weights=_cast_kernels(weights, x.dtype),
         results=[channels, channels],
         gradients=True,
         scratch=[(channels, x.dtype), (channels, jnp.float32)],
         macs=3 * weights.proj_kernel.size + 5 * weights.kernel1.size,
     )
-    no_grad = None if factors is None else jnp.zeros_like(factors)
-    return *grads, no_grad, Branches(*weight_grads)
+    factor_grads = None if factors is None else jnp.zeros_like(factors)
+    return *grads, factor_grads, BranchParams(*weight_grads)
 
 
-add_branches.defvjp(_save, _restore)
+add_branches.defvjp(_fwd, _bwd)
 
 
-def _forward(
-    x: jax.Array,
-    attended: jax.Array,
-    factors: jax.Array | None,
-    weights: Branches,
-    settings: Settings,
-) -> jax.Array:
-    (out,), _ = token_calls.over_tokens(
-        _forward_body,
-        plan_for(x.shape, x.dtype, len(weights.bias1), settings, backward=False),
-        settings,
+def _run_forward(operands: _Operands, config: TokenKernelConfig) -> jax.Array:
+    x, attn_out, factors, weights = operands
+    (out,), _ = token_calls.call_token_kernel(
+        _forward_kernel,
+        tiling_for(x.shape, x.dtype, len(weights.bias1), config, backward=False),
+        config,
         name="add_branches",
-        tokens=[x, attended],
+        tokens=[x, attn_out],
         factors=factors,
-        weights=_in_dtype(weights, x.dtype),
+        weights=_cast_kernels(weights, x.dtype),
         results=[x.shape[-1]],
         gradients=False,
         scratch=[(x.shape[-1], x.dtype), (x.shape[-1], jnp.float32)],
@@ -123,88 +124,116 @@ def _forward(
     return out
 
 
-def _in_dtype(weights: Branches, dtype: jnp.dtype) -> Branches:
+def _cast_kernels(weights: BranchParams, dtype: jnp.dtype) -> BranchParams:
     names = ("proj_kernel", "kernel1", "kernel2")
     return weights._replace(**{name: getattr(weights, name).astype(dtype) for name in names})
 
 
-def plan_for(
-    shape: tuple[int, ...], dtype: jnp.dtype, hidden: int, settings: Settings, backward: bool
-) -> Plan | None:
-    """The blocks for tokens of `shape`, `[B, T, C]`; None where nothing fits the chip."""
+def tiling_for(
+    shape: tuple[int, ...],
+    dtype: jnp.dtype,
+    hidden: int,
+    config: TokenKernelConfig,
+    backward: bool,
+) -> TokenTiling | None:
+    """Return the blocks for tokens of `shape` `[B, T, C]`, or None if none fit the chip."""
     clips, tokens, channels = shape
-    channels, tile, hidden = padded(channels), padded(tile_of(hidden)), padded(hidden)
+    tile = round_up(channel_tile(hidden))
+    channels, hidden = round_up(channels), round_up(hidden)
     size = dtype.itemsize
     if backward:
-        streamed, between = 5 * channels, 6 * channels + 5 * tile
+        streamed, intermediate = 5 * channels, 6 * channels + 5 * tile
     else:
-        streamed, between = 3 * channels, 4 * channels + 3 * tile
+        streamed, intermediate = 3 * channels, 4 * channels + 3 * tile
+    # The gradients of the three matrices are accumulated in float32.
     fixed = (channels * channels + 2 * channels * hidden) * (size + 4 if backward else size)
-    return make_plan(Tokens(clips, tokens, size), Needs(streamed, between, fixed), settings.chip)
+    usage = VmemUsage(streamed=streamed, intermediate=intermediate, fixed=fixed)
+    return choose_token_tiling(TokenSizes(clips, tokens, itemsize=size), usage, config.chip)
 
 
-def _between(
-    body: Body, factors: Ref | None, x_ref: Ref, attended: Ref, weights: Branches
+def _between_branches(
+    context: TokenContext,
+    factors: Ref | None,
+    x_ref: Ref,
+    attn_out: Ref,
+    weights: BranchParams,
 ) -> jax.Array:
-    """The tokens between the two branches, float32."""
-    branch = dot(attended[...], weights.proj_kernel[...], PLAIN) + weights.proj_bias[...]
-    return x_ref[...].astype(jnp.float32) + body.scale(factors, 0)(branch)
+    """Return the float32 tokens between the two residual branches."""
+    branch = dot(attn_out[...], weights.proj_kernel[...], MATMUL) + weights.proj_bias[...]
+    return x_ref[...].astype(jnp.float32) + context.drop_path(factors, 0)(branch)
 
 
-def _forward_body(body: Body, factors: Ref | None, x_ref: Ref, attended: Ref, *refs: Ref) -> None:
-    weights, (out_ref, normal_ref, total) = Branches(*refs[:_COUNT]), refs[_COUNT:]
-    between = _between(body, factors, x_ref, attended, weights)
-    normal, _ = normalized(between, weights, body.epsilon)
+def _forward_kernel(
+    context: TokenContext, factors: Ref | None, x_ref: Ref, attn_out: Ref, *refs: Ref
+) -> None:
+    weights, (out_ref, normal_ref, total) = BranchParams(*refs[:_COUNT]), refs[_COUNT:]
+    between = _between_branches(context, factors, x_ref, attn_out, weights)
+    normal, _ = layer_norm(between, weights, context.epsilon)
     normal_ref[...] = normal.astype(normal_ref.dtype)
     total[...] = jnp.broadcast_to(weights.bias2[...], total.shape)
 
-    def one_tile(channels: slice) -> None:
-        hidden = dot(normal_ref[...], weights.kernel1[:, channels], PLAIN)
+    # Both layers of the MLP are applied tile by tile of the hidden channels, so that only one tile
+    # of hidden activations exists at a time.
+    def one_tile(channels: Tile) -> None:
+        hidden = dot(normal_ref[...], weights.kernel1[:, channels], MATMUL)
         active = gelu(hidden + weights.bias1[:, channels]).astype(normal_ref.dtype)
-        total[...] += dot(active, weights.kernel2[channels, :], PLAIN)
+        total[...] += dot(active, weights.kernel2[channels, :], MATMUL)
 
     token_calls.for_each_tile(weights.bias1.shape[-1], one_tile)
-    out_ref[...] = (between + body.scale(factors, 1)(total[...])).astype(out_ref.dtype)
+    out_ref[...] = (between + context.drop_path(factors, 1)(total[...])).astype(out_ref.dtype)
 
 
-def _backward_body(
-    body: Body, factors: Ref | None, x_ref: Ref, attended: Ref, out_grad: Ref, *refs: Ref
+def _backward_kernel(
+    context: TokenContext, factors: Ref | None, x_ref: Ref, attn_out: Ref, out_grad: Ref, *refs: Ref
 ) -> None:
-    weights, (x_grad, attended_grad, *refs) = Branches(*refs[:_COUNT]), refs[_COUNT:]
-    grads, (normal_ref, normal_grad) = Branches(*refs[:_COUNT]), refs[_COUNT:]
-    token_calls.clear_at_first(grads)
+    weights, (x_grad, attn_out_grad, *refs) = BranchParams(*refs[:_COUNT]), refs[_COUNT:]
+    grads, (normal_ref, normal_grad) = BranchParams(*refs[:_COUNT]), refs[_COUNT:]
+    token_calls.zero_at_first_step(grads)
     dtype = x_ref.dtype
-    between = _between(body, factors, x_ref, attended, weights)
-    normal, saved = normalized(between, weights, body.epsilon)
+    between = _between_branches(context, factors, x_ref, attn_out, weights)
+    normal, residuals = layer_norm(between, weights, context.epsilon)
     normal_ref[...] = normal.astype(dtype)
-    branch_grad = body.scale(factors, 1)(out_grad[...].astype(jnp.float32))
+    branch_grad = context.drop_path(factors, 1)(out_grad[...].astype(jnp.float32))
     grads.bias2[...] += column_sums(branch_grad)
     branch_grad = branch_grad.astype(dtype)
     normal_grad[...] = jnp.zeros_like(normal_grad)
-
-    def one_tile(channels: slice) -> None:
-        kernel1, kernel2 = weights.kernel1[:, channels], weights.kernel2[channels, :]
-        hidden = dot(normal_ref[...], kernel1, PLAIN) + weights.bias1[:, channels]
-        active, slope = gelu_and_slope(hidden)
-        grads.kernel2[channels, :] += dot(active.astype(dtype), branch_grad, OVER_ROWS)
-        hidden_grad = dot(branch_grad, kernel2, OVER_LANES) * slope
-        grads.bias1[:, channels] += column_sums(hidden_grad)
-        hidden_grad = hidden_grad.astype(dtype)
-        grads.kernel1[:, channels] += dot(normal_ref[...], hidden_grad, OVER_ROWS)
-        normal_grad[...] += dot(hidden_grad, kernel1, OVER_LANES)
-
-    token_calls.for_each_tile(weights.bias1.shape[-1], one_tile)
-    grad = normalized_grad(normal_grad[...], saved, weights, grads)
+    _mlp_backward(branch_grad, weights, grads, normal_ref, normal_grad)
+    grad = layer_norm_grad(normal_grad[...], residuals, weights, grads)
     grad = grad + out_grad[...].astype(jnp.float32)
     x_grad[...] = grad.astype(dtype)
-    _through_projection(body.scale(factors, 0)(grad), attended, weights, grads, attended_grad)
+    branch_grad = context.drop_path(factors, 0)(grad)
+    _projection_backward(branch_grad, attn_out, weights, grads, attn_out_grad)
 
 
-def _through_projection(
-    grad: jax.Array, attended: Ref, weights: Branches, grads: Branches, attended_grad: Ref
+def _mlp_backward(
+    out_grad: jax.Array, weights: BranchParams, grads: BranchParams, normal: Ref, normal_grad: Ref
 ) -> None:
-    """Takes the gradient of the projected branch, float32, to its parameters and to `attended`."""
+    """Add the gradients of both MLP layers to `grads`, and of their input to `normal_grad`.
+
+    The hidden activations are recomputed tile by tile.
+    """
+    dtype = out_grad.dtype
+
+    def one_tile(channels: Tile) -> None:
+        kernel1, kernel2 = weights.kernel1[:, channels], weights.kernel2[channels, :]
+        hidden = dot(normal[...], kernel1, MATMUL) + weights.bias1[:, channels]
+        active, derivative = gelu_and_derivative(hidden)
+        grads.kernel2[channels, :] += dot(active.astype(dtype), out_grad, CONTRACT_ROWS)
+        hidden_grad = dot(out_grad, kernel2, CONTRACT_LANES) * derivative
+        grads.bias1[:, channels] += column_sums(hidden_grad)
+        hidden_grad = hidden_grad.astype(dtype)
+        grads.kernel1[:, channels] += dot(normal[...], hidden_grad, CONTRACT_ROWS)
+        normal_grad[...] += dot(hidden_grad, kernel1, CONTRACT_LANES)
+
+    token_calls.for_each_tile(weights.bias1.shape[-1], one_tile)
+
+
+def _projection_backward(
+    grad: jax.Array, attn_out: Ref, weights: BranchParams, grads: BranchParams, attn_out_grad: Ref
+) -> None:
+    """Add the projection's gradients to `grads`, and write that of its input `attn_out`."""
     grads.proj_bias[...] += column_sums(grad)
-    grad = grad.astype(attended.dtype)
-    grads.proj_kernel[...] += dot(attended[...], grad, OVER_ROWS)
-    attended_grad[...] = dot(grad, weights.proj_kernel[...], OVER_LANES).astype(attended.dtype)
+    grad = grad.astype(attn_out.dtype)
+    grads.proj_kernel[...] += dot(attn_out[...], grad, CONTRACT_ROWS)
+    input_grad = dot(grad, weights.proj_kernel[...], CONTRACT_LANES)
+    attn_out_grad[...] = input_grad.astype(attn_out.dtype)

@@ -1,8 +1,8 @@
-"""What the calls of the kernels have in common: blocks of tokens pass, weights stay.
+"""The `pallas_call` that the token kernels share: blocks of tokens stream past resident weights.
 
-The grid is (split, step), a step being a block of tokens of one clip. A kernel gets, in this order,
-the factors of the clips or None, blocks of tokens `[R, C]`, whole weights, blocks of results,
-gradients of the weights, and scratch. Vectors are `[1, n]`.
+The grid is (split, step), and a step is a block of tokens of one clip. A kernel gets the following
+references, in this order: the drop-path factors of the clips, or None; blocks of tokens `[R, C]`;
+whole weights; blocks of results; gradients of the weights; scratch. Vectors are `[1, n]`.
 """
 
 import functools
@@ -15,34 +15,51 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jax.typing import DTypeLike
 
-from vswin_jax.kernels.chip_memory import Chip
-from vswin_jax.kernels.token_tiling import Plan, tile_of
+from vswin_jax.kernels.chip_memory import ChipMemory
+from vswin_jax.kernels.token_tiling import TokenTiling, channel_tile
 
-Ref = jax.Array
+# A reference to a block in VMEM or SMEM, which is read and written by indexing.
+Ref = Any
+# Channels of a tile, as an index of a reference; a `pl.Slice` may start at a traced value.
+Tile = slice | pl.Slice
 
 
 @dataclass(frozen=True)
-class Settings:
-    """epsilon: of LayerNorm; chip: what the blocks must fit; interpret: without a TPU."""
+class TokenKernelConfig:
+    """Static configuration of the token kernels.
+
+    Attributes:
+      epsilon: of LayerNorm.
+      chip: memory that the blocks must fit.
+      interpret: run the kernels by Pallas' interpreter, without a TPU.
+    """
 
     epsilon: float
-    chip: Chip
+    chip: ChipMemory
     interpret: bool
 
 
 @dataclass(frozen=True)
-class Body:
-    """What a kernel knows beforehand: the steps of each split, the blocks of a clip, epsilon."""
+class TokenContext:
+    """Static values that a kernel body needs.
+
+    Attributes:
+      steps: of each split of the grid.
+      blocks: of each clip.
+      epsilon: of LayerNorm.
+    """
 
     steps: int
     blocks: int
     epsilon: float
 
-    def scale(self, factors: Ref | None, branch: int) -> Callable[[jax.Array], jax.Array]:
-        """What stochastic depth does to a branch of the clip of this step.
+    def drop_path(self, factors: Ref | None, branch: int) -> Callable[[jax.Array], jax.Array]:
+        """Return a function that applies stochastic depth to a residual branch.
 
-        One that is dropped is 0, even if it is not finite. `factors` are `[branches, clips]`.
+        `factors` are `[branches, clips]`; the factor of the current step's clip is used. A dropped
+        branch gives 0 even if it is not finite.
         """
         if factors is None:
             return lambda x: x
@@ -51,21 +68,24 @@ class Body:
         return lambda x: jnp.where(factor > 0, x * factor, 0.0)
 
 
-def for_each_tile(channels: int, do: Callable[[Any], None]) -> None:
-    """`do(slice)` for each tile of the channels, a loop on the chip: its program is there once."""
-    tile = tile_of(channels)
+def for_each_tile(channels: int, function: Callable[[Tile], None]) -> None:
+    """Call `function(tile)` for each tile of the channels, in a loop.
+
+    A loop, because unrolled tiles would multiply the length of the kernel's program.
+    """
+    tile = channel_tile(channels)
     if tile == channels:
-        do(slice(None))
+        function(slice(None))
         return
 
-    def one_tile(index: jax.Array, _: None) -> None:
-        do(pl.ds(pl.multiple_of(index * tile, tile), tile))
+    def body(index: jax.Array, _: None) -> None:
+        function(pl.ds(pl.multiple_of(index * tile, tile), tile))
 
-    lax.fori_loop(0, channels // tile, one_tile, None)
+    lax.fori_loop(0, channels // tile, body, None)
 
 
-def clear_at_first(refs: Sequence[Ref]) -> None:
-    """Zeros, at the first step of each split, in what all steps add to."""
+def zero_at_first_step(refs: Sequence[Ref]) -> None:
+    """Set the accumulators `refs` to zero at the first step of each split."""
 
     @pl.when(pl.program_id(1) == 0)
     def _() -> None:
@@ -73,10 +93,10 @@ def clear_at_first(refs: Sequence[Ref]) -> None:
             ref[...] = jnp.zeros_like(ref)
 
 
-def over_tokens(
+def call_token_kernel(
     kernel: Callable[..., None],
-    plan: Plan,
-    settings: Settings,
+    tiling: TokenTiling,
+    config: TokenKernelConfig,
     *,
     name: str,
     tokens: Sequence[jax.Array],
@@ -84,81 +104,94 @@ def over_tokens(
     weights: Sequence[jax.Array],
     results: Sequence[int],
     gradients: bool,
-    scratch: Sequence[tuple[int, jnp.dtype]],
+    scratch: Sequence[tuple[int, DTypeLike]],
     macs: int,
-) -> tuple[list[jax.Array], list[jax.Array]]:
-    """Calls `kernel(body, *refs)`.
+) -> tuple[Sequence[jax.Array], list[jax.Array]]:
+    """Run `kernel(context, *refs)` over all blocks of tokens.
 
     Args:
+      kernel: body of the kernel; see the module's docstring for the order of its references.
+      tiling: the blocks.
+      config: configuration of the kernel.
+      name: of the kernel in profiles and in the compiled program.
       tokens: arrays `[B, T, c]`.
       factors: float32 `[branches, B]`, or None.
       weights: matrices and vectors.
-      results: the channels of each array `[B, T, c]` that comes out, in the dtype of the first one
-        of `tokens`.
-      gradients: whether gradients of the weights come out too, in float32.
-      scratch: channels and dtype of each.
-      macs: multiply-accumulates of a token.
+      results: channels of each output `[B, T, c]`, in the dtype of `tokens[0]`.
+      gradients: also return float32 gradients of the weights.
+      scratch: channels and dtype of each scratch buffer `[R, c]`.
+      macs: multiply-accumulates per token, for XLA's cost model.
 
     Returns:
       The results, and the gradients in the shapes of the weights.
     """
     matrices = [weight if weight.ndim == 2 else weight[None] for weight in weights]
-    shapes = [(plan.splits, *matrix.shape) for matrix in matrices] if gradients else []
+    shapes = [(tiling.splits, *matrix.shape) for matrix in matrices] if gradients else []
     clips, count, _ = tokens[0].shape
     outputs = [jax.ShapeDtypeStruct((clips, count, n), tokens[0].dtype) for n in results]
     outputs += [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    kernel = functools.partial(kernel, Body(plan.steps, plan.blocks, settings.epsilon))
-    given = [] if factors is None else [factors]
+    operands = [*([] if factors is None else [factors]), *tokens, *matrices]
     out = pl.pallas_call(
-        # None is no operand.
-        kernel if given else functools.partial(kernel, None),
+        _bind_context(kernel, tiling, config, has_factors=factors is not None),
         outputs,
-        grid=(plan.splits, plan.steps),
+        grid=(tiling.splits, tiling.steps),
         in_specs=[
-            *(pl.BlockSpec(memory_space=pltpu.SMEM) for _ in given),
-            *(_tokens(plan, array.shape[-1]) for array in tokens),
-            *(_whole(matrix.shape) for matrix in matrices),
+            *([] if factors is None else [pl.BlockSpec(memory_space=pltpu.SMEM)]),
+            *(_token_block(tiling, array.shape[-1]) for array in tokens),
+            *(_whole_array(matrix.shape) for matrix in matrices),
         ],
-        out_specs=[*(_tokens(plan, n) for n in results), *map(_gradient, shapes)],
-        scratch_shapes=[pltpu.VMEM((plan.rows, n), dtype) for n, dtype in scratch],
-        compiler_params=_compiler_params(plan, settings, "arbitrary" if gradients else "parallel"),
-        cost_estimate=pl.CostEstimate(
-            flops=2 * macs * clips * count,
-            transcendentals=0,
-            bytes_accessed=sum(map(_bytes, [*tokens, *matrices, *outputs])),
-        ),
-        interpret=settings.interpret,
+        out_specs=[*(_token_block(tiling, n) for n in results), *map(_gradient_block, shapes)],
+        scratch_shapes=[pltpu.VMEM((tiling.rows, n), dtype) for n, dtype in scratch],
+        compiler_params=_compiler_params(tiling, config, accumulates=gradients),
+        cost_estimate=_cost_estimate(macs * clips * count, [*tokens, *matrices, *outputs]),
+        interpret=config.interpret,
         name=name,
-    )(*given, *tokens, *matrices)
+    )(*operands)
+    # Each core has summed its own blocks; the sum over cores completes the gradients.
     pairs = zip(out[len(results) :], weights, strict=False)
     return out[: len(results)], [grads.sum(0).reshape(weight.shape) for grads, weight in pairs]
 
 
-def _bytes(array: jax.Array | jax.ShapeDtypeStruct) -> int:
-    return array.size * array.dtype.itemsize
+def _bind_context(
+    kernel: Callable[..., None], tiling: TokenTiling, config: TokenKernelConfig, has_factors: bool
+) -> Callable[..., None]:
+    """Bind the context, and None for the factors where Pallas passes no reference for them."""
+    context = TokenContext(tiling.steps, tiling.blocks, config.epsilon)
+    return functools.partial(kernel, context, *([] if has_factors else [None]))
 
 
-def _tokens(plan: Plan, channels: int) -> pl.BlockSpec:
-    """A block of one clip, of `[B, T, c]`."""
-
-    def place(split: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array, int]:
-        block = split * plan.steps + step
-        return block // plan.blocks, block % plan.blocks, 0
-
-    return pl.BlockSpec((None, plan.rows, channels), place)
+def _cost_estimate(
+    macs: int, arrays: Sequence[jax.Array | jax.ShapeDtypeStruct]
+) -> pl.CostEstimate:
+    num_bytes = sum(array.size * array.dtype.itemsize for array in arrays)
+    return pl.CostEstimate(flops=2 * macs, transcendentals=0, bytes_accessed=num_bytes)
 
 
-def _whole(shape: tuple[int, ...]) -> pl.BlockSpec:
-    """All of an array at every step: one buffer is enough."""
+def _token_block(tiling: TokenTiling, channels: int) -> pl.BlockSpec:
+    """Return the spec of a block of one clip, of an array `[B, T, c]`."""
+
+    def index_map(split: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array, int]:
+        block = split * tiling.steps + step
+        return block // tiling.blocks, block % tiling.blocks, 0
+
+    return pl.BlockSpec((None, tiling.rows, channels), index_map)
+
+
+def _whole_array(shape: tuple[int, ...]) -> pl.BlockSpec:
+    """Return the spec of an array that stays in VMEM; as it never changes, one buffer is enough."""
     return pl.BlockSpec(shape, lambda split, step: (0, 0), pipeline_mode=pl.Buffered(1))
 
 
-def _gradient(shape: tuple[int, ...]) -> pl.BlockSpec:
-    """A core's part of `[splits, m, n]`, which stays while all steps add to it."""
+def _gradient_block(shape: tuple[int, ...]) -> pl.BlockSpec:
+    """Return the spec of a core's own part of `[splits, m, n]`, to which all its steps add."""
     block = (None, *shape[1:])
     return pl.BlockSpec(block, lambda split, step: (split, 0, 0), pipeline_mode=pl.Buffered(1))
 
 
-def _compiler_params(plan: Plan, settings: Settings, steps: str) -> pltpu.CompilerParams:
-    limit = settings.chip.limit(plan.vector_memory)
+def _compiler_params(
+    tiling: TokenTiling, config: TokenKernelConfig, accumulates: bool
+) -> pltpu.CompilerParams:
+    # Steps that add to the same gradients must run in order on one core.
+    steps = "arbitrary" if accumulates else "parallel"
+    limit = config.chip.vmem_limit(tiling.vmem_bytes)
     return pltpu.CompilerParams(dimension_semantics=("parallel", steps), vmem_limit_bytes=limit)

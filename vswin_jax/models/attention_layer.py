@@ -1,4 +1,4 @@
-"""The layers around attention in windows: queries, keys and values, bias and projection.
+"""The window attention layer: qkv projection, relative position bias and output projection.
 
 Source: Video Swin Transformer, section 3, and the reference's `swin_transformer.py`.
 """
@@ -12,28 +12,34 @@ import numpy as np
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from vswin_jax.attention import ATTENDED, WindowGeometry, table_rows, window_attention
-from vswin_jax.models.settings import KERNEL_INITS, BlockSettings, pin_tokens
+from vswin_jax.attention import ATTENTION_OUT, WindowGeometry, table_rows, window_attention
+from vswin_jax.models.settings import KERNEL_INITS, BlockSettings, constrain_tokens
+from vswin_jax.models.window_groups import WindowGroup
 from vswin_jax.runtime.target_platform import targets_gpu
-from vswin_jax.sharding.constraints import pin, splits
-from vswin_jax.sharding.per_device import on_each_batch
+from vswin_jax.sharding.constraints import constrain, is_sharded
+from vswin_jax.sharding.shard_map_wrappers import shard_map_batch
 
-# The name by which a remat policy may keep what goes into attention; what comes out is ATTENDED.
+# The name by which a remat policy may keep the input of attention; its output is ATTENTION_OUT.
 QKV = "qkv"
 
-TABLE = "relative_position_bias_table"
+BIAS_TABLE = "relative_position_bias_table"
+
+
+# All windows of a block, or a group of them.
+Geometry = WindowGeometry | WindowGroup
 
 
 class Qkv(nn.Module):
-    """The linear layer that makes queries, keys and values, its columns `[3, heads, dim]`."""
+    """The qkv projection, a linear layer whose columns are `[3, heads, dim]`."""
 
     num_heads: int
     settings: BlockSettings
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, windows, N, C]` to `[B, windows, N, 3, heads, C / heads]`."""
+    def __call__(self, x: Float[Array, "B W N C"]) -> Float[Array, "B W N 3 heads dim"]:
+        """Project tokens in windows to queries, keys and values of each head."""
         channels, kernel_init = x.shape[-1], KERNEL_INITS[self.settings.kernel_init]
         split = (3, self.num_heads, channels // self.num_heads)
         kernel = self.param("kernel", kernel_init, (channels, 3 * channels), jnp.float32)
@@ -41,83 +47,96 @@ class Qkv(nn.Module):
         if self.settings.qkv_bias:
             bias = self.param("bias", nn.initializers.zeros, (3 * channels,), jnp.float32)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.settings.dtype)
-        if not splits("heads", self.num_heads):
-            # Flat: a TPU would pad `dim` to 128 lanes, and copy all that to what the kernels read.
-            out = self.settings.product(x, kernel)
+        if not is_sharded("heads", self.num_heads):
+            # Flat columns: with an axis `dim` a TPU would pad it to 128 lanes, and then copy the
+            # padded array into the layout that the kernels read.
+            out = self.settings.matmul(x, kernel)
             out = out if bias is None else out + bias
-            return pin(out, "batch", "any", "any", "channels").reshape(*x.shape[:-1], *split)
-        kernel = self._by_head(kernel.reshape(channels, *split))
+            return constrain(out, "batch", "any", "any", "channels").reshape(*x.shape[:-1], *split)
+        kernel = self._reshard_by_head(kernel.reshape(channels, *split))
         out = jnp.einsum("bwnc,cshd->bwnshd", x, kernel)
         if bias is not None:
-            out = out + pin(bias.reshape(split), "kinds", "heads", "dim")
-        return pin(out, "batch", "any", "any", "kinds", "heads", "dim")
+            out = out + constrain(bias.reshape(split), "qkv", "heads", "dim")
+        return constrain(out, "batch", "any", "any", "qkv", "heads", "dim")
 
-    def _by_head(self, kernel: jax.Array) -> jax.Array:
-        """`[C, 3, heads, dim]`, stored by rows since no run of flat columns holds whole heads."""
-        # Both pins are needed: from the one to the other leads an all-to-all, and back as well.
-        kernel = pin(kernel, "rows", "kinds", "all heads", "dim")
-        return pin(kernel, "channels", "kinds", "heads", "dim")
+    def _reshard_by_head(self, kernel: jax.Array) -> jax.Array:
+        """Reshard the kernel `[C, 3, heads, dim]` from rows to heads.
+
+        It is stored by rows, since no contiguous slice of flat columns holds whole heads.
+        """
+        # Both constraints are needed: the all-to-all is between them, for the gradient as well.
+        kernel = constrain(kernel, "rows", "qkv", "all heads", "dim")
+        return constrain(kernel, "channels", "qkv", "heads", "dim")
 
 
 @jax.custom_vjp
-def once_both_exist(x: Any, y: Any) -> tuple[Any, Any]:
-    """Both trees, when both are there; their gradients do not wait for each other."""
+def schedule_after(x: Any, y: Any) -> tuple[Any, Any]:
+    """Tie the trees `x` and `y` by an optimization barrier; return both.
+
+    XLA computes no use of either before both exist. Gradients are not tied.
+    """
     return jax.lax.optimization_barrier((x, y))
 
 
-once_both_exist.defvjp(lambda x, y: (once_both_exist(x, y), None), lambda _, gradients: gradients)
+schedule_after.defvjp(lambda x, y: (schedule_after(x, y), None), lambda _, gradients: gradients)
 
 
-def _awaited(qkv: jax.Array, table: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Both, of which a policy may keep the first: it then has the second as well.
+def _schedule_table_after_qkv(qkv: jax.Array, table: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Name `qkv` for remat policies, and delay all uses of `table` until `qkv` exists.
 
-    The biases of all blocks would else be made at once, before there are any tokens. To a GPU that
-    does not matter, and there the layer's last step is one with cutting its result into three.
+    Otherwise XLA computes the biases of all blocks at once, before there are any tokens. On a GPU
+    that costs nothing, whereas a barrier would keep the qkv projection from fusing with the slices
+    that cut its result into queries, keys and values.
     """
     if targets_gpu():
         return checkpoint_name(qkv, QKV), table
     shape = qkv.shape
-    if not splits("heads", shape[4]):
-        # A TPU would pad `dim` to 128 lanes here, and copy all that to what the kernels read.
+    if not is_sharded("heads", shape[4]):
+        # A TPU would pad `dim` to 128 lanes here, and then copy the padded array into the layout
+        # that the kernels read.
         qkv = qkv.reshape(*shape[:3], -1)
-    # The table has the name too: it waits for qkv, which would be made again for it.
-    qkv, table = checkpoint_name(once_both_exist(qkv, table), QKV)
+    # The table gets the name too: it comes out of the barrier with qkv, so a policy that did not
+    # keep the table would compute qkv again for it.
+    qkv, table = checkpoint_name(schedule_after(qkv, table), QKV)
     return qkv.reshape(shape), table
 
 
 def attend(
-    qkv: jax.Array,
-    table: jax.Array,
-    geometry: WindowGeometry,
+    qkv: Float[Array, "B W N 3 heads dim"],
+    table: Float[Array, "offsets heads"],
+    geometry: Geometry,
     settings: BlockSettings,
-    dropout_key: jax.Array | None = None,
-) -> jax.Array:
-    """What attention in windows makes of `[B, windows, N, 3, heads, dim]`: `[B, windows, N, C]`.
+    dropout_key: PRNGKeyArray | None = None,
+) -> Float[Array, "B W N heads*dim"]:
+    """Attend within windows; `table` is the relative position bias table.
 
-    `table` is that of the relative position bias; with `dropout_key` weights are dropped.
+    With `dropout_key`, dropout is applied to the attention weights.
     """
 
-    def one_batch(
-        qkv: jax.Array, table: jax.Array, region_ids: jax.Array | np.ndarray | None
+    def attend_batch(
+        qkv: jax.Array, table: jax.Array, segment_ids: jax.Array | np.ndarray | None
     ) -> jax.Array:
         return window_attention(
             qkv,
             geometry.bias(table, settings.relative_position),
-            region_ids,
+            segment_ids,
             scale=settings.qk_scale,
             implementation=settings.attention,
             dropout_key=dropout_key,
             dropout_rate=settings.attn_drop_rate,
         )
 
-    # Dropout is drawn for all clips at once. Spread, the gradient that devices sum is that of the
-    # table and not that of the bias, which is 70 times as large.
-    spread = one_batch if dropout_key is not None else partial(on_each_batch, one_batch)
+    # Dropout is drawn for the whole batch at once, so it excludes shard_map. Inside shard_map the
+    # bias is built on each device, so the gradient summed over devices is that of the table and
+    # not that of the bias, which is 70 times as large.
+    has_dropout = dropout_key is not None
+    attend_shards = attend_batch if has_dropout else partial(shard_map_batch, attend_batch)
     if settings.recompute_attention:
-        spread = jax.checkpoint(
-            spread, policy=jax.checkpoint_policies.save_only_these_names(ATTENDED)
+        attend_shards = jax.checkpoint(
+            attend_shards, policy=jax.checkpoint_policies.save_only_these_names(ATTENTION_OUT)
         )
-    out = geometry.attend(spread, *_awaited(qkv, table))
+    qkv, table = _schedule_table_after_qkv(qkv, table)
+    out = geometry.attend(attend_shards, qkv, table)
     return out.reshape(*out.shape[:3], -1)
 
 
@@ -128,20 +147,22 @@ class WindowAttention(nn.Module):
     settings: BlockSettings
 
     @nn.compact
-    def __call__(self, windows: jax.Array, geometry: WindowGeometry, train: bool) -> jax.Array:
-        """`[B, windows, N, C]` to the same."""
+    def __call__(
+        self, windows: Float[Array, "B W N C"], geometry: Geometry, train: bool
+    ) -> Float[Array, "B W N C"]:
+        """Attend within each of the windows of `geometry`."""
         settings, channels = self.settings, windows.shape[-1]
         table = self.param(
-            TABLE,
+            BIAS_TABLE,
             KERNEL_INITS["reference"],
             (table_rows(settings.window_size), self.num_heads),
             jnp.float32,
         )
         qkv = Qkv(self.num_heads, settings, name="qkv")(windows)
-        drops = train and settings.attn_drop_rate > 0
-        dropout_key = self.make_rng("dropout") if drops else None
+        has_dropout = train and settings.attn_drop_rate > 0
+        dropout_key = self.make_rng("dropout") if has_dropout else None
         out = attend(qkv, table, geometry, settings, dropout_key)
         out = settings.dense(channels, "proj")(out)
-        out = pin_tokens(out, "channels")
+        out = constrain_tokens(out, "channels")
         dropout = nn.Dropout(settings.drop_rate, deterministic=not train)
-        return geometry.map_in_order(dropout, out)
+        return geometry.apply_in_window_order(dropout, out)

@@ -1,4 +1,4 @@
-"""The block of Video Swin: attention in windows and an MLP.
+"""The Video Swin block: window attention and an MLP, each a residual branch.
 
 Source: Video Swin Transformer, section 3, and the reference's `swin_transformer.py`. Parameters
 are float32 whatever the compute dtype; LayerNorm statistics are float32.
@@ -11,45 +11,57 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float, Float32, PRNGKeyArray
 
 from vswin_jax.attention import WindowGeometry
-from vswin_jax.kernels import Branches, NormDense, add_branches, fuses, norm_dense
-from vswin_jax.models.attention_layer import TABLE, Qkv, WindowAttention, attend, once_both_exist
+from vswin_jax.kernels import BranchParams, NormDenseParams, add_branches, norm_dense, should_fuse
+from vswin_jax.models.attention_layer import (
+    BIAS_TABLE,
+    Qkv,
+    WindowAttention,
+    attend,
+    schedule_after,
+)
 from vswin_jax.models.mlp import Mlp
 from vswin_jax.models.norm import EPSILON, LayerNorm
-from vswin_jax.models.settings import BlockSettings, pin_tokens
-from vswin_jax.models.window_groups import WindowGroup, over_groups, windows_together
+from vswin_jax.models.settings import BlockSettings, constrain_tokens
+from vswin_jax.models.window_groups import WindowGroup, map_window_groups, windows_per_group
 
 # The name by which a remat policy may keep the tokens between the two branches.
 BETWEEN = "between branches"
 
 
-def draw_depth(key: jax.Array, rates: Sequence[float], batch: int) -> jax.Array:
-    """Factors of both branches of blocks for each clip, float32 `[blocks, 2, batch]`.
+def sample_drop_path(
+    key: PRNGKeyArray, rates: Sequence[float], batch: int
+) -> Float32[Array, "blocks 2 B"]:
+    """Sample the stochastic depth factors of both branches of each block for each clip.
 
-    They are 0 where the branch is dropped, with the rate of the block, and else 1 / (1 - rate).
+    A factor is 0, which drops the branch, with the rate of the block, and else 1 / (1 - rate).
     """
-    kept = 1 - jnp.asarray(rates, jnp.float32)[:, None, None]
-    return jax.random.bernoulli(key, kept, (len(rates), 2, batch)) / kept
+    keep_rates = 1 - jnp.asarray(rates, jnp.float32)[:, None, None]
+    return jax.random.bernoulli(key, keep_rates, (len(rates), 2, batch)) / keep_rates
 
 
-def drop_path(branch: jax.Array, factors: jax.Array | None) -> jax.Array:
-    """Stochastic depth of `[B, ...]`: a clip's whole branch is dropped, or scaled up.
+def drop_path(
+    branch: Float[Array, " B *tokens"], factors: Float[Array, " B"] | None
+) -> Float[Array, " B *tokens"]:
+    """Apply stochastic depth: drop the whole branch of a clip, or scale it up.
 
-    `factors` are those of `draw_depth`, `[B]`; None keeps all as it is.
+    `factors` are those of `sample_drop_path`; None leaves `branch` as it is.
     """
     if factors is None:
         return branch
     factors = factors.astype(branch.dtype).reshape(-1, *[1] * (branch.ndim - 1))
-    # A branch that is not finite does not harm the clips that drop it.
+    # `where`, since 0 * inf is NaN: a dropped branch with non-finite values must give zeros.
     return jnp.where(factors > 0, branch * factors, 0)
 
 
 class SwinBlock(nn.Module):
-    """Attention in (shifted) windows and an MLP, each a residual branch behind a LayerNorm.
+    """Attention in (shifted) windows and an MLP, each a pre-norm residual branch.
 
     Attributes:
-      in_windows: tokens come and go in the windows of `geometry`, not as a map.
+      in_windows: Tokens are in window order, `[B, windows, N, C]`, instead of raster order,
+        `[B, D, H, W, C]`.
     """
 
     num_heads: int
@@ -58,27 +70,32 @@ class SwinBlock(nn.Module):
     settings: BlockSettings
 
     def setup(self) -> None:
-        """Declares the layers under the names of the released checkpoints."""
+        """Declare the layers under the names of the released checkpoints."""
         dtype = self.settings.dtype
         self.norm1, self.norm2 = LayerNorm(dtype), LayerNorm(dtype)
         self.attn = WindowAttention(self.num_heads, self.settings)
         self.mlp = Mlp(self.settings)
 
-    def __call__(self, x: jax.Array, train: bool, factors: jax.Array | None = None) -> jax.Array:
-        """`[B, D, H, W, C]`, or `[B, windows, N, C]` in windows, to the same.
+    def __call__(
+        self,
+        x: Float[Array, "B *tokens C"],
+        train: bool,
+        factors: Float[Array, "2 B"] | None = None,
+    ) -> Float[Array, "B *tokens C"]:
+        """Add both branches to the tokens, which stay in their order.
 
-        `factors` `[2, B]` are those of stochastic depth, or None without it.
+        `factors` are those of stochastic depth, or None without it.
 
         Padding to whole windows comes after the norm, as in the reference: padded tokens have
         the query, key and value of the projection's bias, and are attended to.
         """
-        together = self._windows_together(x, train)
-        if together is not None:
-            return self._group_by_group(x, together)
-        x = pin_tokens(x, "channels")
-        # Where layers have no parameters yet they are called, to get them.
-        if not self.is_initializing() and self._fuses(x, train):
-            return self._fused(x, factors)
+        group_size = self._group_size(x, train)
+        if group_size is not None:
+            return self._call_by_group(x, group_size)
+        x = constrain_tokens(x, "channels")
+        # The kernels only read parameters: initialisation must call the layers, which create them.
+        if not self.is_initializing() and self._uses_kernels(x, train):
+            return self._call_kernels(x, factors)
         first, second = (None, None) if factors is None else factors
         x = x + drop_path(self._attention(self.norm1(x), train), first)
         x = checkpoint_name(x, BETWEEN)
@@ -90,42 +107,42 @@ class SwinBlock(nn.Module):
         windows = self.geometry.partition(x)
         return self.geometry.merge(self.attn(windows, self.geometry, train))
 
-    def _windows_together(self, x: jax.Array, train: bool) -> int | None:
-        """How many windows go through the block at a time; None where all do."""
-        if not self.in_windows or self.is_initializing() or not self.settings.takes_groups(train):
+    def _group_size(self, x: jax.Array, train: bool) -> int | None:
+        """Return the number of windows that are processed at a time; None for all at once."""
+        if not self.in_windows or self.is_initializing() or not self.settings.uses_groups(train):
             return None
-        return windows_together(x, self.settings.hidden(x.shape[-1]))
+        return windows_per_group(x, self.settings.hidden(x.shape[-1]))
 
-    def _group_by_group(self, x: jax.Array, together: int) -> jax.Array:
-        """The same, without dropout, for `together` windows at a time."""
+    def _call_by_group(self, x: jax.Array, group_size: int) -> jax.Array:
+        """Apply the block, without dropout, to `group_size` windows at a time."""
         params = self.variables["params"]
 
-        def of_group(windows: jax.Array, group: WindowGroup) -> jax.Array:
+        def call_group(windows: jax.Array, group: WindowGroup) -> jax.Array:
             block = self.clone(parent=None, name=None, geometry=group)
             return block.apply({"params": params}, windows, False)
 
-        # Not before the tokens are there: else the biases of all blocks would be made at once.
-        x, table = once_both_exist(x, params["attn"][TABLE])
+        # Without the barrier XLA builds the biases of all blocks at once, before there are tokens.
+        x, table = schedule_after(x, params["attn"][BIAS_TABLE])
         bias = self.geometry.bias(table, self.settings.relative_position)
-        return over_groups(of_group, x, together, self.geometry.region_ids, bias)
+        return map_window_groups(call_group, x, group_size, self.geometry.segment_ids, bias)
 
-    def _fuses(self, x: jax.Array, train: bool) -> bool:
+    def _uses_kernels(self, x: jax.Array, train: bool) -> bool:
         settings = self.settings
-        drops = train and settings.drop_rate + settings.attn_drop_rate > 0
-        return fuses(settings.tokenwise, x, settings.hidden(x.shape[-1]), drops)
+        has_dropout = train and settings.drop_rate + settings.attn_drop_rate > 0
+        return should_fuse(settings.tokenwise, x, settings.hidden(x.shape[-1]), has_dropout)
 
-    def _fused(self, x: jax.Array, factors: jax.Array | None) -> jax.Array:
-        """The same by kernels that take the layers' parameters."""
+    def _call_kernels(self, x: jax.Array, factors: jax.Array | None) -> jax.Array:
+        """Apply the block by fused kernels, which take the parameters of the layers."""
         layers = (self.norm1, self.attn, self.norm2, self.mlp)
         params = tuple(layer.variables["params"] for layer in layers)
-        # Not before the tokens are there: else the weights of all blocks would be cast at once.
-        _, (norm1, attn, norm2, mlp) = once_both_exist(x, params)
+        # Without the barrier XLA casts the weights of all blocks at once, before there are tokens.
+        _, (norm1, attn, norm2, mlp) = schedule_after(x, params)
         qkv, x = self._qkv(x, norm1, attn["qkv"])
-        attended = attend(qkv, attn[TABLE], self.geometry, self.settings)
+        attended = attend(qkv, attn[BIAS_TABLE], self.geometry, self.settings)
         if not self.in_windows:
             attended = self.geometry.merge(attended)
         proj, fc1, fc2 = attn["proj"], mlp["fc1"], mlp["fc2"]
-        weights = Branches(
+        weights = BranchParams(
             proj_kernel=proj["kernel"],
             proj_bias=proj["bias"],
             scale=norm2["scale"],
@@ -138,12 +155,12 @@ class SwinBlock(nn.Module):
         return add_branches(x, attended, factors, weights, EPSILON)
 
     def _qkv(self, x: jax.Array, norm: Any, dense: Any) -> tuple[jax.Array, jax.Array]:
-        """`[B, windows, N, 3, heads, dim]`, and the tokens as the residual branch takes them."""
+        """Return qkv `[B, windows, N, 3, heads, dim]`, and `x` for the residual branch."""
         split = (3, self.num_heads, x.shape[-1] // self.num_heads)
         if not self.in_windows:
             qkv = Qkv(self.num_heads, self.settings, parent=None)
             return qkv.apply({"params": dense}, self.geometry.partition(self.norm1(x))), x
         bias = dense.get("bias", jnp.zeros(3 * x.shape[-1]))
-        weights = NormDense(norm["scale"], norm["bias"], dense["kernel"], bias)
+        weights = NormDenseParams(norm["scale"], norm["bias"], dense["kernel"], bias)
         out, x = norm_dense(x, weights, EPSILON)
         return out.reshape(*out.shape[:-1], *split), x

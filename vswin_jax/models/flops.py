@@ -1,14 +1,14 @@
-"""The arithmetic of a model, counted from its configuration: no program is compiled or run.
+"""Counts the FLOPs of a model from its configuration, without compiling or running a program.
 
-One multiply-accumulate (MAC) is two floating-point operations (FLOPs). Counted are the matrix
-products: patch embedding, qkv, attention logits and values, projection, MLP, merging and head.
-Norms, softmax, GELU and the optimizer are left out; the papers call the MACs of one view "FLOPs".
-Windows are counted as they are computed: padded to whole ones, with attention between all tokens
-of a window.
+One multiply-accumulate (MAC) is two floating-point operations (FLOPs). The counts include the
+matrix products: patch embedding, qkv, attention logits and values, projection, MLP, merging and
+head. They exclude norms, softmax, GELU and the optimizer. Windows count as they are computed:
+padded to whole ones, with attention between all tokens of a window. The papers call the MACs of one
+view "FLOPs".
 
-A training step is three forward passes: the backward pass has two products for each one of the
-forward pass. Those are the model FLOPs, which MFU counts. Rematerialisation makes the hardware
-do some of the forward pass twice; that is no useful work, and MFU leaves it out.
+A training step counts as three forward passes: the backward pass has two products for each one of
+the forward pass. Those are the model FLOPs, from which model FLOPs utilization (MFU) is computed.
+Rematerialisation repeats a part of the forward pass; hardware FLOPs include that, MFU does not.
 """
 
 import math
@@ -22,10 +22,10 @@ from vswin_jax.attention import Size, WindowGeometry
 from vswin_jax.models import SwinTransformer3D
 from vswin_jax.runtime.hardware import chip_of
 
-# What a policy of `config.model.remat` computes again: of each block, the products whose results
-# are not stored but needed. That of the values is, for the division by the softmax's sum comes
-# after it; the second one of the MLP is not. Kernels for tokens (`config.model.tokenwise`) compute
-# "proj" and "fc1" again under every policy.
+# The products of each block that a policy of `config.model.remat` computes again, since their
+# results are needed but not stored. The product with the values is needed, because the division by
+# the sum of the softmax comes after it; the result of "fc2" is not. The fused kernels
+# (`config.model.tokenwise`) compute "proj" and "fc1" again under every policy.
 RECOMPUTED = {
     "none": (),
     "attention": ("logits", "values"),
@@ -39,8 +39,11 @@ RECOMPUTED = {
 class Macs:
     """Multiply-accumulates of the forward pass of one clip.
 
-    patch_embed, head: of the two ends; blocks: by product, for each stage; merges: after each
-    stage, 0 after the last.
+    Attributes:
+      patch_embed: MACs of the patch embedding.
+      blocks: MACs of the blocks of each stage, by product.
+      merges: MACs of the patch merging after each stage, 0 after the last.
+      head: MACs of the classification head.
     """
 
     patch_embed: int
@@ -50,18 +53,18 @@ class Macs:
 
     @property
     def stages(self) -> tuple[int, ...]:
-        """Of each stage, with its merge."""
+        """MACs of each stage, with its patch merging."""
         pairs = zip(self.blocks, self.merges, strict=True)
         return tuple(sum(products.values()) + merge for products, merge in pairs)
 
     @property
     def total(self) -> int:
-        """Of the whole forward pass."""
+        """MACs of the whole forward pass."""
         return self.patch_embed + sum(self.stages) + self.head
 
 
 def forward_macs(model: SwinTransformer3D, clip: Size) -> Macs:
-    """The MACs of one clip of (frames, height, width)."""
+    """Count the MACs of one clip of (frames, height, width)."""
     pairs = zip(clip, model.patch_size, strict=True)
     grid = tuple(-(-extent // patch) for extent, patch in pairs)
     patch = math.prod(model.patch_size) * 3
@@ -78,9 +81,9 @@ def forward_macs(model: SwinTransformer3D, clip: Size) -> Macs:
 
 
 def _block_macs(model: SwinTransformer3D, grid: Size, channels: int, depth: int) -> dict[str, int]:
-    """Of `depth` blocks; shifting moves tokens between windows and changes no count."""
+    """Count the MACs of `depth` blocks; a shift does not change the counts."""
     geometry = WindowGeometry.create(grid, model.window_size, (0, 0, 0))
-    tokens, padded = math.prod(grid), math.prod(geometry.padded)
+    tokens, padded = math.prod(grid), math.prod(geometry.padded_grid)
     hidden = int(channels * model.mlp_ratio)
     products = {
         "qkv": padded * channels * 3 * channels,
@@ -94,33 +97,33 @@ def _block_macs(model: SwinTransformer3D, grid: Size, channels: int, depth: int)
 
 
 def model_flops(model: SwinTransformer3D, clip: Size) -> int:
-    """The FLOPs of one training step for one clip of (frames, height, width).
+    """Count the FLOPs of one training step for one clip of (frames, height, width).
 
-    Frozen stages count once: nothing flows back through them.
+    Frozen stages count as one forward pass, since they have no backward pass.
     """
     macs = forward_macs(model, clip)
     parts = (macs.patch_embed, *macs.stages, macs.head)
     frozen = np.arange(len(parts)) <= model.frozen_stages
     frozen[-1] = False
-    return 2 * int(
-        sum(macs * (1 if still else 3) for macs, still in zip(parts, frozen, strict=True))
+    return 2 * sum(
+        count * (1 if is_frozen else 3) for count, is_frozen in zip(parts, frozen, strict=True)
     )
 
 
 def hardware_flops(model: SwinTransformer3D, clip: Size) -> int:
-    """`model_flops` and what the model's remat policy computes a second time."""
+    """Count `model_flops` and the FLOPs that the remat policy of the model computes again."""
     blocks = forward_macs(model, clip).blocks[max(model.frozen_stages, 0) :]
-    again = sum(products[name] for products in blocks for name in RECOMPUTED[model.remat])
-    return model_flops(model, clip) + 2 * again
+    recomputed = sum(products[name] for products in blocks for name in RECOMPUTED[model.remat])
+    return model_flops(model, clip) + 2 * recomputed
 
 
 def ideal_step_seconds(
     model: SwinTransformer3D, clip: Size, batch_size: int, devices: Sequence[jax.Device]
 ) -> float | None:
-    """How long a step takes at the peak of all `devices`; over the real time that is the MFU.
+    """Return the seconds of a step at the peak FLOP/s of all `devices`, or None if unknown.
 
-    The peak is that of bfloat16, which is what MFU is quoted against whatever the dtype. None
-    where it is not known.
+    The MFU is this time divided by the measured time of a step. The peak is that of bfloat16, which
+    MFU is quoted against whatever the dtype.
     """
     chips = [chip_of(device.device_kind) for device in devices]
     if None in chips:

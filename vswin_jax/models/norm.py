@@ -1,4 +1,4 @@
-"""LayerNorm whose gradient needs little besides the tokens themselves."""
+"""LayerNorm that stores only the tokens and their statistics for its gradient."""
 
 from functools import partial
 
@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
-from vswin_jax.kernels.token_arithmetic import standard_grad
+from vswin_jax.kernels.token_arithmetic import standardize_grad
 
-# PyTorch's; Flax's default differs.
+# The default of PyTorch; that of Flax differs.
 EPSILON = 1e-5
 
 # The name by which a remat policy may keep the statistics of all tokens.
@@ -19,51 +21,53 @@ STATISTICS = "statistics"
 class LayerNorm(nn.Module):
     """LayerNorm over the last axis, with parameters and statistics in float32.
 
-    As `nn.LayerNorm` with a two-pass variance. But JAX's own gradient of that stores four arrays as
+    Equals `nn.LayerNorm` with a two-pass variance. JAX's own gradient of that stores four arrays as
     large as the tokens; this one stores the tokens, which a residual branch keeps anyway, and
     their statistics.
 
     Attributes:
-      dtype: of the result.
+      dtype: The dtype of the result.
     """
 
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[..., C]` to the same."""
+    def __call__(self, x: Float[Array, "*tokens C"]) -> Float[Array, "*tokens C"]:
+        """Normalise each token, then scale and shift it."""
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
         return _normalize(x, scale, bias, self.dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _normalize(x: jax.Array, scale: jax.Array, bias: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    return _forward(x, scale, bias, dtype)[0]
+def _normalize(x: jax.Array, scale: jax.Array, bias: jax.Array, dtype: DTypeLike) -> jax.Array:
+    return _normalize_fwd(x, scale, bias, dtype)[0]
 
 
-def _forward(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, dtype: jnp.dtype
+def _normalize_fwd(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, dtype: DTypeLike
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     mean = x.mean(-1, keepdims=True, dtype=jnp.float32)
     centred = x - mean
     inverse = jax.lax.rsqrt((centred * centred).mean(-1, keepdims=True) + EPSILON)
-    # The result is of those that are kept, which spares the backward pass the others.
+    # The result is computed from the named statistics, so that a backward pass under a policy that
+    # keeps them does not compute the unnamed ones again.
     mean, inverse = checkpoint_name((mean, inverse), STATISTICS)
     centred = x - mean
     return (centred * (inverse * scale) + bias).astype(dtype), (x, scale, mean, inverse)
 
 
-def _backward(
-    dtype: jnp.dtype, saved: tuple[jax.Array, ...], gradient: jax.Array
+def _normalize_bwd(
+    dtype: DTypeLike, residuals: tuple[jax.Array, ...], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    # Else XLA broadcasts these once for both passes, and keeps arrays of the tokens' size for that.
-    x, (scale, mean, inverse) = saved[0], jax.lax.optimization_barrier(saved[1:])
+    # Without the barrier XLA broadcasts the statistics once for both passes, and stores the
+    # broadcast arrays, which are as large as the tokens, in between.
+    x, (scale, mean, inverse) = residuals[0], jax.lax.optimization_barrier(residuals[1:])
     standard, gradient = (x - mean) * inverse, gradient.astype(jnp.float32)
     tokens = tuple(range(x.ndim - 1))
-    of_scale, of_bias = (gradient * standard).sum(tokens), gradient.sum(tokens)
-    of_x = standard_grad(gradient * scale, standard, inverse)
-    return of_x.astype(x.dtype), of_scale, of_bias
+    d_scale, d_bias = (gradient * standard).sum(tokens), gradient.sum(tokens)
+    d_x = standardize_grad(gradient * scale, standard, inverse)
+    return d_x.astype(x.dtype), d_scale, d_bias
 
 
-_normalize.defvjp(_forward, _backward)
+_normalize.defvjp(_normalize_fwd, _normalize_bwd)

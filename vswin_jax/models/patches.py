@@ -1,4 +1,4 @@
-"""From pixels to tokens, and from tokens to fewer of them: patch embedding and patch merging.
+"""Patch embedding and patch merging.
 
 Source: Video Swin Transformer, section 3, and the reference's `swin_transformer.py`.
 """
@@ -7,31 +7,37 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from vswin_jax.attention import Size
 from vswin_jax.models.norm import LayerNorm
-from vswin_jax.models.settings import BlockSettings, pin_tokens
+from vswin_jax.models.settings import BlockSettings, constrain_tokens
 from vswin_jax.runtime.target_platform import target_platform
 
 
-def _torch_conv_init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
-    """PyTorch's default for a convolution, uniform in +-1/sqrt(fan in)."""
+def _torch_conv_init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
+    """Draw PyTorch's default for a convolution, uniform in +-1/sqrt(fan in)."""
     bound = 1 / math.sqrt(math.prod(shape[:-1]))
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
+Clips = Float[Array | np.ndarray, "B T H W c"]
+
+
 class Projection(nn.Module):
-    """The patch embedding's convolution, whose kernel is its stride: one matrix product."""
+    """The convolution of the patch embedding; patches do not overlap, so it is a matrix product."""
 
     features: int
     patch_size: Size
     settings: BlockSettings
 
     @nn.compact
-    def __call__(self, clips: jax.Array) -> jax.Array:
-        """`[B, T, H, W, c]`, whole patches, to `[B, D, H', W', features]`."""
+    def __call__(self, clips: Clips) -> Float[Array, "B D H2 W2 features"]:
+        """Embed each patch of clips that divide into whole patches."""
         batch, *extent, channels = clips.shape
         shape = (*self.patch_size, channels, self.features)
         kernel = self.param("kernel", _torch_conv_init, shape, jnp.float32)
@@ -43,30 +49,32 @@ class Projection(nn.Module):
         )
         clips, kernel, bias = promote_dtype(clips, kernel, bias, dtype=self.settings.dtype)
         if target_platform() == "tpu":
-            return embed_rows(clips, kernel) + bias
+            return embed_patches_tpu(clips, kernel) + bias
         (nd, nh, nw), (pd, ph, pw) = map(int.__floordiv__, extent, self.patch_size), self.patch_size
-        # Pixels of a row and their channels stay together: as two axes they take a CPU four times
-        # as long to move.
+        # Pixels of a row and their channels stay one axis: on a CPU the transpose of two axes takes
+        # four times as long.
         patches = clips.reshape(batch, nd, pd, nh, ph, nw, pw * channels)
         patches = patches.transpose(0, 1, 3, 5, 2, 4, 6).reshape(batch, nd, nh, nw, -1)
-        return self.settings.product(patches, kernel.reshape(-1, self.features)) + bias
+        return self.settings.matmul(patches, kernel.reshape(-1, self.features)) + bias
 
 
-def embed_rows(clips: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`[B, T, H, W, c]` by `[pd, ph, pw, c, features]`: `[B, D, H', W', features]`, for TPUs.
+def embed_patches_tpu(
+    clips: Clips, kernel: Float[Array, "pd ph pw c features"]
+) -> Float[Array, "B T//pd H//ph W//pw features"]:
+    """Embed patches by cutting rows of pixels with a one-hot matrix product, for TPUs.
 
-    A row of pixels lies in the lanes of a TPU. To move them apart it would pad the `pw` pixels of
-    a patch to 128 lanes; a product with ones and zeros, which is exact, has a fifth of the traffic.
+    A row of pixels is along the lanes of a TPU. A transpose would pad the `pw` pixels of a patch to
+    128 lanes; the product with ones and zeros is exact and has a fifth of the memory traffic.
     """
     (pd, ph, pw), (batch, frames, height, width, channels) = kernel.shape[:3], clips.shape
-    places = jnp.eye(width, dtype=clips.dtype).reshape(width, width // pw, pw)
-    rows = jnp.einsum("btyxc,xwr->btcyrw", clips, places, precision=jax.lax.Precision.HIGHEST)
+    one_hot = jnp.eye(width, dtype=clips.dtype).reshape(width, width // pw, pw)
+    rows = jnp.einsum("btyxc,xwr->btcyrw", clips, one_hot, precision=jax.lax.Precision.HIGHEST)
     rows = rows.reshape(batch, frames // pd, pd, channels, height // ph, ph, pw, width // pw)
     return jnp.einsum("bdpchqrw,pqrcf->bdhwf", rows, kernel)
 
 
 class PatchEmbed(nn.Module):
-    """Cuts a clip into patches and embeds each; zero-pads the end of each axis to whole ones."""
+    """Patch embedding; clips are zero-padded at the end of each axis to whole patches."""
 
     features: int
     patch_size: Size
@@ -74,38 +82,41 @@ class PatchEmbed(nn.Module):
     settings: BlockSettings
 
     @nn.compact
-    def __call__(self, clips: jax.Array) -> jax.Array:
-        """`[B, T, H, W, 3]` to `[B, D, H', W', features]`."""
+    def __call__(self, clips: Clips) -> Float[Array, "B D H2 W2 features"]:
+        """Cut clips into patches and embed each of them."""
         extent = clips.shape[1:4]
-        growth = [(0, -size % patch) for size, patch in zip(extent, self.patch_size, strict=True)]
-        if any(after for _, after in growth):
-            clips = jnp.pad(clips, [(0, 0), *growth, (0, 0)])
+        padding = [(0, -size % patch) for size, patch in zip(extent, self.patch_size, strict=True)]
+        if any(after for _, after in padding):
+            clips = jnp.pad(clips, [(0, 0), *padding, (0, 0)])
         x = Projection(self.features, self.patch_size, self.settings, name="proj")(clips)
         return LayerNorm(self.settings.dtype, name="norm")(x) if self.normalize else x
 
 
 class PatchMerging(nn.Module):
-    """Joins 2 x 2 neighbours in space and halves the channels; time is untouched."""
+    """Patch merging: concatenates 2 x 2 spatial neighbours and projects 4C channels to 2C."""
 
     settings: BlockSettings
 
     @nn.compact
-    def __call__(self, quads: jax.Array) -> jax.Array:
-        """`[B, D, H, W, 4, C]`, the four with height varying fastest, to `[B, D, H, W, 2C]`."""
+    def __call__(self, quads: Float[Array, "B D H W 4 C"]) -> Float[Array, "B D H W 2*C"]:
+        """Merge the four neighbours of each quad, which are in the order of `grid_to_quads`."""
         channels = quads.shape[-1]
-        # Else a TPU moves the tokens to their quads in float32, as the norm wants them.
+        # Without the barrier XLA converts to float32, the dtype of the norm, before the tokens are
+        # rearranged to quads, and a TPU moves twice the bytes.
         x = jax.lax.optimization_barrier(quads.reshape(*quads.shape[:-2], 4 * channels))
-        x = pin_tokens(LayerNorm(self.settings.dtype, name="norm")(x), "channels")
+        x = constrain_tokens(LayerNorm(self.settings.dtype, name="norm")(x), "channels")
         x = self.settings.dense(2 * channels, "reduction", use_bias=False)(x)
-        return pin_tokens(x, "channels")
+        return constrain_tokens(x, "channels")
 
 
-def map_to_quads(x: jax.Array) -> jax.Array:
-    """`[B, D, H, W, C]` to `[B, D, ceil(H/2), ceil(W/2), 4, C]`, padded with zeros at the end."""
+def grid_to_quads(
+    x: Float[Array, "B D H W C"],
+) -> Float[Array, "B D (H+1)//2 (W+1)//2 4 C"]:
+    """Group 2 x 2 spatial neighbours (space to depth); odd sizes are zero-padded at the end."""
     batch, depth, height, width, channels = x.shape
     if height % 2 or width % 2:
         x = jnp.pad(x, [(0, 0), (0, 0), (0, height % 2), (0, width % 2), (0, 0)])
     height, width = x.shape[2] // 2, x.shape[3] // 2
     x = x.reshape(batch, depth, height, 2, width, 2, channels).transpose(0, 1, 2, 4, 5, 3, 6)
-    # The reference's order of the four: height varies fastest.
+    # Height varies fastest among the four, as in the reference.
     return x.reshape(batch, depth, height, width, 4, channels)

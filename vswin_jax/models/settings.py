@@ -1,18 +1,18 @@
-"""What the layers of a model share: sizes, names of implementations, linear layers."""
+"""Settings and linear layers that all blocks of a model share."""
 
 from dataclasses import dataclass
 
-import jax
-import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from vswin_jax.attention import ClipSharding, HeadGroups, Size, SplitGeometry, WindowGeometry
 from vswin_jax.runtime.target_platform import targets_one_cpu
-from vswin_jax.sharding.constraints import pin
+from vswin_jax.sharding.constraints import constrain
 
-# The reference truncates at +-2, a hundred deviations away: a plain normal. It suits widths of 96
-# and more; in a narrow model every branch starts so near to linear that training from scratch
-# stalls, and a variance of 1/fan-in does not.
+# The reference truncates its normal at +-2, which is 100 standard deviations: a plain normal is the
+# same. It suits widths of 96 and more. In a narrow model every branch starts so near to linear that
+# training from scratch stalls; with "lecun", a variance of 1/fan-in, it does not.
 KERNEL_INITS = {
     "reference": nn.initializers.normal(0.02),
     "lecun": nn.initializers.lecun_normal(),
@@ -21,7 +21,7 @@ KERNEL_INITS = {
 
 @dataclass(frozen=True)
 class BlockSettings:
-    """What all blocks of a model share; see `SwinTransformer3D` for each."""
+    """The settings that all blocks of a model share, as documented in `SwinTransformer3D`."""
 
     window_size: Size
     mlp_ratio: float
@@ -33,50 +33,55 @@ class BlockSettings:
     attention: str
     tokenwise: str
     kernel_init: str
-    dtype: jnp.dtype
+    dtype: DTypeLike
     recompute_attention: bool
     token_order: str
     clip_sharding: ClipSharding | None
 
     def geometry(self, grid: Size, shift: Size, train: bool) -> WindowGeometry:
-        """Where the windows of a block lie over `grid`, on one device or over several."""
+        """Return the windows of a block over `grid`, on one device or split over several."""
         whole = WindowGeometry.create(grid, self.window_size, shift)
         if self.clip_sharding:
-            return SplitGeometry.of(whole, self.clip_sharding)
-        return HeadGroups.of(whole) if self.takes_groups(train) else whole
+            return SplitGeometry.from_geometry(whole, self.clip_sharding)
+        return HeadGroups.from_geometry(whole) if self.uses_groups(train) else whole
 
-    def takes_groups(self, train: bool) -> bool:
-        """Whether some windows at a time go through a block, or some heads of all windows."""
+    def uses_groups(self, train: bool) -> bool:
+        """Return True if a block processes its windows, or its heads, in groups to save memory."""
         if train or self.clip_sharding:
             return False
         return self.tokenwise == "chunked" or (self.tokenwise == "auto" and targets_one_cpu())
 
     def hidden(self, channels: int) -> int:
-        """The channels between the layers of an MLP on tokens of so many."""
+        """Return the hidden channels of an MLP on tokens of `channels`."""
         return int(channels * self.mlp_ratio)
 
     def dense(self, features: int, name: str, use_bias: bool = True) -> nn.Dense:
-        """A linear layer with the model's initialisation and compute dtype."""
+        """Build a linear layer with the model's initialisation and compute dtype."""
         kernel_init = KERNEL_INITS[self.kernel_init]
         return nn.Dense(
             features,
             use_bias=use_bias,
             kernel_init=kernel_init,
             dtype=self.dtype,
-            dot_general=lambda x, kernel, *_, **__: self.product(x, kernel),
+            dot_general=lambda x, kernel, *_, **__: self.matmul(x, kernel),
             name=name,
         )
 
-    def product(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        """Tokens `[..., C]` by `[C, D]`: `[..., D]`."""
+    def matmul(
+        self, x: Float[Array, "*tokens C"], kernel: Float[Array, "C D"]
+    ) -> Float[Array, "*tokens D"]:
+        """Multiply tokens by the kernel of a linear layer."""
         if self.clip_sharding is not None:
+            # The tokens are sharded along two of their axes, which cannot be flattened to one.
             return x @ kernel
         # The kernel's gradient sums over all axes of tokens. Over more than one, XLA transposes
-        # the tokens first, and on a CPU that takes up to three times as long as the product. (Where
-        # devices share a clip they hold a part of each of two axes, which do not become one.)
+        # the tokens first, and on a CPU that takes up to three times as long as the product.
         return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
 
 
-def pin_tokens(x: jax.Array, last: str) -> jax.Array:
-    """`[B, ..., last]`, pinned: clips stay where they are, whatever the layout of parameters."""
-    return pin(x, "batch", *["any"] * (x.ndim - 2), last)
+def constrain_tokens(x: Float[Array, "B *tokens C"], last: str) -> Float[Array, "B *tokens C"]:
+    """Constrain tokens to the batch sharding, whatever the sharding of the parameters.
+
+    `last` names the last axis, as in `sharding.constraints.ACTIVATIONS`.
+    """
+    return constrain(x, "batch", *["any"] * (x.ndim - 2), last)

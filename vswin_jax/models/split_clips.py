@@ -1,4 +1,4 @@
-"""A model whose clips are shared by several devices."""
+"""Models whose clips are split over several devices."""
 
 from jax.sharding import Mesh
 
@@ -11,14 +11,13 @@ from vswin_jax.sharding.constraints import WINDOW_AXIS
 def split_clips(
     model: SwinTransformer3D, mesh: Mesh, over: str, clip: Size | None = None
 ) -> SwinTransformer3D:
-    """`model` with its clips split over the `window` axis of `mesh`, along "time" or "height".
+    """Split the clips of `model` along "time" or "height" over the `window` axis of `mesh`.
 
-    Where that axis is 1 it is `model` itself. Its parameters, its results and its random draws are
-    those of `model`. `clip` is the size (frames, height, width) that it is meant for; others are
-    checked when they come.
+    Parameters, results and random draws do not change. Where the axis has size 1, `model` itself is
+    returned. `clip` is a size (frames, height, width) to check now; calls are checked anyway.
 
     Raises:
-      InputError: clips that do not split into whole windows, or attention dropout.
+      InputError: The clips do not split into whole windows, or the model has attention dropout.
     """
     if mesh.shape[WINDOW_AXIS] == 1:
         return model

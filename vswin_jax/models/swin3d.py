@@ -1,4 +1,4 @@
-"""Video Swin Transformer (Liu et al., CVPR 2022): the whole network, pure and in Flax Linen."""
+"""Video Swin Transformer (Liu et al., CVPR 2022) as a pure Flax Linen module."""
 
 from dataclasses import fields
 
@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Float32, PRNGKeyArray, PyTree
 
 from vswin_jax import attention, kernels
 from vswin_jax.attention import ClipSharding, Size
@@ -15,40 +17,42 @@ from vswin_jax.models.norm import LayerNorm
 from vswin_jax.models.patches import PatchEmbed
 from vswin_jax.models.settings import KERNEL_INITS, BlockSettings
 from vswin_jax.models.stage import REMAT, TOKEN_ORDERS, Stage
-from vswin_jax.sharding.constraints import pin
+from vswin_jax.sharding.constraints import constrain
 
 
 class SwinTransformer3D(nn.Module):
     """Video Swin Transformer; build it with `create_model`.
 
     Attributes:
-      embed_dim: channels after the patch embedding; they double at each merge.
-      depths: blocks of each stage.
-      num_heads: attention heads of each stage.
-      num_classes: outputs of the head; 0 for none.
+      embed_dim: Channels after the patch embedding; they double at each patch merging.
+      depths: The number of blocks of each stage.
+      num_heads: The number of attention heads of each stage.
+      num_classes: The number of outputs of the head; 0 for no head.
       patch_size: (time, height, width) of a patch, in frames and pixels.
       window_size: (time, height, width) of a window, in tokens.
-      patch_norm: LayerNorm after the patch embedding.
-      mlp_ratio: hidden channels of an MLP over its input's.
-      qkv_bias: a bias in the query, key and value projection.
-      qk_scale: factor on the queries; None is (dim / heads) ** -0.5.
-      drop_rate: dropout after the patch embedding, projections and MLP layers.
-      attn_drop_rate: dropout of attention weights.
-      drop_path_rate: stochastic depth of the last block; it grows linearly from 0 at the first.
-      head_dropout_rate: dropout before the classifier.
+      patch_norm: True for a LayerNorm after the patch embedding.
+      mlp_ratio: The ratio of the hidden channels of an MLP to its input channels.
+      qkv_bias: True for a bias in the query, key and value projection.
+      qk_scale: The factor on the queries; None is (dim / heads) ** -0.5.
+      drop_rate: The dropout rate after the patch embedding, projections and MLP layers.
+      attn_drop_rate: The dropout rate of attention weights.
+      drop_path_rate: The stochastic depth rate of the last block; it grows linearly from 0 at the
+        first.
+      head_dropout_rate: The dropout rate before the classifier.
       frozen_stages: -1 trains everything, 0 freezes the patch embedding, n the first n stages too.
-      remat: what is computed again in the backward pass to save memory, from nothing to all:
-        "none"; "attention", logits and softmax; "dots", all but the outputs of linear layers and
-        attention; "mlp", all but the queries, keys, values and what attention makes of them;
-        "block", each block.
+      remat: The activations of a block that the backward pass computes again to save memory, from
+        nothing to all: "none"; "attention", logits and softmax; "dots", all but the outputs of
+        linear layers and attention; "mlp", all but queries, keys, values and the output of
+        attention; "block", all but the input.
       relative_position: "reference" or "exact", see `attention.WindowGeometry.bias`.
-      attention: implementation of attention, see `attention.window_attention`.
-      tokenwise: implementation of all but attention, a name of `tokenwise.IMPLEMENTATIONS`.
-      kernel_init: of linear layers: "reference" (normal, 0.02), or "lecun" for narrow models that
-        are trained from scratch.
-      token_order: "windows" keeps tokens in window order between blocks, "map" in the map's.
-      dtype: compute dtype.
-      clip_sharding: the devices that share each clip; None where one holds all of it.
+      attention: The implementation of attention, see `attention.window_attention`.
+      tokenwise: The implementation of the other layers, one of `kernels.IMPLEMENTATIONS`.
+      kernel_init: The initialisation of linear layers: "reference" (normal, 0.02), or "lecun" for
+        narrow models that are trained from scratch.
+      token_order: The order of the tokens between blocks: "windows" is window order, "map" is
+        raster order.
+      dtype: The compute dtype.
+      clip_sharding: The devices that share each clip; None where each clip is on one device.
     """
 
     embed_dim: int
@@ -72,11 +76,11 @@ class SwinTransformer3D(nn.Module):
     tokenwise: str = "auto"
     kernel_init: str = "reference"
     token_order: str = "windows"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     clip_sharding: ClipSharding | None = None
 
     def setup(self) -> None:
-        """Declares the layers under the names of the released checkpoints."""
+        """Declare the layers under the names of the released checkpoints."""
         self.check_names()
         self.patch_embed = PatchEmbed(
             self.embed_dim, self.patch_size, self.patch_norm, self._settings(), name="patch_embed"
@@ -93,10 +97,10 @@ class SwinTransformer3D(nn.Module):
 
     @nn.nowrap
     def check_names(self) -> None:
-        """Refuses choices that do not exist.
+        """Check the settings that name a choice.
 
         Raises:
-          InputError: naming those that do.
+          InputError: A choice does not exist; the message lists those that do.
         """
         for kind, name, known in (
             ("remat policy", self.remat, REMAT),
@@ -113,8 +117,8 @@ class SwinTransformer3D(nn.Module):
         names = {field.name for field in fields(BlockSettings)} - {"recompute_attention"}
         shared = {name: getattr(self, name) for name in names}
         if self.is_initializing():
-            # Parameters depend neither on the clip, here of a single patch, nor on what attends,
-            # which may be for devices that are not here.
+            # Parameters depend neither on the size of the clip, which is a single patch here, nor
+            # on the attention implementation, which may not run on the devices that initialise.
             shared |= {"clip_sharding": None, "attention": "auto"}
         return BlockSettings(**shared, recompute_attention=self.remat == "attention")
 
@@ -130,22 +134,24 @@ class SwinTransformer3D(nn.Module):
 
     @nn.nowrap
     def check_clip(self, size: Size) -> None:
-        """Refuses a clip of `size` (frames, height, width) that its devices cannot share.
+        """Check that a clip of `size` (frames, height, width) can be split over its devices.
 
         Raises:
-          InputError: naming the sizes that they can.
+          InputError: The clip cannot be split; the message names sizes that can.
         """
         if self.clip_sharding:
             merges = len(self.depths) - 1
             self.clip_sharding.check(size, self.patch_size, self.window_size, merges)
 
-    def features(self, clips: jax.Array, train: bool = False) -> dict[str, jax.Array]:
-        """Every map of the network for clips `[B, T, H, W, 3]`.
+    def features(
+        self, clips: Float[Array | np.ndarray, "B T H W 3"], train: bool = False
+    ) -> dict[str, Float[Array, "B _ _ _ _"]]:
+        """Return every feature map of the network for normalised clips.
 
         Returns:
           `[B, D, H, W, C]` arrays: `patch_embed`; for each stage I, counted from 0,
           `stageI_before_merge` and `stageI_after_merge` (the same array for the last stage, which
-          has no merge); `final`, the last map after the final LayerNorm.
+          has no merge); `final`, the last feature map after the final LayerNorm.
         """
         if self.clip_sharding and not self.is_initializing():
             self.check_clip(clips.shape[1:4])
@@ -163,28 +169,29 @@ class SwinTransformer3D(nn.Module):
             maps |= {f"stage{index}_before_merge": before, f"stage{index}_after_merge": x}
         return maps | {"final": self.norm(x)}
 
-    def __call__(self, clips: jax.Array, train: bool = False) -> jax.Array:
-        """Logits `[B, num_classes]`, float32, for normalised clips `[B, T, H, W, 3]`.
+    def __call__(
+        self, clips: Float[Array | np.ndarray, "B T H W 3"], train: bool = False
+    ) -> Float32[Array, "B K"]:
+        """Return the logits of normalised clips, or pooled features if `num_classes` is 0.
 
-        Without a head (`num_classes=0`) the pooled features `[B, C]`, float32. Any T, H and W
-        will do. In training pass `rngs={"dropout": key}`.
+        T, H and W may have any size. In training pass `rngs={"dropout": key}`.
         """
-        pooled = pin(pool(self.features(clips, train)["final"]), "batch", "channels")
+        pooled = constrain(pool(self.features(clips, train)["final"]), "batch", "channels")
         if not self.num_classes:
             return pooled
         logits = self.head(self.head_drop(pooled, deterministic=not train))
-        return pin(logits, "batch", "classes")
+        return constrain(logits, "batch", "classes")
 
 
 def is_frozen(path: str, frozen_stages: int) -> bool:
-    """Whether the parameter at `path` ("layers_0/blocks_1/attn/qkv/kernel") is frozen."""
-    room = path.split("/")[0]
-    if room == "patch_embed":
+    """Return True if the parameter at `path` ("layers_0/blocks_1/attn/qkv/kernel") is frozen."""
+    module = path.split("/")[0]
+    if module == "patch_embed":
         return frozen_stages >= 0
-    return room.startswith("layers_") and int(room.removeprefix("layers_")) < frozen_stages
+    return module.startswith("layers_") and int(module.removeprefix("layers_")) < frozen_stages
 
 
-def init_params(model: SwinTransformer3D, key: jax.Array) -> dict[str, object]:
-    """Fresh float32 parameters; they do not depend on the size of the clips."""
+def init_params(model: SwinTransformer3D, key: PRNGKeyArray) -> PyTree[Float32[Array, "..."]]:
+    """Initialise the parameters, in float32; they do not depend on the size of the clips."""
     clips = jnp.zeros((1, *model.patch_size, 3))
     return jax.jit(model.init)(key, clips)["params"]

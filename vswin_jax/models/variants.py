@@ -1,9 +1,10 @@
-"""The published variants, and `create_model`, which builds any of them with any override."""
+"""The published model variants, and `create_model`, which builds them."""
 
 import dataclasses
 from dataclasses import dataclass
 
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from vswin_jax.errors import InputError, unknown_name
 from vswin_jax.models.swin3d import SwinTransformer3D
@@ -11,7 +12,13 @@ from vswin_jax.models.swin3d import SwinTransformer3D
 
 @dataclass(frozen=True)
 class Variant:
-    """What a variant fixes: channels of stage 0, blocks and heads of each stage."""
+    """The sizes of a published variant.
+
+    Attributes:
+      embed_dim: Channels of the first stage.
+      depths: The number of blocks of each stage.
+      num_heads: The number of attention heads of each stage.
+    """
 
     embed_dim: int
     depths: tuple[int, ...]
@@ -28,8 +35,8 @@ VARIANTS = {
 
 DTYPES = ("float32", "bfloat16")
 
-# `parent` and `name` are Flax's own; the class count and the dtype are `create_model`'s, and the
-# devices `split_clips`'s.
+# All but the fields of Flax itself (`parent`, `name`), the other arguments of `create_model`
+# (`num_classes`, `dtype`) and the one that `split_clips` sets.
 OVERRIDES = tuple(
     field.name
     for field in dataclasses.fields(SwinTransformer3D)
@@ -40,7 +47,7 @@ _PER_AXIS = ("window_size", "patch_size")
 _PER_STAGE = ("depths", "num_heads")
 
 
-def _check_dtype(dtype: str | jnp.dtype) -> jnp.dtype:
+def _check_dtype(dtype: DTypeLike) -> jnp.dtype:
     name = dtype if isinstance(dtype, str) else jnp.dtype(dtype).name
     if name not in DTYPES:
         raise unknown_name("compute dtype", name, DTYPES)
@@ -69,20 +76,21 @@ def _check_stages(fields: dict[str, object]) -> None:
 def create_model(
     name: str = "swin_tiny",
     num_classes: int = 400,
-    dtype: str | jnp.dtype = "float32",
+    dtype: DTypeLike = "float32",
     **overrides: object,
 ) -> SwinTransformer3D:
-    """A Video Swin Transformer as a Flax Linen module.
+    """Build a Video Swin Transformer as a Flax Linen module.
 
     Args:
       name: `swin_tiny`, `swin_small`, `swin_base` or `swin_large`.
-      num_classes: outputs of the head; 0 for no head, and then the pooled features come out.
-      dtype: compute dtype, `"float32"` or `"bfloat16"`; parameters and logits are float32.
-      **overrides: any other field of `SwinTransformer3D`, for example `window_size=(16, 7, 7)`;
-        None keeps the variant's value.
+      num_classes: The number of outputs of the head; 0 for no head, so that the model returns
+        pooled features.
+      dtype: The compute dtype, `"float32"` or `"bfloat16"`; parameters and logits are float32.
+      **overrides: Any other field of `SwinTransformer3D`, for example `window_size=(16, 7, 7)`;
+        None keeps the value of the variant.
 
     Raises:
-      InputError: for an unknown name, override, choice or dtype, or sizes that do not fit together.
+      InputError: A name, override, choice or dtype is unknown, or sizes do not fit together.
     """
     if name not in VARIANTS:
         raise unknown_name("model", name, VARIANTS)

@@ -1,9 +1,9 @@
-"""A block for some windows at a time, so that what its layers give each other stays in the caches.
+"""Blocks applied to one group of windows at a time, so that activations stay in the CPU's caches.
 
-Between two exchanges of tokens windows have nothing to do with each other: a block can take a few
-of them through all of its layers, and only then the next ones. On a CPU that is faster than layer
-after layer, the more so the longer the clip, and takes a third of the memory. A backward pass would
-have to store what the layers gave, or to compute it again for each group: it is not for training.
+Within a block windows are independent, so all its layers can be applied to a few windows before the
+next ones. On a CPU that is faster than layer by layer, the more so the longer the clip, and takes a
+third of the memory. It is not for training: a backward pass would have to store the activations of
+each group, or compute them again.
 """
 
 from collections.abc import Callable
@@ -12,80 +12,87 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Integer
 
 from vswin_jax.attention.bias import RelativePosition
 from vswin_jax.attention.chunked import largest_divisor
 from vswin_jax.attention.geometry import Attend
-from vswin_jax.sharding.constraints import splits
+from vswin_jax.sharding.constraints import is_sharded
 
-# Of the hidden channels of an MLP, in float32: the largest of what is between two layers. Much less
-# and the cores meet too often; much more and a cache that they share does not hold it.
+# The float32 hidden activations of the MLP of one group, the largest array between two layers. With
+# much less, the cores synchronise too often; with much more, it does not fit their shared cache.
 _HIDDEN_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
 class WindowGroup:
-    """Some of a block's windows, in the place of its `WindowGeometry`.
+    """Some windows of a block; it takes the place of the `WindowGeometry` of the block.
 
     Attributes:
-      region_ids: theirs, integers `[windows, N]`, or None.
-      ready_bias: of a window, `[heads, N, N]`.
+      segment_ids: The segment ids of these windows, integers `[windows, N]`, or None.
+      window_bias: The relative position bias of a window, `[heads, N, N]`.
     """
 
-    region_ids: jax.Array | None
-    ready_bias: jax.Array
+    segment_ids: jax.Array | None
+    window_bias: jax.Array
 
-    def attend(self, attend: Attend, qkv: jax.Array, table: jax.Array) -> jax.Array:
-        """`attend` on these windows."""
-        return attend(qkv, table, self.region_ids)
+    def attend(
+        self,
+        attend: Attend,
+        qkv: Float[Array, "B W N 3 heads dim"],
+        table: Float[Array, "offsets heads"],
+    ) -> Float[Array, "B W N heads dim"]:
+        """Call `attend` on the windows of the group."""
+        return attend(qkv, table, self.segment_ids)
 
-    def bias(self, table: jax.Array, relative_position: RelativePosition) -> jax.Array:
-        """The one that is there: it is the same for all groups."""
-        return self.ready_bias
+    def bias(
+        self, table: Float[Array, "offsets heads"], relative_position: RelativePosition
+    ) -> Float[Array, "heads N N"]:
+        """Return the bias of a window, which is the same for all groups and built only once."""
+        return self.window_bias
 
-    def map_in_order(
+    def apply_in_window_order(
         self, function: Callable[[jax.Array], jax.Array], windows: jax.Array
     ) -> jax.Array:
-        """`function` of `[1, windows, ...]`: nothing is drawn here."""
+        """Call `function` on `[1, windows, ...]` as it is: groups have no dropout."""
         return function(windows)
 
 
-def windows_together(x: jax.Array, hidden: int) -> int | None:
-    """How many windows of tokens `[B, windows, N, C]` are a group; None where all are one.
+def windows_per_group(x: Float[Array | jax.ShapeDtypeStruct, "B W N C"], hidden: int) -> int | None:
+    """Return the number of windows in a group; None to process all windows at once.
 
-    They are the most that fit, the same number each time, and more than half of what would fit.
-    `hidden` are the channels between the layers of the MLP.
+    It is the largest number that fits `_HIDDEN_BYTES` and divides the windows; None if all windows
+    fit, or if it is at most half of what would fit. `hidden` are the hidden channels of the MLP.
     """
-    if splits("batch", len(x)):
+    if is_sharded("batch", len(x)):
         return None
-    windows, most = x.shape[0] * x.shape[1], max(1, _HIDDEN_BYTES // (4 * hidden * x.shape[2]))
-    together = largest_divisor(windows, most)
-    return together if most // 2 < together < windows else None
+    windows, limit = x.shape[0] * x.shape[1], max(1, _HIDDEN_BYTES // (4 * hidden * x.shape[2]))
+    group_size = largest_divisor(windows, limit)
+    return group_size if limit // 2 < group_size < windows else None
 
 
-def over_groups(
+def map_window_groups(
     block: Callable[[jax.Array, WindowGroup], jax.Array],
-    x: jax.Array,
-    together: int,
-    region_ids: np.ndarray | None,
-    bias: jax.Array,
-) -> jax.Array:
-    """What `block` makes of `[B, windows, N, C]`; it gets `[1, together, N, C]` at a time.
+    x: Float[Array, "B W N C"],
+    group_size: int,
+    segment_ids: Integer[np.ndarray, "W N"] | None,
+    bias: Float[Array, "heads N N"],
+) -> Float[Array, "B W N C"]:
+    """Apply `block` to `[1, group_size, N, C]` at a time, in place.
 
-    `region_ids` are those of all windows of a clip, `bias` is that of a window. What comes out
-    overwrites what went in.
+    `segment_ids` are those of all windows of a clip; `bias` is that of a window.
     """
     batch, windows, *token_shape = x.shape
 
-    def one(index: jax.Array, all_windows: jax.Array) -> jax.Array:
-        regions = None
-        if region_ids is not None:
-            places = (index * together + np.arange(together)) % windows
-            regions = jnp.asarray(region_ids)[places]
-        some = jax.lax.dynamic_index_in_dim(all_windows, index, keepdims=True)
-        some = block(some, WindowGroup(regions, bias))
-        return jax.lax.dynamic_update_slice_in_dim(all_windows, some, index, 0)
+    def update_group(index: jax.Array, all_windows: jax.Array) -> jax.Array:
+        group_ids = None
+        if segment_ids is not None:
+            rows = (index * group_size + np.arange(group_size)) % windows
+            group_ids = jnp.asarray(segment_ids)[rows]
+        group = jax.lax.dynamic_index_in_dim(all_windows, index, keepdims=True)
+        group = block(group, WindowGroup(group_ids, bias))
+        return jax.lax.dynamic_update_slice_in_dim(all_windows, group, index, 0)
 
-    groups = batch * windows // together
-    x = x.reshape(groups, together, *token_shape)
-    return jax.lax.fori_loop(0, groups, one, x).reshape(batch, windows, *token_shape)
+    groups = batch * windows // group_size
+    x = x.reshape(groups, group_size, *token_shape)
+    return jax.lax.fori_loop(0, groups, update_group, x).reshape(batch, windows, *token_shape)

@@ -1,4 +1,4 @@
-"""Data sets made ready for training: videos encoded again, in files or in record shards.
+"""Preparation of data sets for training: videos re-encoded into files or record shards.
 
-`vswin_jax.prepare.job` is the whole job, on the processes of one machine or as a Beam pipeline.
+`vswin_jax.prepare.job` runs it on the processes of one machine or as a Beam pipeline.
 """

@@ -1,41 +1,45 @@
-"""The whole job: from sources to a finished output, going on where a killed one stopped."""
+"""Prepares a data set from its sources, continuing where a killed run stopped."""
 
 import contextlib
 import functools
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import lock_descriptor
 
 from vswin_jax.data.example import Source
 from vswin_jax.errors import InputError
 from vswin_jax.prepare import finish
-from vswin_jax.prepare.shard_plan import PLAN_FILE, Plan, Shard, load_plan
+from vswin_jax.prepare.shard_plan import PLAN_FILE, PreparePlan, Shard, load_plan
 from vswin_jax.prepare.work import (
     WORK,
-    Item,
+    PrepareTask,
+    VideoResult,
     finish_shard,
     finished_videos,
     prepare_video,
     reopen_shard,
-    shard_rows,
+    shard_results,
 )
-from vswin_jax.runtime.file_lock import try_lock
-from vswin_jax.runtime.progress import Progress
-from vswin_jax.runtime.worker_pool import in_processes
+from vswin_jax.runtime.progress import Progress, WriteLine
+from vswin_jax.runtime.worker_pool import map_in_processes
 
-# Examples that are handed out before they are worked on; those from records hold whole videos.
-_AHEAD = 3
-
-Say = Callable[[str], None]
+# Examples queued for each process. Examples from records contain whole videos, so there are few.
+_QUEUED_PER_PROCESS = 3
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: videos in all and bad ones among them, and whether it was done before.
+    """The outcome of a run.
 
-    complete: whether the output is finished; if not there are too many bad ones.
+    Attributes:
+      examples: the number of all videos.
+      bad: the number of bad videos.
+      complete: True if the output is complete, False if too many videos are bad.
+      was_complete: True if the output was complete before the run.
     """
 
     examples: int
@@ -45,49 +49,48 @@ class Outcome:
 
 
 def prepare(
-    plan: Plan,
+    plan: PreparePlan,
     sources: Mapping[str, Source],
     out: Path,
     *,
     processes: int,
     max_bad_fraction: float,
-    say: Say,
+    write_line: WriteLine,
     beam_options: Sequence[str] | None = None,
 ) -> Outcome:
-    """Does what the plan says with the sources, by split, unless that is done.
+    """Prepare the sources, by split, according to the plan, unless the output is complete.
 
-    beam_options: runs it as a Beam pipeline with these options instead of in `processes`.
+    With `beam_options` a Beam pipeline does it, otherwise `processes` on this machine.
 
     Raises:
-        InputError: the output holds something else, or another run is writing to it.
+      InputError: the output has other content, or another run is writing to it.
     """
-    load_plan.cache_clear()  # it may be of what stood there before
-    _check(plan, out)
+    # The cache may hold the plan of an output that was removed from this path.
+    load_plan.cache_clear()
+    _check_output(plan, out)
     if finish.is_complete(plan, out):
+        # The run that completed it may have been killed before it removed this folder.
         shutil.rmtree(out / WORK, ignore_errors=True)
         return Outcome(plan.examples, 0, complete=True, was_complete=True)
-    with _only_one(out):
+    with _exclusive_lock(out):
         if not (out / PLAN_FILE).exists():
             plan.save(out)
-        _retry_bad_videos(plan, out)
-        shards = [shard for shard in plan.shards if shard_rows(str(out), shard) is None]
+        _reopen_bad_shards(plan, out)
+        shards = [shard for shard in plan.shards if shard_results(str(out), shard) is None]
         if beam_options is None:
-            _in_processes(plan, shards, sources, out, processes, say)
+            _run_in_processes(plan, shards, sources, out, processes, write_line)
         else:
             from vswin_jax.prepare.beam import run_pipeline
 
             run_pipeline(plan, shards, sources, out, beam_options)
-        bad = finish.write_bad_videos(plan, out)
-        complete = bad <= max_bad_fraction * plan.examples and finish.has_videos(plan, out)
-        if complete:
-            finish.complete(plan, out)
-    if complete:
+        outcome = _finish(plan, out, max_bad_fraction)
+    if outcome.complete:
         shutil.rmtree(out / WORK)
-    return Outcome(plan.examples, bad, complete)
+    return outcome
 
 
-def _check(plan: Plan, out: Path) -> None:
-    # What a run leaves that was killed before it wrote its plan.
+def _check_output(plan: PreparePlan, out: Path) -> None:
+    # A run that was killed before it wrote its plan leaves only these.
     if out.is_dir() and set(os.listdir(out)) <= {WORK, f"{PLAN_FILE}.partial"}:
         return
     if out.exists() or out.is_symlink():
@@ -95,55 +98,83 @@ def _check(plan: Plan, out: Path) -> None:
 
 
 @contextlib.contextmanager
-def _only_one(out: Path) -> Iterator[None]:
+def _exclusive_lock(out: Path) -> Iterator[None]:
     (out / WORK).mkdir(parents=True, exist_ok=True)
     with (out / WORK / "lock").open("wb") as file:
-        if not try_lock(file):
-            raise InputError(
-                f"Another run is writing to {str(out)!r}: wait until it has ended, or stop it."
-            )
+        # A file system without locks raises OSError; the run then goes on without one.
+        with contextlib.suppress(OSError):
+            if not lock_descriptor(file.fileno(), blocking=False):
+                raise InputError(
+                    f"Another run is writing to {str(out)!r}: wait until it has ended, or stop it."
+                )
         yield
 
 
-def _retry_bad_videos(plan: Plan, out: Path) -> None:
-    """A list of bad videos in an output that is not complete: they have been repaired by now."""
-    if not finish.has_bad_videos(out):
+def _reopen_bad_shards(plan: PreparePlan, out: Path) -> None:
+    """Reopen the shards with bad videos if a run ended with too many of them.
+
+    That run left the list of bad videos in an incomplete output. The user may have repaired them.
+    """
+    if not finish.has_bad_videos_file(out):
         return
     for shard in plan.shards:
-        rows = shard_rows(str(out), shard)
-        if rows and any(row.reason for row in rows):
+        results = shard_results(str(out), shard)
+        if results and any(result.reason for result in results):
             reopen_shard(str(out), shard)
-    finish.remove_bad_videos(out)
+    finish.remove_bad_videos_file(out)
 
 
-def _in_processes(
-    plan: Plan,
+def _run_in_processes(
+    plan: PreparePlan,
     shards: Sequence[Shard],
     sources: Mapping[str, Source],
     out: Path,
     processes: int,
-    say: Say,
+    write_line: WriteLine,
 ) -> None:
-    left = {shard: _left(plan, shard, out) for shard in shards}
-    missing = {shard: len(indices) for shard, indices in left.items()}
-    total = sum(missing.values())
+    pending = {shard: _pending_examples(plan, shard, out) for shard in shards}
+    left = {shard: len(indices) for shard, indices in pending.items()}
+    total = sum(left.values())
     if total < plan.examples:
-        say(f"{plan.examples - total} of {plan.examples} videos are done from before")
-    for shard, count in missing.items():
+        write_line(f"{plan.examples - total} of {plan.examples} videos are done from before")
+    for shard, count in left.items():
         if not count:
             finish_shard(str(out), shard)
-    progress, bad = Progress(total, say), 0
-    items = (Item(shard, sources[shard.split][i]) for shard in shards for i in left[shard])
-    work = functools.partial(prepare_video, str(out))
-    done = in_processes(work, items, processes, lambda item: item.example.name, ahead=_AHEAD)
-    for item, row in done:
-        bad += bool(row.reason)
+    progress, bad = Progress(total, write_line), 0
+    for task, result in _prepare_videos(pending, sources, out, processes):
+        bad += bool(result.reason)
         progress.add(note=f"{bad} bad" if bad else "")
-        missing[item.shard] -= 1
-        if not missing[item.shard]:
-            finish_shard(str(out), item.shard)
+        left[task.shard] -= 1
+        if not left[task.shard]:
+            finish_shard(str(out), task.shard)
 
 
-def _left(plan: Plan, shard: Shard, out: Path) -> list[int]:
+def _prepare_videos(
+    pending: Mapping[Shard, Sequence[int]],
+    sources: Mapping[str, Source],
+    out: Path,
+    processes: int,
+) -> Iterator[tuple[PrepareTask, VideoResult]]:
+    tasks = (
+        PrepareTask(shard, sources[shard.split][index])
+        for shard, indices in pending.items()
+        for index in indices
+    )
+    work = functools.partial(prepare_video, str(out))
+    return map_in_processes(
+        work, tasks, processes, lambda task: task.example.name, ahead=_QUEUED_PER_PROCESS
+    )
+
+
+def _pending_examples(plan: PreparePlan, shard: Shard, out: Path) -> list[int]:
     finished = finished_videos(str(out), shard)
     return [index for index in plan.indices(shard) if index not in finished]
+
+
+def _finish(plan: PreparePlan, out: Path, max_bad_fraction: float) -> Outcome:
+    """Write the list of bad videos and, unless there are too many, the other last files."""
+    bad = finish.write_bad_videos(plan, out)
+    complete = bad <= max_bad_fraction * plan.examples and finish.has_good_videos(plan, out)
+    if complete:
+        finish.write_final_files(plan, out)
+    return Outcome(plan.examples, bad, complete)

@@ -1,4 +1,4 @@
-"""What determines the bytes that preparing writes, apart from the source."""
+"""The options that, with the source, determine every byte of a prepared data set."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,23 +13,27 @@ PRESETS = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast"),
     *("medium", "slow", "slower", "veryslow", "placebo"),
 )
-_OF_MP4 = ("gop", "bframes", "crf", "preset", "fastdecode")
-_OF_ENCODING = ("short_side", "fps")
+_MP4_OPTIONS = ("gop", "bframes", "crf", "preset", "fastdecode")
+_FRAME_OPTIONS = ("short_side", "fps")
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How videos are stored.
+class PrepareOptions:
+    """The format of the prepared videos.
 
-    to: `records`, shards of a TFDS directory, or `videos`, mp4 files and a list of them.
-    store: what a record holds, an `mp4` file or a `jpeg` image for each frame.
-    reencode: False packs the bytes of the files as they are.
-    short_side: pixels, never upscaled; 0 keeps the size.
-    fps: frames a second; 0 keeps the video's own times, and is 30 for images, which have none.
-    gop: frames from one key frame to the next at most; bframes: of them in a row at most.
-    crf, preset, fastdecode: x264's quality (lower is better), effort, and tuning.
-    jpeg_quality: from 1 to 100.
-    videos_per_shard: at most; also how many are finished together.
+    Attributes:
+      to: `records`, shards of a TFDS directory, or `videos`, mp4 files and a list of them.
+      store: the content of a record, an `mp4` file or a `jpeg` image for each frame.
+      reencode: False stores the bytes of the files unchanged.
+      short_side: pixels, never upscaled; 0 keeps the size.
+      fps: frames a second; 0 keeps the video's own times, or 30 for images, which have none.
+      gop: the maximum distance between key frames, in frames.
+      bframes: the maximum number of consecutive B-frames.
+      crf: x264's constant rate factor; lower is better and bigger.
+      preset: x264's preset.
+      fastdecode: True for x264's tuning of this name.
+      jpeg_quality: from 1 to 100.
+      videos_per_shard: the maximum; the videos of a shard are also finished together.
     """
 
     to: str = "records"
@@ -73,50 +77,50 @@ _RANGES = {
 }
 
 
-def settings_of(given: Mapping[str, Any]) -> Settings:
-    """The settings with the values that were given; refuses those that would do nothing.
+def options_from_flags(given: Mapping[str, Any]) -> PrepareOptions:
+    """Build the options from the flags that were given, and refuse flags without effect.
 
     Raises:
-        InputError: a value out of range, or one that has no effect beside the others.
+      InputError: a value is out of range, or has no effect in combination with the others.
     """
-    settings = Settings(**given)
-    if settings.to == "videos" and (settings.store != "mp4" or not settings.reencode):
+    options = PrepareOptions(**given)
+    if options.to == "videos" and (options.store != "mp4" or not options.reencode):
         raise InputError(
             "Expected --to records with --store jpeg and with --no-reencode, which pack records, "
             "but --to videos came: leave out one of them."
         )
-    if settings.store == "jpeg" and not settings.reencode:
+    if options.store == "jpeg" and not options.reencode:
         raise InputError(
             "Expected one of --store jpeg and --no-reencode but both came: leave out one of them."
         )
-    for other, names in _without_effect(settings).items():
-        for name in names:
-            if name in given:
-                raise InputError(f"{_flag(name)} has no effect {other}: leave it out.")
-    return settings
+    condition, names = _ineffective_options(options)
+    for name in filter(given.__contains__, names):
+        raise InputError(f"{_flag(name)} has no effect {condition}: leave it out.")
+    return options
 
 
-def _without_effect(settings: Settings) -> dict[str, tuple[str, ...]]:
-    if not settings.reencode:
-        return {"with --no-reencode": (*_OF_ENCODING, *_OF_MP4, "jpeg_quality")}
-    if settings.store == "jpeg":
-        return {"with --store jpeg": _OF_MP4}
-    return {"without --store jpeg": ("jpeg_quality",)}
+def _ineffective_options(options: PrepareOptions) -> tuple[str, tuple[str, ...]]:
+    """Return the names of the options without effect, and the condition that makes them so."""
+    if not options.reencode:
+        return "with --no-reencode", (*_FRAME_OPTIONS, *_MP4_OPTIONS, "jpeg_quality")
+    if options.store == "jpeg":
+        return "with --store jpeg", _MP4_OPTIONS
+    return "without --store jpeg", ("jpeg_quality",)
 
 
-def differing(ours: Settings, theirs: Mapping[str, Any]) -> list[str]:
-    """Which of their settings are not ours, in words: `--crf 30.0 (not 23.0)`."""
+def describe_differences(options: PrepareOptions, other: Mapping[str, Any]) -> list[str]:
+    """Describe the `other` options that differ, such as `--crf 30.0 (not 23.0)`."""
     return [
-        _difference(name, theirs.get(name), value)
-        for name, value in dataclasses.asdict(ours).items()
-        if theirs.get(name) != value
+        _describe_difference(name, other.get(name), value)
+        for name, value in dataclasses.asdict(options).items()
+        if other.get(name) != value
     ]
 
 
-def _difference(name: str, theirs: Any, ours: Any) -> str:
+def _describe_difference(name: str, other: Any, value: Any) -> str:
     if name in _NEGATED:
-        return f"{'without ' if theirs else ''}{_flag(name)}"
-    return f"{_flag(name)} {theirs} (not {ours})"
+        return f"{'without ' if other else ''}{_flag(name)}"
+    return f"{_flag(name)} {other} (not {value})"
 
 
 _NEGATED = {"reencode": "--no-reencode", "fastdecode": "--no-fastdecode"}

@@ -14,33 +14,33 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
-from vswin_jax.prepare.encode import Stored
-from vswin_jax.prepare.options import Settings
+from vswin_jax.prepare.encode import StoredVideo
+from vswin_jax.prepare.options import PrepareOptions
 
 DATASET = "videos"
 FILE_FORMAT = "array_record"
 VERSION = "1.0.0"
-# One record a group makes random access cheap; video is compressed already.
+# Groups of one record make random access cheap; videos are compressed already.
 _WRITER_OPTIONS = "group_size:1,uncompressed"
-INFO_FILE = "dataset_info.json"  # written last: a directory that opens is complete
+INFO_FILE = "dataset_info.json"  # written last: a directory that TFDS opens is complete
 
 
 def shard_file(split: str, number: int, count: int) -> str:
-    """The name of a shard, as TFDS would call it."""
+    """Return the file name of a shard, in the naming scheme of TFDS."""
     return f"{DATASET}-{split}.{FILE_FORMAT}-{number:05d}-of-{count:05d}"
 
 
 @functools.lru_cache(maxsize=4)
 def features(store: str, label_names: tuple[str, ...]) -> tfds.features.FeaturesDict:
-    """The features of a data set whose videos are stored as `mp4` or `jpeg`."""
-    number = {name: tfds.features.Scalar(np.int32) for name in ("num_frames", "width", "height")}
+    """Return the features of a data set whose videos are stored as `mp4` or `jpeg`."""
+    sizes = {name: tfds.features.Scalar(np.int32) for name in ("num_frames", "width", "height")}
     return tfds.features.FeaturesDict(
         {
             **_video_features(store),
             "label": tfds.features.ClassLabel(names=label_names),
             "name": tfds.features.Text(doc="the video in the source"),
             "fps": tfds.features.Scalar(np.float32, doc="frames a second on average"),
-            **number,
+            **sizes,
         }
     )
 
@@ -49,7 +49,7 @@ def _video_features(store: str) -> dict[str, tfds.features.FeatureConnector]:
     if store == "mp4":
         doc = "the bytes of a video file"
         return {"video": tfds.features.Tensor(shape=(), dtype=np.object_, doc=doc)}
-    # `tfds.features.Video` is this very sequence, but needs TensorFlow.
+    # `tfds.features.Video` is the same sequence, but needs TensorFlow.
     image = tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
     return {
         "video": tfds.features.Sequence(image, doc="the frames"),
@@ -58,11 +58,25 @@ def _video_features(store: str) -> dict[str, tfds.features.FeatureConnector]:
 
 
 def serialize(
-    stored: Stored, label: int, name: str, settings: Settings, label_names: tuple[str, ...]
+    stored: StoredVideo,
+    label: int,
+    name: str,
+    options: PrepareOptions,
+    label_names: tuple[str, ...],
 ) -> bytes:
-    """The record of a video, the same bytes each time."""
-    kind = features(settings.store, label_names)
-    example: dict[str, Any] = {
+    """Serialize a video as a record, with the same bytes each time."""
+    schema = features(options.store, label_names)
+    example = _example(stored, label, name)
+    if "times" in schema:
+        example["times"] = stored.times.astype(np.float32)
+    serializer = tfds.core.ExampleSerializer(schema.get_serialized_info())
+    message = serializer.get_tf_example(schema.encode_example(example))
+    # `serialize_example` does not fix the order of the fields.
+    return message.SerializeToString(deterministic=True)
+
+
+def _example(stored: StoredVideo, label: int, name: str) -> dict[str, Any]:
+    return {
         "video": stored.content,
         "label": label,
         "name": name.encode("utf-8", "surrogateescape"),
@@ -71,16 +85,10 @@ def serialize(
         "width": stored.width,
         "height": stored.height,
     }
-    if "times" in kind:
-        example["times"] = stored.times.astype(np.float32)
-    serializer = tfds.core.ExampleSerializer(kind.get_serialized_info())
-    message = serializer.get_tf_example(kind.encode_example(example))
-    # `serialize_example` leaves the order of the fields to chance.
-    return message.SerializeToString(deterministic=True)
 
 
 def write_shard(path: str | os.PathLike[str], records: Iterable[bytes]) -> None:
-    """Writes an ArrayRecord file, the same bytes each time."""
+    """Write an ArrayRecord file, with the same bytes each time."""
     writer = array_record_module.ArrayRecordWriter(os.fspath(path), _WRITER_OPTIONS)
     for record in records:
         writer.write(record)
@@ -88,21 +96,22 @@ def write_shard(path: str | os.PathLike[str], records: Iterable[bytes]) -> None:
 
 
 def read_shard(path: str | os.PathLike[str]) -> Iterator[bytes]:
-    """The records of a shard, one by one."""
+    """Yield the records of a shard."""
     reader = array_record_module.ArrayRecordReader(os.fspath(path))
-    return (reader.read([place])[0] for place in range(reader.num_records()))
+    return (reader.read([position])[0] for position in range(reader.num_records()))
 
 
 def write_metadata(
     directory: Path,
     staging: Path,
-    settings: Settings,
+    options: PrepareOptions,
     label_names: tuple[str, ...],
     shard_lengths: Mapping[str, Sequence[int]],
 ) -> None:
-    """Writes what TFDS wants to know beside the shards; `staging` is an empty folder for it.
+    """Write the metadata that TFDS reads beside the shards, `INFO_FILE` last.
 
-    shard_lengths: the number of records in every shard of every split.
+    TFDS writes its files to `staging`, an empty folder, from which they are renamed one by one.
+    `shard_lengths` are the numbers of records in the shards of every split.
     """
     identity = tfds.core.DatasetIdentity(
         name=DATASET, version=tfds.core.Version(VERSION), data_dir=str(directory), module_name=""
@@ -110,10 +119,10 @@ def write_metadata(
     info = tfds.core.DatasetInfo(
         builder=identity,
         description="Videos that were prepared for training a Video Swin Transformer.",
-        features=features(settings.store, label_names),
+        features=features(options.store, label_names),
     )
     info.set_file_format(tfds.core.FileFormat(FILE_FORMAT))
-    splits = [_split(directory, name, lengths) for name, lengths in shard_lengths.items()]
+    splits = [_split_info(directory, name, lengths) for name, lengths in shard_lengths.items()]
     info.set_splits(tfds.core.SplitDict(splits))
     info.write_to_directory(staging)
     names = sorted(os.listdir(staging), key=lambda name: (name == INFO_FILE, name))
@@ -121,7 +130,7 @@ def write_metadata(
         os.replace(staging / name, directory / name)
 
 
-def _split(directory: Path, name: str, lengths: Sequence[int]) -> tfds.core.SplitInfo:
+def _split_info(directory: Path, name: str, lengths: Sequence[int]) -> tfds.core.SplitInfo:
     template = tfds.core.ShardedFileTemplate(
         data_dir=directory, dataset_name=DATASET, split=name, filetype_suffix=FILE_FORMAT
     )

@@ -1,7 +1,7 @@
-"""What is to be prepared and where it goes: a file in the output that every process reads.
+"""The plan of a prepared data set: a file in the output that every process reads.
 
-Which example is in which shard, and where, depends on the sizes of the source alone. Videos that
-turn out bad are left out of their shard, so no other one moves.
+The assignment of examples to shards depends on the sizes of the splits alone. Bad videos are left
+out of their shard, so they move no other video to another shard.
 """
 
 import dataclasses
@@ -18,17 +18,17 @@ from typing import Any, NamedTuple
 from vswin_jax.data.example import Example, Source
 from vswin_jax.data.pipeline.sampler import permutation
 from vswin_jax.errors import InputError
-from vswin_jax.prepare.options import Settings, differing
-from vswin_jax.runtime.atomic_write import whole_file
+from vswin_jax.prepare.options import PrepareOptions, describe_differences
+from vswin_jax.runtime.atomic_write import atomic_write
 
 PLAN_FILE = "prepare.json"
 FORMAT_VERSION = 1
-# The order of a sequential reader; training shuffles on its own.
+# The seed of the order in the shards, for sequential readers; training shuffles on its own.
 _SEED = 0
 
 
 class Shard(NamedTuple):
-    """A part of a split that is finished together."""
+    """A part of a split whose videos are finished together."""
 
     split: str
     number: int
@@ -36,17 +36,17 @@ class Shard(NamedTuple):
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """The size of a split, and a digest of which examples it has."""
+    """The number of examples of a split, and the digest of its source."""
 
     examples: int
     identity: str
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Settings, classes in the order of their labels, and the splits by name."""
+class PreparePlan:
+    """The options, the class names in the order of the labels, and the splits by name."""
 
-    settings: Settings
+    options: PrepareOptions
     label_names: tuple[str, ...]
     splits: dict[str, SplitPlan]
 
@@ -58,72 +58,81 @@ class Plan:
 
     @property
     def examples(self) -> int:
-        """How many there are in all splits."""
+        """The number of examples in all splits."""
         return sum(split.examples for split in self.splits.values())
 
     def shard_count(self, split: str) -> int:
-        """How many shards a split has."""
-        return math.ceil(self.splits[split].examples / self.settings.videos_per_shard)
+        """Return the number of shards of a split."""
+        return math.ceil(self.splits[split].examples / self.options.videos_per_shard)
 
     def indices(self, shard: Shard) -> list[int]:
-        """The examples of a shard in their order: of records mixed, of videos the source's."""
+        """Return the examples of a shard: shuffled for records, in the source's order for files."""
         size, count = self.splits[shard.split].examples, self.shard_count(shard.split)
         first, last = (size * number // count for number in (shard.number, shard.number + 1))
-        if self.settings.to == "videos":
+        if self.options.to == "videos":
             return list(range(first, last))
         return permutation(_SEED, 0, size)[first:last].tolist()
 
     def save(self, out: Path) -> None:
-        """Writes the plan into the output."""
-        content = {"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
-        with whole_file(out / PLAN_FILE, sync=True) as partial:
-            partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        """Write the plan into the output."""
+        with atomic_write(out / PLAN_FILE, sync=True) as partial:
+            partial.write_text(json.dumps(self._to_json(), indent=2) + "\n", encoding="utf-8")
 
     def check_same(self, out: Path) -> None:
-        """Compares with the plan in the output.
+        """Compare this plan with the one in the output.
 
         Raises:
-            InputError: it is another one, or cannot be read; says how it differs.
+          InputError: they differ, or that one cannot be read; the message lists the differences.
         """
-        found = _read(out)
-        differences = differing(self.settings, found.get("settings", {}))
+        found, own = _read(out), self._to_json()
+        differences = describe_differences(self.options, found.get("settings", {}))
         if found.get("format_version") != FORMAT_VERSION:
             differences.append(f"format {found.get('format_version')} (not {FORMAT_VERSION})")
-        if found.get("label_names") != list(self.label_names):
+        if found.get("label_names") != own["label_names"]:
             differences.append("other classes")
-        splits = {name: dataclasses.asdict(split) for name, split in self.splits.items()}
-        if found.get("splits") != splits:
-            differences.append(_other_splits(splits, found.get("splits", {})))
+        if found.get("splits") != own["splits"]:
+            differences.append(_describe_splits(own["splits"], found.get("splits", {})))
         if differences:
             raise InputError(
                 f"{str(out)!r} was begun with {', '.join(differences)}: give the same command as "
                 "then, or another --out."
             )
 
+    def _to_json(self) -> dict[str, Any]:
+        return {
+            "format_version": FORMAT_VERSION,
+            "settings": dataclasses.asdict(self.options),
+            "label_names": list(self.label_names),
+            "splits": {name: dataclasses.asdict(split) for name, split in self.splits.items()},
+        }
+
 
 @functools.lru_cache(maxsize=1)
-def load_plan(out: str) -> Plan:
-    """The plan in an output, read once a process."""
+def load_plan(out: str) -> PreparePlan:
+    """Load the plan of an output, once in each process."""
     content = _read(Path(out))
-    splits = {name: SplitPlan(**split) for name, split in content["splits"].items()}
-    return Plan(Settings(**content["settings"]), tuple(content["label_names"]), splits)
+    return PreparePlan(
+        options=PrepareOptions(**content["settings"]),
+        label_names=tuple(content["label_names"]),
+        splits={name: SplitPlan(**split) for name, split in content["splits"].items()},
+    )
 
 
-def make_plan(settings: Settings, sources: Mapping[str, Source]) -> Plan:
-    """The plan for sources, by split, which all have the classes of the first one."""
+def make_plan(options: PrepareOptions, sources: Mapping[str, Source]) -> PreparePlan:
+    """Make the plan for the sources of all splits, which have the classes of the first one."""
     splits = {name: SplitPlan(len(source), source.identity) for name, source in sources.items()}
-    return Plan(settings, next(iter(sources.values())).label_names, splits)
+    return PreparePlan(options, next(iter(sources.values())).label_names, splits)
 
 
-def video_file(plan: Plan, split: str, example: Example) -> str:
-    """Where the video of an example goes, relative to the output: `train/run/0000007_a.mp4`."""
-    folder = _safe(plan.label_names[example.label])
-    stem = _safe(os.path.splitext(os.path.basename(example.name))[0])
+def video_file(plan: PreparePlan, split: str, example: Example) -> str:
+    """Return the path of an example's video in the output, such as `train/run/0000007_a.mp4`."""
+    folder = _safe_file_name(plan.label_names[example.label])
+    stem = _safe_file_name(os.path.splitext(os.path.basename(example.name))[0])
     return f"{split}/{folder}/{example.id:07d}_{stem}.mp4"
 
 
-def _safe(name: str) -> str:
-    """A class's or a video's name as that of a file: letters, digits, `_.-()` and spaces stay."""
+def _safe_file_name(name: str) -> str:
+    """Replace all characters but letters, digits, spaces and `_.-()` by underscores."""
     return re.sub(r"[^\w.() -]|^\.", "_", name)[:60] or "_"
 
 
@@ -137,8 +146,8 @@ def _read(out: Path) -> dict[str, Any]:
         ) from error
 
 
-def _other_splits(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-    if list(ours) != list(theirs):
-        return f"the splits {', '.join(theirs)} (not {', '.join(ours)})"
-    changed = [name for name in ours if ours[name] != theirs[name]]
+def _describe_splits(own: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    if list(own) != list(found):
+        return f"the splits {', '.join(found)} (not {', '.join(own)})"
+    changed = [name for name in own if own[name] != found[name]]
     return f"other videos in {' and '.join(changed)}"

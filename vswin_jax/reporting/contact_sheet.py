@@ -1,6 +1,7 @@
-"""Clips as pictures: a contact sheet with a row for each clip, and a video of them side by side.
+"""Clips for people to look at: a contact sheet with a row for each clip, and a video of all clips.
 
-Drawn with Pillow, pixel for pixel: the trainer draws a sheet, and small clips must not be blurred.
+Pillow draws them and not Matplotlib, which would resample the pixels: small clips must not be
+blurred.
 """
 
 import math
@@ -14,31 +15,40 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vswin_jax.runtime.atomic_write import whole_file
+from vswin_jax.runtime.atomic_write import atomic_write
 
 INK, GREY = (31, 41, 51), (110, 122, 134)
 FRAMES_SHOWN = 8
-SMALLEST, LARGEST = 128, 160  # pixels a frame's side has on a sheet, if it can be helped
-TEXT_WIDTH = 300
-GAP, LINE = 4, 18  # pixels between pictures; of a line of text
+# Sides of a frame on a sheet, in pixels: a small frame is enlarged by a whole factor up to about
+# SMALLEST, and a large one is reduced to LARGEST.
+SMALLEST, LARGEST = 128, 160
+TEXT_WIDTH = 300  # pixels
+GAP, LINE = 4, 18  # pixels between pictures, and of a line of text
 LABEL_LINES = 4
 
 
 @dataclass(frozen=True)
 class ShownClip:
-    """One clip as people see it: frames uint8 `[T, H, W, 3]`, its label, its file and its place."""
+    """A clip with its captions.
+
+    Attributes:
+      frames: uint8 `[T, H, W, 3]`.
+      label: the first caption, a class or an augmentation.
+      name: the second one, a file or a setting.
+      position: the third one, the part of the video, or "".
+    """
 
     frames: np.ndarray
     label: str
     name: str
-    place: str = ""
+    position: str = ""
 
 
 def draw_sheet(clips: Sequence[ShownClip], title: str) -> np.ndarray:
-    """The contact sheet of clips of one length, uint8 `[height, width, 3]`.
+    """Draw the contact sheet of clips of one length, uint8 `[height, width, 3]`.
 
-    A row has the label, the file and the place in it, then frames spread over the clip, their
-    numbers at the top. Frames that are no squares are fitted into one.
+    A row has the captions of a clip and frames spread over it, with their numbers at the top.
+    Frames keep their aspect ratio and are fitted into squares.
     """
     length, size = len(clips[0].frames), min(min(clip.frames.shape[1:3]) for clip in clips)
     chosen = np.linspace(0, length - 1, min(FRAMES_SHOWN, length)).round().astype(int)
@@ -60,17 +70,17 @@ def draw_sheet(clips: Sequence[ShownClip], title: str) -> np.ndarray:
 
 
 def save_sheet(path: str | os.PathLike, sheet: np.ndarray) -> None:
-    """Writes a sheet as PNG; the file appears whole."""
-    with whole_file(path) as partial:
+    """Write a sheet as PNG, atomically."""
+    with atomic_write(path) as partial:
         Image.fromarray(sheet).save(partial, format="PNG")
 
 
 def save_mosaic(path: str | os.PathLike, clips: Sequence[ShownClip], rate: float) -> None:
-    """Writes clips of one shape side by side, `rate` frames a second, as H.264 in mp4.
+    """Write clips of one shape side by side as H.264 in mp4, atomically; `rate` is in frames/s.
 
-    Every frame of every clip is in it, under it the label and the file; the file appears whole.
+    The video has every frame of every clip, with the label and the file below.
     """
-    with whole_file(path) as partial, av.open(os.fspath(partial), "w", format="mp4") as container:
+    with atomic_write(path) as partial, av.open(os.fspath(partial), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001))
         first, *rest = (_mosaic(clips, frame) for frame in range(len(clips[0].frames)))
         stream.height, stream.width = first.shape[:2]
@@ -87,8 +97,8 @@ def _mosaic(clips: Sequence[ShownClip], frame: int) -> np.ndarray:
     width, height = side + GAP, side + 2 * LINE + GAP
     picture = _blank(math.ceil(len(clips) / columns) * height, columns * width)
     pen = ImageDraw.Draw(picture)
-    for place, clip in enumerate(clips):
-        x, y = place % columns * width, place // columns * height
+    for index, clip in enumerate(clips):
+        x, y = index % columns * width, index // columns * height
         picture.paste(Image.fromarray(_fitted(clip.frames[frame], side)), (x, y))
         _write(pen, (x, y + side), clip.label, side)
         _write(pen, (x, y + side + LINE), clip.name, side, GREY, keep_end=True)
@@ -96,34 +106,35 @@ def _mosaic(clips: Sequence[ShownClip], frame: int) -> np.ndarray:
 
 
 def _blank(height: int, width: int) -> Image.Image:
-    # Chroma of H.264 is halved, so both sides have to be even.
+    # H.264 stores colour at half the resolution, so both sides have to be even.
     return Image.new("RGB", (width + width % 2, height + height % 2), "white")
 
 
 def _enlarged(size: int, least: int) -> int:
-    """`size` times the largest whole number that stays within `least`, at least once."""
+    """Return `size` times the largest whole factor, at least 1, that stays within `least`."""
     return size * max(1, least // size)
 
 
 def _fitted(frame: np.ndarray, side: int) -> np.ndarray:
-    """`frame` with its longer side at `side` pixels, its shape kept."""
+    """Resize `frame` to a longer side of `side` pixels, with its aspect ratio kept."""
     longer = max(frame.shape[:2])
     height, width = (max(1, round(length * side / longer)) for length in frame.shape[:2])
+    # Enlarged pixels stay sharp; reduced ones are averaged.
     method = cv2.INTER_NEAREST if side >= longer else cv2.INTER_AREA
     return cv2.resize(frame, (width, height), interpolation=method)
 
 
 def _describe(pen: ImageDraw.ImageDraw, clip: ShownClip, top: int) -> None:
     lines = _wrap(clip.label, TEXT_WIDTH)
-    for place, line in enumerate(lines):
-        _write(pen, (GAP, top + place * LINE), line, TEXT_WIDTH)
+    for index, line in enumerate(lines):
+        _write(pen, (GAP, top + index * LINE), line, TEXT_WIDTH)
     below = top + len(lines) * LINE
     _write(pen, (GAP, below), clip.name, TEXT_WIDTH, GREY, keep_end=True)
-    _write(pen, (GAP, below + LINE), clip.place, TEXT_WIDTH, GREY)
+    _write(pen, (GAP, below + LINE), clip.position, TEXT_WIDTH, GREY)
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    """Lines of whole words that fit `width` pixels; what is over is left to the last line."""
+    """Split text into lines of whole words within `width` pixels; the last line may be longer."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -144,7 +155,7 @@ def _write(
     *,
     keep_end: bool = False,
 ) -> None:
-    """One line, cut to `width` pixels: of a path the end says most, of other text the beginning."""
+    """Write one line of text, cut to `width` pixels at its end, or with `keep_end` at its start."""
     text = _printable(text)
     shown, font = text, _font()
     while text and font.getlength(shown) > width:
@@ -154,7 +165,7 @@ def _write(
 
 
 def _printable(text: str) -> str:
-    # The name of a file may hold bytes that are no text, and a line has no line breaks.
+    # File names may contain undecodable bytes and line breaks, which the font cannot draw.
     return " ".join(text.encode("utf-8", "replace").decode().split())
 
 

@@ -1,9 +1,9 @@
-"""The ledger of a run: where its seconds go, over all its starts.
+"""Goodput of a run: the share of its time that is spent in training steps, over all its starts.
 
-Every second between the begin and the end of a start is in one category, so they add up to the
-wall clock. `steps` is what a run is for; the time of steps whose results a kill has taken is moved
-to `lost` when the run goes on. The time between two starts is nobody's, and of a killed start the
-seconds since its last report are not known.
+Every second between the begin and the end of a start belongs to one category, so the categories add
+up to the wall-clock time. Time in `steps` is goodput, the rest is badput. When a run resumes, the
+time of steps whose results a kill has destroyed moves from `steps` to `lost`. The time between two
+starts is not counted, and neither are the seconds between the last save of the record and a kill.
 """
 
 import contextlib
@@ -12,111 +12,116 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from vswin_jax.runtime.atomic_write import whole_file
+from vswin_jax.runtime.atomic_write import atomic_write
 
-# How people read them, in the order in which they are shown.
+GOODPUT = "steps"
+# Every category, by its key in files and TensorBoard, with its name in log lines.
 CATEGORIES = {
-    "steps": "steps",
-    "compile": "compiling",
+    GOODPUT: "training steps",
+    "compile": "compilation",
     "data": "waiting for data",
-    "evaluation": "evaluating",
-    "save": "saving",
-    "restart": "starting",
+    "evaluation": "evaluation",
+    "save": "checkpointing",
+    "restart": "startup",
     "lost": "lost steps",
     "other": "other",
 }
 
-# A run goes back to one of its newest checkpoints.
-_MARKS = 100
+# Saved steps to remember: a run resumes from one of its newest checkpoints.
+_MAX_SAVED_STEPS = 100
 
 
-class Ledger:
-    """Seconds by category. It begins with "restart": whatever comes before the first step."""
+class GoodputRecorder:
+    """Records seconds by category, beginning with "restart": all that precedes the first step."""
 
     def __init__(
         self,
         *,
-        begun: float | None = None,
-        compiled: Callable[[], float] = lambda: 0.0,
+        start_time: float | None = None,
+        compile_seconds: Callable[[], float] = lambda: 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`begun` is when the start began, by `clock`.
+        """`start_time` is when this start began, by `clock`; the default is now.
 
-        `compiled` gives the seconds spent compiling so far; they are taken out of the category
-        that they fall into.
+        `compile_seconds` returns the seconds spent compiling so far; they are moved to "compile"
+        from the category in which they pass.
         """
         self.seconds = dict.fromkeys(CATEGORIES, 0.0)
         self.category = "restart"
-        self._clock, self._compiled = clock, compiled
-        self._since = clock() if begun is None else begun
-        self._compiled_before = compiled()
-        self._marks: dict[int, float] = {0: 0.0}
+        self._clock, self._compile_seconds = clock, compile_seconds
+        self._updated_at = clock() if start_time is None else start_time
+        self._compiled_before = compile_seconds()
+        # Seconds of training steps at the time when each step was saved.
+        self._saved_steps: dict[int, float] = {0: 0.0}
 
     def enter(self, category: str) -> str:
-        """From now on the time is of `category`; returns the one before."""
-        self.settle()
-        before, self.category = self.category, category
-        return before
+        """Count the time from now on as `category`; return the previous category."""
+        self.update()
+        previous, self.category = self.category, category
+        return previous
 
     @contextlib.contextmanager
-    def during(self, category: str) -> Iterator[None]:
-        """The time in the block is of `category`, but for that of blocks within it."""
-        before = self.enter(category)
+    def phase(self, category: str) -> Iterator[None]:
+        """Count the time of a `with` block as `category`, except that of blocks within it."""
+        previous = self.enter(category)
         try:
             yield
         finally:
-            self.enter(before)
+            self.enter(previous)
 
-    def settle(self) -> None:
-        """Counts the time up to now."""
-        now, compiled = self._clock(), self._compiled()
-        passed = now - self._since
+    def update(self) -> None:
+        """Count the time up to now."""
+        now, compiled = self._clock(), self._compile_seconds()
+        passed = now - self._updated_at
+        # A background thread may have compiled for longer than the time that has passed.
         compiling = min(compiled - self._compiled_before, passed)
         self.seconds["compile"] += compiling
         self.seconds[self.category] += passed - compiling
-        self._since, self._compiled_before = now, compiled
+        self._updated_at, self._compiled_before = now, compiled
 
-    def mark(self, step: int) -> None:
-        """The work up to `step` is saved: going on from there loses nothing of it."""
-        self.settle()
-        self._marks[step] = self.seconds["steps"]
-        for old in sorted(self._marks)[1:-_MARKS]:
-            del self._marks[old]
+    def mark_saved(self, step: int) -> None:
+        """Record that the state of `step` is saved, so that its work survives a kill."""
+        self.update()
+        self._saved_steps[step] = self.seconds[GOODPUT]
+        for old in sorted(self._saved_steps)[1:-_MAX_SAVED_STEPS]:
+            del self._saved_steps[old]
 
     def save(self, path: Path) -> None:
-        """Writes the ledger for the starts that follow."""
-        self.settle()
-        content = {"seconds": self.seconds, "step_seconds_when_saved": self._marks}
-        with whole_file(path) as partial:
+        """Write the record, for later starts of the run."""
+        self.update()
+        content = {"seconds": self.seconds, "step_seconds_when_saved": self._saved_steps}
+        with atomic_write(path) as partial:
             partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def resume(self, path: Path, step: int) -> None:
-        """Adds what the starts before have written to `path`; this one goes on from `step`.
+        """Add the record of earlier starts, if `path` exists, for a start that resumes at `step`.
 
-        Step 0 is a new beginning: what there was before it is lost.
+        Step 0 is a new run in the same directory: all earlier steps are lost.
         """
         if not path.exists():
             return
         saved = json.loads(path.read_text(encoding="utf-8"))
-        marks = {int(at): seconds for at, seconds in saved["step_seconds_when_saved"].items()}
-        self._marks = {at: seconds for at, seconds in marks.items() if at <= step}
-        lost = saved["seconds"]["steps"] - max(self._marks.values())
+        saved_steps = {int(at): seconds for at, seconds in saved["step_seconds_when_saved"].items()}
+        self._saved_steps = {at: seconds for at, seconds in saved_steps.items() if at <= step}
+        lost = saved["seconds"][GOODPUT] - max(self._saved_steps.values())
         for category, seconds in saved["seconds"].items():
             self.seconds[category] += seconds
-        self.seconds["steps"] -= lost
+        self.seconds[GOODPUT] -= lost
         self.seconds["lost"] += lost
 
-    def total(self) -> float:
-        """The wall clock of all starts, in seconds."""
-        self.settle()
+    def total_seconds(self) -> float:
+        """Return the wall-clock time of all starts."""
+        self.update()
         return sum(self.seconds.values())
 
     def fractions(self) -> dict[str, float]:
-        """The share of each category; they add up to 1."""
-        total = max(self.total(), 1e-9)
+        """Return the share of each category in the total; they add up to 1."""
+        total = max(self.total_seconds(), 1e-9)
         return {category: seconds / total for category, seconds in self.seconds.items()}
 
     def describe(self) -> str:
-        """The shares that there are, for people."""
-        shares = self.fractions().items()
-        return ", ".join(f"{CATEGORIES[name]} {share:.1%}" for name, share in shares if share)
+        """Format the goodput, and the badput by category, for a log line."""
+        shares = self.fractions()
+        goodput = f"goodput {shares.pop(GOODPUT):.1%}"
+        badput = [f"{CATEGORIES[name]} {share:.1%}" for name, share in shares.items() if share]
+        return f"{goodput}, badput: {', '.join(badput)}" if badput else goodput

@@ -1,13 +1,11 @@
-"""What a run tells the world: a log line per report, `metrics.jsonl`, and TensorBoard.
+"""Reports of a run: log lines, `metrics.jsonl`, TensorBoard and goodput.
 
-CLU, and TensorFlow under it, are imported only when they are used; without them the log and
-`metrics.jsonl` remain. In a run of many processes only the first one writes.
+CLU, and TensorFlow which it needs, are imported only when they are used; without them the log and
+`metrics.jsonl` remain. In a run of several processes only the first one writes.
 """
 
 import contextlib
-import json
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,75 +14,29 @@ from typing import Any
 import jax
 import numpy as np
 
-from vswin_jax.reporting.goodput import CATEGORIES, Ledger
-from vswin_jax.runtime.atomic_write import whole_file
-from vswin_jax.runtime.watchdog import PATIENT, Watchdog
+from vswin_jax.reporting.goodput import CATEGORIES, GoodputRecorder
+from vswin_jax.reporting.metrics_file import MetricsFile
+from vswin_jax.runtime.watchdog import SLOW_PHASE_FACTOR, Watchdog
 
 log = logging.getLogger("vswin_jax")
 
-GOODPUT = "goodput.json"
-# How often the log has the whole ledger.
-_LEDGER_SECONDS = 600.0
-# What says nothing for long, or may compile.
-_PATIENCE = {"compile": PATIENT, "evaluation": PATIENT}
-# What counts as training time in the speed of steps.
+METRICS_FILE = "metrics.jsonl"
+GOODPUT_FILE = "goodput.json"
+# Seconds between two log lines about goodput.
+_GOODPUT_LOG_INTERVAL = 600.0
+# Phases that may compile or have no heartbeat for long get a longer watchdog timeout.
+_TIMEOUT_FACTORS = {"compile": SLOW_PHASE_FACTOR, "evaluation": SLOW_PHASE_FACTOR}
+# Categories whose time counts in the speed of training.
 _TRAINING = ("steps", "data")
 
 
-class MetricsFile:
-    """`metrics.jsonl`: one JSON object per line, floats written so that they read back exactly.
+class MetricWriter:
+    """Writes the speed, progress and metrics of one run to the log, a file and TensorBoard.
 
-    A value that is not finite is written as the string "nan", "inf" or "-inf" (which `float`
-    reads), because JSON has no number for it.
+    Attributes:
+      step: the number of completed steps, for the watchdog and the last goodput line.
+      ideal_step_seconds: the time of a step with an MFU of 1, or None if it is unknown.
     """
-
-    def __init__(self, path: Path, start_step: int = 0, *, evaluates_first: bool = False) -> None:
-        """Opens `path` and drops what a run that is resumed at `start_step` will write again.
-
-        With `evaluates_first` it begins with the evaluation of that step.
-        """
-        _truncate(path, start_step, evaluates_first)
-        self._file = path.open("a", encoding="utf-8")
-
-    def write(self, kind: str, step: int, metrics: Mapping[str, float]) -> None:
-        """Appends a line and hands it to the operating system, so that a kill cannot lose it."""
-        values = {name: _json_number(value) for name, value in metrics.items()}
-        entry = {"kind": kind, "step": int(step), **values}
-        self._file.write(json.dumps(entry, allow_nan=False) + "\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
-
-
-def _json_number(value: float) -> float | int | str:
-    number = value if isinstance(value, int) else float(value)
-    return number if math.isfinite(number) else repr(number)
-
-
-def read_metrics(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """The entries of a metrics file, of one `kind` if given; a line cut by a kill is left out."""
-    entries = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            entries.append(json.loads(line))
-    return [entry for entry in entries if kind in (None, entry["kind"])]
-
-
-def _truncate(path: Path, step: int, evaluates_first: bool) -> None:
-    last_eval = step - 1 if evaluates_first else step
-    kept = [
-        entry
-        for entry in read_metrics(path)
-        if entry["step"] <= (last_eval if entry["kind"] == "eval" else step)
-    ]
-    with whole_file(path) as partial:
-        partial.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
-
-
-class Telemetry:
-    """Reports of one run: speed, progress and metrics, to the log, a file and TensorBoard."""
 
     def __init__(
         self,
@@ -93,62 +45,63 @@ class Telemetry:
         batch_size: int,
         total_steps: int,
         start_step: int = 0,
-        evaluates_first: bool = False,
+        pending_evaluation: bool = False,
         tensorboard: bool = True,
-        ledger: Ledger | None = None,
-        dog: Watchdog | None = None,
+        goodput: GoodputRecorder | None = None,
+        watchdog: Watchdog | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`start_step` and `evaluates_first` are as for `MetricsFile`; `batch_size` is global.
+        """`start_step` and `pending_evaluation` are as for `MetricsFile`; `batch_size` is global.
 
-        `ledger` has the time since this start began, and gets that of the starts before; `dog` is
-        told what goes on.
+        `goodput` has the time since this start began; the record of earlier starts is added to it.
+        `watchdog` is notified of every phase.
         """
-        self._batch_size, self._total_steps, self._clock = batch_size, total_steps, clock
-        self._dog, self.step = dog or Watchdog(0.0), start_step
-        # Of a step whose MFU is 1; None where it is not known.
+        self.step = start_step
         self.ideal_step_seconds: float | None = None
-        self._ledger = ledger or Ledger(clock=clock)
-        self._ledger_path = Path(workdir) / GOODPUT
-        self._ledger.resume(self._ledger_path, start_step)
-        self._ledger.enter("steps")
-        self._last_step, self._last_spent = start_step, dict(self._ledger.seconds)
-        self._ledger_said = clock()
+        self._batch_size, self._total_steps, self._clock = batch_size, total_steps, clock
+        self._watchdog = watchdog or Watchdog(0.0)
+        self._goodput = goodput or GoodputRecorder(clock=clock)
+        self._goodput_path = Path(workdir) / GOODPUT_FILE
+        self._goodput.resume(self._goodput_path, start_step)
+        self._goodput.enter("steps")
+        self._goodput_logged_at = clock()
+        self._last_step, self._last_seconds = start_step, dict(self._goodput.seconds)
         self._file: MetricsFile | None = None
         self._tensorboard: Any = None
         if jax.process_index() == 0:
             Path(workdir).mkdir(parents=True, exist_ok=True)
             self._file = MetricsFile(
-                Path(workdir) / "metrics.jsonl", start_step, evaluates_first=evaluates_first
+                Path(workdir) / METRICS_FILE, start_step, pending_evaluation=pending_evaluation
             )
             self._tensorboard = _open_tensorboard(str(workdir)) if tensorboard else None
 
-    def __enter__(self) -> "Telemetry":
+    def __enter__(self) -> "MetricWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     @contextlib.contextmanager
-    def during(self, category: str) -> Iterator[None]:
-        """Around a phase of the run: the time in it is of `category`, see `goodput.CATEGORIES`."""
-        before = self._ledger.enter(category)
-        self._dog.enter(CATEGORIES[category], self.step, _PATIENCE.get(category, 1.0))
+    def phase(self, category: str) -> Iterator[None]:
+        """Count the time of a `with` block as a category of `goodput.CATEGORIES`."""
+        previous = self._goodput.enter(category)
+        timeout_factor = _TIMEOUT_FACTORS.get(category, 1.0)
+        self._watchdog.enter(CATEGORIES[category], self.step, timeout_factor)
         try:
             yield
         finally:
-            self._ledger.enter(before)
-            self._dog.enter(CATEGORIES[before], self.step)
+            self._goodput.enter(previous)
+            self._watchdog.enter(CATEGORIES[previous], self.step)
 
-    def saved(self, step: int) -> None:
-        """The state of `step` is safe: a run that goes on from there has lost nothing of it."""
-        self._ledger.mark(step)
-        self._save_ledger()
+    def mark_saved(self, step: int) -> None:
+        """Record that the state of `step` is saved; see `GoodputRecorder.mark_saved`."""
+        self._goodput.mark_saved(step)
+        self._save_goodput()
 
-    def train(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Reports training metrics after `step` steps, with the speed since the last report.
+    def write_train(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Write the training metrics after `step` steps, with the speed since the last call.
 
-        `metrics` are numbers already on the host: loss, top1 (a fraction), learning_rate, ...
+        `metrics` are numbers on the host: loss, top1 (a fraction), learning_rate, ...
         """
         speed = self._speed(step)
         self._write("train", step, {**metrics, **speed})
@@ -160,23 +113,23 @@ class Telemetry:
         steps_left = max(self._total_steps - step, 0)
         if speed["steps_per_second"]:
             line.append(f"time left {format_time(steps_left / speed['steps_per_second'])}")
-        self._log(line)
-        self._report_ledger(step)
+        self._log("  ".join(line))
+        self._write_goodput(step)
 
-    def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Reports the metrics of an evaluation made after `step` steps."""
+    def write_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Write the metrics of the evaluation after `step` steps."""
         self._write("eval", step, metrics)
-        self._log([f"evaluation at step {step}", *_describe(metrics)])
+        self._log("  ".join([f"evaluation at step {step}", *_describe(metrics)]))
 
-    def picture(self, name: str, step: int, image: np.ndarray) -> None:
-        """Shows uint8 `[H, W, 3]` in TensorBoard, beside the metrics of `step`."""
+    def write_image(self, name: str, step: int, image: np.ndarray) -> None:
+        """Show an image uint8 `[H, W, 3]` in TensorBoard."""
         if self._tensorboard is not None:
             self._tensorboard.write_images(step, {name: image[None]})
 
     def close(self) -> None:
-        """The last of the ledger; flushes and closes everything that was opened."""
-        self._say_ledger(self.step)
-        self._save_ledger()
+        """Write the last goodput, and close all files."""
+        self._log_goodput(self.step)
+        self._save_goodput()
         if self._file is not None:
             self._file.close()
         if self._tensorboard is not None:
@@ -184,8 +137,8 @@ class Telemetry:
         self._file = self._tensorboard = None
 
     def _speed(self, step: int) -> dict[str, float]:
-        self._ledger.settle()
-        spent = {name: self._ledger.seconds[name] - self._last_spent[name] for name in _TRAINING}
+        self._goodput.update()
+        spent = {name: self._goodput.seconds[name] - self._last_seconds[name] for name in _TRAINING}
         seconds = max(sum(spent.values()), 1e-9)
         steps = step - self._last_step
         speed = {
@@ -195,27 +148,27 @@ class Telemetry:
         }
         if self.ideal_step_seconds is not None:
             speed["mfu"] = self.ideal_step_seconds * steps / seconds
-        self._last_step, self._last_spent = step, dict(self._ledger.seconds)
+        self._last_step, self._last_seconds = step, dict(self._goodput.seconds)
         return speed
 
-    def _report_ledger(self, step: int) -> None:
+    def _write_goodput(self, step: int) -> None:
         if self._tensorboard is not None:
-            shares = {f"goodput/{name}": share for name, share in self._ledger.fractions().items()}
+            shares = {f"goodput/{name}": share for name, share in self._goodput.fractions().items()}
             self._tensorboard.write_scalars(step, shares)
-        self._save_ledger()
-        if self._clock() - self._ledger_said >= _LEDGER_SECONDS:
-            self._say_ledger(step)
+        self._save_goodput()
+        if self._clock() - self._goodput_logged_at >= _GOODPUT_LOG_INTERVAL:
+            self._log_goodput(step)
 
-    def _say_ledger(self, step: int) -> None:
-        self._ledger_said = self._clock()
+    def _log_goodput(self, step: int) -> None:
+        self._goodput_logged_at = self._clock()
         if self._file is not None:
-            self._file.write("goodput", step, self._ledger.fractions())
-        time_spent = format_time(self._ledger.total())
-        self._log([f"goodput of {time_spent} at step {step}: {self._ledger.describe()}"])
+            self._file.write("goodput", step, self._goodput.fractions())
+        run_time = format_time(self._goodput.total_seconds())
+        self._log(f"step {step} after {run_time}: {self._goodput.describe()}")
 
-    def _save_ledger(self) -> None:
+    def _save_goodput(self) -> None:
         if self._file is not None:
-            self._ledger.save(self._ledger_path)
+            self._goodput.save(self._goodput_path)
 
     def _write(self, kind: str, step: int, metrics: Mapping[str, float]) -> None:
         if self._file is not None:
@@ -224,13 +177,13 @@ class Telemetry:
             named = {f"{kind}/{name}": float(value) for name, value in metrics.items()}
             self._tensorboard.write_scalars(step, named)
 
-    def _log(self, parts: list[str]) -> None:
+    def _log(self, line: str) -> None:
         if jax.process_index() == 0:
-            log.info("%s", "  ".join(parts))
+            log.info("%s", line)
 
 
 def _describe(metrics: Mapping[str, float]) -> list[str]:
-    """The metrics that belong in a log line; the others are only in the files."""
+    """Format the metrics that are part of a log line; the others are in the files alone."""
     formats = {
         "loss": "loss {:.4f}",
         "top1": "top-1 {:.1%}",
@@ -248,15 +201,15 @@ def _describe(metrics: Mapping[str, float]) -> list[str]:
 
 
 def format_time(seconds: float) -> str:
-    """A duration for people: 7s, 3m20s, 1h05m, 2d03h."""
+    """Format a duration with its two largest units: 7s, 3m20s, 1h05m, 2d03h."""
     whole = round(seconds)
-    for unit, lower, size, part in (
+    for unit, lower_unit, size, lower_size in (
         ("d", "h", 86400, 3600),
         ("h", "m", 3600, 60),
         ("m", "s", 60, 1),
     ):
         if whole >= size:
-            return f"{whole // size}{unit}{whole % size // part:02d}{lower}"
+            return f"{whole // size}{unit}{whole % size // lower_size:02d}{lower_unit}"
     return f"{whole}s"
 
 
@@ -270,7 +223,7 @@ def _open_tensorboard(workdir: str) -> Any:
 
 
 def log_parameters(params: Any) -> None:
-    """Logs each parameter's shape and sharding, and the total; without CLU only the total."""
+    """Log the shape and sharding of each parameter, and the total; without CLU only the total."""
     if jax.process_index() != 0:
         return
     leaves = jax.tree.leaves(params)

@@ -1,7 +1,7 @@
-"""Pictures of a run: its curves, its scores by class, and predictions beside their frames.
+"""Plots of a run: curves, scores by class, and predictions beside their frames.
 
-Figures are objects of their own (no pyplot), so drawing has no global state, needs no display and
-may happen in any thread.
+Figures are created without pyplot, so drawing has no global state, needs no display and is possible
+in any thread.
 """
 
 import itertools
@@ -16,25 +16,31 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from vswin_jax.runtime.atomic_write import whole_file
+from vswin_jax.runtime.atomic_write import atomic_write
 
 INK, GREY, BLUE, GREEN, RED = "#1f2933", "#9aa5b1", "#2563a8", "#2f855a", "#c0392b"
 AMBER = "#c27803"
 SHADES = LinearSegmentedColormap.from_list("share", ["#ffffff", "#bcd4ec", BLUE, "#0b2545"])
-NAMED_CLASSES = 40  # beyond this many, names on the axes cannot be read
+NAMED_CLASSES = 40  # with more classes, names on the axes are too small to read
 HALF = NAMED_CLASSES // 2
-COUNTED_CLASSES = 16
+COUNTED_CLASSES = 16  # with more classes, counts do not fit the cells
+LISTED_CONFUSIONS = 20
 LONGEST_NAME = 24  # characters
 
+# Steps and values.
 Series = tuple[Sequence[float], Sequence[float]]
 
 
 @dataclass(frozen=True)
-class Strip:
-    """One video's row in a picture of predictions.
+class PredictionRow:
+    """A video in a plot of predictions.
 
-    frames: uint8 `[T, H, W, 3]`; probabilities: `[k]`, largest first, of the classes `labels`;
-    truth: the right class or classes, where they are known.
+    Attributes:
+      frames: uint8 `[T, H, W, 3]`.
+      labels: names of the most probable classes.
+      probabilities: those of `labels`, largest first.
+      name: the file.
+      truth: names of the true classes, or None if they are unknown.
     """
 
     frames: np.ndarray
@@ -45,9 +51,9 @@ class Strip:
 
 
 def save_confusion(path: str | os.PathLike, matrix: np.ndarray, label_names: Sequence[str]) -> None:
-    """Draws `matrix` int `[K, K]` (row: the truth, column: the prediction) as shares of its rows.
+    """Draw `matrix` int `[K, K]` (row: true class, column: predicted class) as shares of its rows.
 
-    Few classes get names and counts; many get the pairs that are taken for each other most.
+    Few classes get names and counts; of many classes the most frequent confusions are listed.
     """
     matrix = np.asarray(matrix)
     size = len(matrix)
@@ -57,11 +63,7 @@ def save_confusion(path: str | os.PathLike, matrix: np.ndarray, label_names: Seq
     grid = figure.add_gridspec(1, 1 if named else 2, width_ratios=[1] if named else [1.75, 1])
     axes = figure.add_subplot(grid[0, 0])
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    image = axes.imshow(shares, cmap=SHADES, vmin=0, vmax=1, interpolation="nearest")
-    bar = figure.colorbar(image, ax=axes, fraction=0.045, pad=0.02, format=PercentFormatter(1.0, 0))
-    bar.set_label("share of the true class's videos", color=INK)
-    bar.outline.set_visible(False)
-    axes.set(xlabel="predicted", ylabel="true")
+    _draw_matrix(figure, axes, shares)
     mean = shares.diagonal()[matrix.sum(axis=1) > 0].mean() if matrix.any() else 0.0
     axes.set_title(f"Confusion matrix, mean class accuracy {mean:.1%}", loc="left", color=INK)
     if named:
@@ -72,6 +74,14 @@ def save_confusion(path: str | os.PathLike, matrix: np.ndarray, label_names: Seq
     if size <= COUNTED_CLASSES:
         _write_counts(axes, matrix, shares)
     _save(figure, path)
+
+
+def _draw_matrix(figure: Figure, axes: Axes, shares: np.ndarray) -> None:
+    image = axes.imshow(shares, cmap=SHADES, vmin=0, vmax=1, interpolation="nearest")
+    bar = figure.colorbar(image, ax=axes, fraction=0.045, pad=0.02, format=PercentFormatter(1.0, 0))
+    bar.set_label("share of the true class's videos", color=INK)
+    bar.outline.set_visible(False)
+    axes.set(xlabel="predicted", ylabel="true")
 
 
 def _name_ticks(axes: Axes, names: Sequence[str]) -> None:
@@ -88,27 +98,27 @@ def _write_counts(axes: Axes, matrix: np.ndarray, shares: np.ndarray) -> None:
         axes.text(column, row, count, ha="center", va="center", color=colour, fontsize=9)
 
 
-def _worst_pairs(matrix: np.ndarray, most: int) -> list[tuple[int, int]]:
-    """The (true, predicted) classes with the most wrong predictions, the worst first."""
+def _worst_pairs(matrix: np.ndarray) -> list[tuple[int, int]]:
+    """Return the (true, predicted) classes with the most wrong predictions, the worst first."""
     wrong = matrix - np.diag(matrix.diagonal())
-    cells = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    cells = np.argsort(-wrong, axis=None, kind="stable")[:LISTED_CONFUSIONS]
     pairs = (divmod(int(cell), len(wrong)) for cell in cells)
     return [pair for pair in pairs if wrong[pair]]
 
 
-def _list_confusions(axes: Axes, matrix: np.ndarray, names: Sequence[str], most: int = 20) -> None:
+def _list_confusions(axes: Axes, matrix: np.ndarray, names: Sequence[str]) -> None:
     axes.axis("off")
-    axes.set_title("Taken for each other most", loc="left", color=INK)
-    for place, (true, predicted) in enumerate(_worst_pairs(matrix, most)):
-        y = 1 - (place + 0.5) / most
+    axes.set_title("Most frequent confusions", loc="left", color=INK)
+    for position, (true, predicted) in enumerate(_worst_pairs(matrix)):
+        y = 1 - (position + 0.5) / LISTED_CONFUSIONS
         count = f"{matrix[true, predicted]}"
         axes.text(0.06, y, count, ha="right", va="center", color=RED, transform=axes.transAxes)
-        text = f"{_shorten(names[true])}\n   taken for {_shorten(names[predicted])}"
+        text = f"{_shorten(names[true])}\n   predicted as {_shorten(names[predicted])}"
         axes.text(0.1, y, text, va="center", fontsize=7.5, color=INK, transform=axes.transAxes)
 
 
-def _circle_confusions(axes: Axes, matrix: np.ndarray, most: int = 20) -> None:
-    for true, predicted in _worst_pairs(matrix, most):
+def _circle_confusions(axes: Axes, matrix: np.ndarray) -> None:
+    for true, predicted in _worst_pairs(matrix):
         axes.plot(predicted, true, "o", markersize=7, markerfacecolor="none", color=RED)
 
 
@@ -118,10 +128,10 @@ def save_average_precisions(
     videos: Sequence[int],
     label_names: Sequence[str],
 ) -> None:
-    """Draws the average precision `[K]` of every class as a bar, the best at the top.
+    """Draw the average precision `[K]` of each class as a bar, the best at the top.
 
-    `videos` counts those of each class; a class without any has NaN and no bar. Of many classes
-    the best are drawn on the left and the worst on the right.
+    `videos` are the numbers of videos of the classes; a class without any has NaN and no bar. Of
+    many classes the best are drawn on the left and the worst on the right.
     """
     ranked = np.argsort(-precisions, kind="stable")[: np.isfinite(precisions).sum()]
     parts = {f"all {len(ranked)} classes (videos)": ranked}
@@ -148,10 +158,10 @@ def save_curves(
     accuracies: Mapping[str, Series],
     title: str = "top-1",
 ) -> None:
-    """Draws named series of (steps, values): losses on the left, accuracies (0 to 1) on the right.
+    """Draw series by name: losses on the left, and accuracies (0 to 1) under `title` on the right.
 
     A series whose name begins with "training" is noisy: it is drawn thin, with its moving mean on
-    top. `title` says what the accuracies are.
+    top.
     """
     figure = _figure(11, 4.2)
     left, right = figure.subplots(1, 2)
@@ -179,7 +189,7 @@ def _draw_series(axes: Axes, series: Mapping[str, Series]) -> None:
 
 
 def _moving_mean(values: Sequence[float]) -> np.ndarray:
-    """The mean of each value and those before it, over about a twentieth of the series."""
+    """Return the mean of each value and its predecessors, over a twentieth of the series."""
     values = np.asarray(values, np.float64)
     width = max(1, len(values) // 20)
     sums = np.concatenate([[0.0], np.cumsum(values)])
@@ -189,48 +199,50 @@ def _moving_mean(values: Sequence[float]) -> np.ndarray:
 
 
 def save_predictions(
-    path: str | os.PathLike, strips: Sequence[Strip], *, frames_shown: int = 6
+    path: str | os.PathLike, rows: Sequence[PredictionRow], *, frames_shown: int = 6
 ) -> None:
-    """Draws each video as a row: frames spread over its clip, and bars of its top classes."""
-    figure = _figure(13, 0.5 + 2.0 * len(strips))
-    rows = figure.add_gridspec(len(strips), 2, width_ratios=[2.4, 1])
-    for row, strip in enumerate(strips):
-        _draw_frames(figure.add_subplot(rows[row, 0]), strip, frames_shown)
-        _draw_bars(figure.add_subplot(rows[row, 1]), strip)
+    """Draw each video as a row: frames spread over its clip, and bars of its top classes."""
+    figure = _figure(13, 0.5 + 2.0 * len(rows))
+    grid = figure.add_gridspec(len(rows), 2, width_ratios=[2.4, 1])
+    for position, row in enumerate(rows):
+        _draw_frames(figure.add_subplot(grid[position, 0]), row, frames_shown)
+        _draw_bars(figure.add_subplot(grid[position, 1]), row)
     _save(figure, path)
 
 
-def _draw_frames(axes: Axes, strip: Strip, frames_shown: int) -> None:
-    count = min(frames_shown, len(strip.frames))
-    chosen = strip.frames[np.linspace(0, len(strip.frames) - 1, count).round().astype(int)]
+def _draw_frames(axes: Axes, row: PredictionRow, frames_shown: int) -> None:
+    count = min(frames_shown, len(row.frames))
+    chosen = row.frames[np.linspace(0, len(row.frames) - 1, count).round().astype(int)]
     gap = max(1, chosen.shape[2] // 40)
     padded = np.pad(chosen, ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=255)
     axes.imshow(np.concatenate(padded, axis=1)[:, :-gap])
     axes.axis("off")
-    truth = f"   ({' + '.join(strip.truth) or 'no class'})" if strip.truth is not None else ""
-    title = f"{_shorten(strip.name, 60)}{truth}"
+    truth = f"   ({' + '.join(row.truth) or 'no class'})" if row.truth is not None else ""
+    title = f"{_shorten(row.name, 60)}{truth}"
     axes.set_title(title, loc="left", fontsize=10, color=INK)
 
 
-def _draw_bars(axes: Axes, strip: Strip) -> None:
-    colours = [_bar_colour(label, strip.truth) for label in strip.labels]
-    _draw_shares(axes, list(map(_shorten, strip.labels)), strip.probabilities, colours)
+def _draw_bars(axes: Axes, row: PredictionRow) -> None:
+    colours = [_bar_colour(label, row.truth) for label in row.labels]
+    _draw_shares(axes, list(map(_shorten, row.labels)), row.probabilities, colours)
     axes.set_ylim(max(len(colours), 5) - 0.4, -0.6)
 
 
 def _draw_shares(
-    axes: Axes, names: Sequence[str], shares: Sequence[float], colours: Sequence[str]
+    axes: Axes,
+    names: Sequence[str],
+    shares: Sequence[float] | np.ndarray,
+    colours: Sequence[str],
 ) -> None:
-    """Horizontal bars from 0 to 1, the first at the top, with their values."""
-    places = np.arange(len(names))
-    axes.barh(places, shares, color=colours, height=0.72)
-    axes.set_yticks(places, names, fontsize=9)
+    """Draw horizontal bars from 0 to 1, the first at the top, with their values."""
+    positions = np.arange(len(names))
+    bars = axes.barh(positions, shares, color=colours, height=0.72)
+    axes.bar_label(bars, fmt="{:.1%}", padding=3, fontsize=8.5, color=INK)
+    axes.set_yticks(positions, names, fontsize=9)
     axes.set_xlim(0, 1.18)
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
     axes.tick_params(length=0)
-    for place, share in zip(places, shares, strict=True):
-        axes.text(share + 0.015, place, f"{share:.1%}", va="center", fontsize=8.5, color=INK)
 
 
 def _bar_colour(label: str, truth: tuple[str, ...] | None) -> str:
@@ -252,5 +264,5 @@ def _save(figure: Figure, path: str | os.PathLike) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         figure.savefig(partial, format="png", dpi=110)

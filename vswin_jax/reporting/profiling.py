@@ -1,4 +1,4 @@
-"""Traces of some steps, by `jax.profiler`, for TensorBoard, XProf and Perfetto."""
+"""Traces of some training steps by `jax.profiler`, for TensorBoard, XProf and Perfetto."""
 
 import contextlib
 import logging
@@ -14,17 +14,17 @@ from vswin_jax.errors import InputError
 log = logging.getLogger("vswin_jax")
 
 DIRECTORY = "profile"
-# The first steps compile and fill the queues.
-DEFAULT = "10:14"
-# What a step is called in a trace.
-STEP = "train"
+# The first steps compile and fill the queues, so they are not representative.
+DEFAULT_STEP_RANGE = "10:14"
+# Name of the step events in a trace.
+STEP_NAME = "train"
 
 
-def parse_window(text: str) -> tuple[int, int] | None:
-    """The steps of "FIRST:LAST", counted from 1 where this start begins; None for "".
+def parse_step_range(text: str) -> tuple[int, int] | None:
+    """Parse "FIRST:LAST", steps counted from 1 since this start of the run; "" is None.
 
     Raises:
-        InputError: it does not read so.
+      InputError: another format, or FIRST is not from 1 to LAST.
     """
     if not text:
         return None
@@ -32,58 +32,59 @@ def parse_window(text: str) -> tuple[int, int] | None:
     first, last = map(int, match.groups()) if match else (0, 0)
     if not 1 <= first <= last:
         raise InputError(
-            f"Expected --profile FIRST:LAST, the steps to trace, counted from 1 where this start "
-            f"begins, such as {DEFAULT}, but {text!r} came."
+            f"Expected --profile FIRST:LAST, the steps to trace, counted from 1 since this start, "
+            f"such as {DEFAULT_STEP_RANGE}, but got {text!r}."
         )
     return first, last
 
 
 class Profiler:
-    """Traces the steps of `window` into `workdir`/profile; does nothing for None."""
+    """Traces the steps of `step_range` into `workdir`/profile; None traces nothing."""
 
-    def __init__(self, workdir: Path, window: tuple[int, int] | None) -> None:
+    def __init__(self, workdir: Path, step_range: tuple[int, int] | None) -> None:
         self._directory = workdir / DIRECTORY
-        self._first, self._last = window or (0, 0)
-        self._done, self._is_on = 0, False
+        self._first, self._last = step_range or (0, 0)
+        self._num_started, self._is_tracing = 0, False
 
     def __enter__(self) -> "Profiler":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._is_on:
+        if self._is_tracing:
             self._stop()
-        elif self._done < self._first:
+        elif self._num_started < self._first:
             log.warning(
                 "nothing is traced: --profile begins at step %d of this start, which had %d",
                 self._first,
-                self._done,
+                self._num_started,
             )
 
     @contextlib.contextmanager
     def step(self, number: int) -> Iterator[None]:
-        """Around all that the host does for step `number`, which is the next one of this start."""
-        self._done += 1
-        if self._done == self._first:
+        """Mark the host's work for step `number`, the next step of this start, in the trace."""
+        self._num_started += 1
+        if self._num_started == self._first:
             jax.profiler.start_trace(self._directory)
-            self._is_on = True
-        with jax.profiler.StepTraceAnnotation(STEP, step_num=number):
+            self._is_tracing = True
+        with jax.profiler.StepTraceAnnotation(STEP_NAME, step_num=number):
             yield
 
     def finish(self, outputs: Any) -> None:
-        """After each step with its outputs; after the last one traced it waits for them."""
-        if self._is_on and self._done == self._last:
+        """End the trace, if the step with these `outputs` was the last one to trace."""
+        if self._is_tracing and self._num_started == self._last:
+            # Steps are dispatched asynchronously: without this the trace ends before the step does.
             jax.block_until_ready(outputs)
             self._stop()
 
     def _stop(self) -> None:
         jax.profiler.stop_trace()
-        self._is_on = False
+        self._is_tracing = False
         if jax.process_index() == 0:
             log.info(
                 "traced steps %d to %d of this start: open %s with `tensorboard --logdir %s` "
-                "(pip install xprof), or a *.trace.json.gz of it in https://ui.perfetto.dev",
+                "(pip install xprof), or its *.trace.json.gz in https://ui.perfetto.dev",
                 self._first,
-                self._done,
+                self._num_started,
                 self._directory,
                 self._directory,
             )

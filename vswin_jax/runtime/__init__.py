@@ -1,1 +1,1 @@
-"""Processes, signals, files and hardware: services that any part of a run uses."""
+"""Services of a running process: peers, signals, compilation cache, files and hardware."""

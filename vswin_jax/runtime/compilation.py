@@ -1,10 +1,8 @@
-"""Compiled programs: kept on disk for the next start, and what compiling costs this one.
+"""Compiled programs: the persistent cache for later starts, and the cost of compiling in this one.
 
-Kernels for GPUs are not timed while they are compiled, unless asked for.
-
-The cache is JAX's own (`jax_compilation_cache_dir`). It lies in the workdir unless something else
-is said: that is where a preempted run goes on from, maybe on another machine, where a home may be
-empty or read-only, and what several hosts share, of which JAX lets the first one write.
+The cache is JAX's own (`jax_compilation_cache_dir`). By default it is in the workdir: a preempted
+run resumes from there, perhaps on another machine whose home directory is empty or read-only, and
+several hosts share it (JAX lets the first process write).
 """
 
 import contextlib
@@ -30,63 +28,72 @@ log = logging.getLogger("vswin_jax")
 WORKDIR, OFF = "workdir", "off"
 DIRECTORY = "compiled"
 
-_SAID_SECONDS = 1.0
-_BACKEND = "/jax/core/compile/backend_compile_duration"
-_PHASES = (
+_MIN_LOGGED_SECONDS = 1.0
+# Names of events of `jax.monitoring`.
+_BACKEND_COMPILE = "/jax/core/compile/backend_compile_duration"
+_COMPILE_PHASES = (
     "/jax/core/compile/jaxpr_trace_duration",
     "/jax/core/compile/jaxpr_to_mlir_module_duration",
-    _BACKEND,
+    _BACKEND_COMPILE,
 )
-_HIT = "/jax/compilation_cache/cache_hits"
+_CACHE_HIT = "/jax/compilation_cache/cache_hits"
 
-# XLA for GPUs would time kernels of each product and fusion, and try Triton's for products: that
-# takes longer than the rest of compiling, and another start, of the same run, may choose others.
-_UNTIMED = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
+# By default JAX stores only programs that take a second or more to compile; a run has dozens of
+# smaller ones.
+_STORE_ALL_PROGRAMS = {
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+
+# XLA for GPUs would time candidate kernels of each matrix product and fusion, and try Triton for
+# products. That takes longer than all other compilation, and the next start of the same run may
+# choose other kernels and so round differently.
+_NO_AUTOTUNING = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
 
 
 def compiler_options(mesh: Mesh | None, autotune: bool) -> dict[str, Any] | None:
-    """What `jax.jit` tells the compiler for the devices of `mesh`, or of this machine.
+    """Return the `compiler_options` of `jax.jit` for the devices of `mesh`, or of this machine.
 
-    Without `autotune` a program for GPUs takes the kernels that cuBLAS and XLA expect to be the
-    fastest, as PyTorch does, and no time is measured.
+    Without `autotune`, programs for GPUs use the kernels that cuBLAS and XLA estimate to be the
+    fastest, as PyTorch does, and nothing is timed.
     """
-    return _UNTIMED if targets_gpu(mesh) and not autotune else None
+    return _NO_AUTOTUNING if targets_gpu(mesh) and not autotune else None
 
 
 @contextlib.contextmanager
-def kept(where: str, workdir: str | os.PathLike) -> Iterator[None]:
-    """Keeps compiled programs until the end of the block.
+def persistent_cache(location: str, workdir: str | os.PathLike) -> Iterator[None]:
+    """Store compiled programs on disk, and load them from there, during the block.
 
-    `where` is "workdir", for its directory "compiled", "off", or a directory. What the user has
-    set in JAX itself (`JAX_COMPILATION_CACHE_DIR`) comes first.
+    `location` is "workdir" for its subdirectory "compiled", "off", or a directory. The user's own
+    setting of JAX (`JAX_COMPILATION_CACHE_DIR`) takes precedence.
     """
-    if where == OFF or jax.config.jax_compilation_cache_dir:
+    if location == OFF or jax.config.jax_compilation_cache_dir:
         yield
         return
-    directory = Path(workdir) / DIRECTORY if where == WORKDIR else Path(where)
-    options = {
-        "jax_compilation_cache_dir": os.fspath(directory / _machine()),
-        # JAX keeps what takes a second or more; a run has dozens of small programs beside it.
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
+    directory = Path(workdir) / DIRECTORY if location == WORKDIR else Path(location)
+    cache_dir = os.fspath(directory / _platform_key())
+    options = {"jax_compilation_cache_dir": cache_dir, **_STORE_ALL_PROGRAMS}
     before = {name: getattr(jax.config, name) for name in options}
-    _set(options)
+    _update_config(options)
     try:
         yield
     finally:
-        _set(before)
+        _update_config(before)
 
 
-def _set(options: dict[str, Any]) -> None:
+def _update_config(options: dict[str, Any]) -> None:
     for name, value in options.items():
         jax.config.update(name, value)
-    # JAX reads them once, at the first program.
+    # JAX reads these options once, when it compiles the first program.
     compilation_cache.reset_cache()
 
 
-def _machine() -> str:
-    """A name for what JAX's keys leave out: which instructions a CPU has, where that matters."""
+def _platform_key() -> str:
+    """Return a directory name for this kind of machine.
+
+    JAX's cache keys leave out the instruction set of a CPU, so a program from another machine
+    could crash with an illegal instruction.
+    """
     if jax.default_backend() != "cpu":
         return jax.default_backend()
     return f"cpu-{hashlib.sha256(_cpu_features().encode()).hexdigest()[:8]}"
@@ -101,52 +108,61 @@ def _cpu_features() -> str:
 
 
 class Compilations:
-    """What this process compiles in a `with` block, in any thread.
+    """Records the programs that any thread of this process compiles in a `with` block.
 
     Attributes:
-      fresh, cached: names of the programs that were compiled, and that came from the cache.
-      seconds: of all of it, the tracing and the lowering too.
+      fresh: names of the programs that were compiled.
+      cached: names of the programs that were loaded from the persistent cache.
+      seconds: total time, including tracing and lowering.
     """
 
-    def __init__(self, *, say: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
-        """With `say` the log has the programs that take a second or more."""
+    def __init__(
+        self, *, log_slow: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """With `log_slow`, programs that take a second or more are logged."""
         self.fresh: list[str] = []
         self.cached: list[str] = []
         self.seconds = 0.0
-        self._say, self._clock = say, clock
+        self._log_slow, self._clock = log_slow, clock
+        # JAX reports the events of a program in the thread that compiles it; both tables are by
+        # thread id, because threads compile at the same time.
         self._was_hit: dict[int, bool] = defaultdict(bool)
-        self._counted: dict[int, list[tuple[float, float]]] = defaultdict(list)
+        self._intervals: dict[int, list[tuple[float, float]]] = defaultdict(list)
 
     def __enter__(self) -> "Compilations":
-        jax.monitoring.register_event_listener(self._hear)
-        jax.monitoring.register_event_duration_secs_listener(self._hear_duration)
+        jax.monitoring.register_event_listener(self._on_event)
+        jax.monitoring.register_event_duration_secs_listener(self._on_duration)
         return self
 
     def __exit__(self, *_: object) -> None:
-        jax.monitoring.unregister_event_listener(self._hear)
-        jax.monitoring.unregister_event_duration_listener(self._hear_duration)
+        jax.monitoring.unregister_event_listener(self._on_event)
+        jax.monitoring.unregister_event_duration_listener(self._on_duration)
 
-    def _hear(self, event: str, **_: Any) -> None:
-        if event == _HIT:
+    def _on_event(self, event: str, **_: Any) -> None:
+        if event == _CACHE_HIT:
             self._was_hit[threading.get_ident()] = True
 
-    def _hear_duration(self, event: str, seconds: float, **more: Any) -> None:
-        if event in _PHASES:
-            self._count(seconds)
-        if event == _BACKEND:
-            self._note(str(more.get("fun_name", "a program")), seconds)
+    def _on_duration(self, event: str, seconds: float, **details: Any) -> None:
+        if event in _COMPILE_PHASES:
+            self._add_interval(seconds)
+        if event == _BACKEND_COMPILE:
+            self._add_program(str(details.get("fun_name", "a program")), seconds)
 
-    def _count(self, seconds: float) -> None:
-        """Adds an interval that ends now; those within it, of inner programs, count once."""
-        counted, start = self._counted[threading.get_ident()], self._clock() - seconds
-        while counted and counted[-1][0] >= start:
-            self.seconds -= counted.pop()[1]
-        counted.append((start, seconds))
+    def _add_interval(self, seconds: float) -> None:
+        """Add an interval that ends now to the total time.
+
+        Tracing a program may trace or compile others, whose intervals end first; an interval
+        replaces those inside it, so that no second counts twice.
+        """
+        intervals, start = self._intervals[threading.get_ident()], self._clock() - seconds
+        while intervals and intervals[-1][0] >= start:
+            self.seconds -= intervals.pop()[1]
+        intervals.append((start, seconds))
         self.seconds += seconds
 
-    def _note(self, name: str, seconds: float) -> None:
+    def _add_program(self, name: str, seconds: float) -> None:
         was_hit = self._was_hit.pop(threading.get_ident(), False)
         (self.cached if was_hit else self.fresh).append(name)
-        if self._say and seconds >= _SAID_SECONDS and jax.process_index() == 0:
+        if self._log_slow and seconds >= _MIN_LOGGED_SECONDS and jax.process_index() == 0:
             how = "taken from the compilation cache" if was_hit else "compiled"
             log.info("%s was %s in %.1f s", name, how, seconds)

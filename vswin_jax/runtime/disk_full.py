@@ -1,4 +1,4 @@
-"""A disk with no room left: how its errors look, and what a run says of it."""
+"""Recognises the errors of a full disk and reports them as one clear `InputError`."""
 
 import contextlib
 import errno
@@ -10,47 +10,55 @@ from pathlib import Path
 
 from vswin_jax.errors import InputError
 
-# No room on the disk, none in the user's quota, and a file larger than the system allows.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# No space on the disk, none in the user's quota, and a file larger than the system allows.
+_DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
-def explained(path: str | os.PathLike[str], then: Callable[[], str]) -> Iterator[None]:
-    """Turns what a full disk raises into an `InputError`: that `path` has no room, and `then()`."""
+def reraise_disk_full(
+    path: str | os.PathLike[str], consequence: Callable[[], str]
+) -> Iterator[None]:
+    """Re-raise a disk-full error of the block as an `InputError` about the disk of `path`.
+
+    The message ends with `consequence()`: what is lost and what the user does next. All other
+    errors pass unchanged.
+    """
     try:
         yield
     except Exception as error:
-        reason = reason_if_full(error)
+        reason = disk_full_reason(error)
         if reason is None or isinstance(error, InputError):
             raise
-        consequence = then()
+        # It may free space (see `Checkpoints`), so it is called before the free space is measured.
+        described = consequence()
         raise InputError(
             f"The disk of '{os.fspath(path)}' is full ({reason}; {_free_space(path)} free): make "
-            f"room there; {consequence}."
+            f"room there; {described}."
         ) from error
 
 
-def reason_if_full(error: BaseException) -> str | None:
-    """What the system says if `error` comes of a disk without room, else None.
+def disk_full_reason(error: BaseException) -> str | None:
+    """Return the system's message if `error` was caused by a full disk, else None.
 
-    Libraries in C++ raise errors of their own, with the system's number or words in the text.
+    C++ libraries (TensorStore, TensorFlow) raise their own exception types, with the errno or the
+    system's message only in the text.
     """
     code = re.search(r"os_error_code='(\d+)'", str(error))
     number = int(code[1]) if code else getattr(error, "errno", None)
-    for full in _FULL:
+    for full in _DISK_FULL_ERRNOS:
         if full == number or os.strerror(full) in str(error):
             return os.strerror(full)
     return None
 
 
 def _free_space(path: str | os.PathLike[str]) -> str:
-    place = Path(path).absolute()
-    while not place.exists():
-        place = place.parent
-    return amount(shutil.disk_usage(place).free)
+    existing = Path(path).absolute()
+    while not existing.exists():
+        existing = existing.parent
+    return format_bytes(shutil.disk_usage(existing).free)
 
 
-def amount(size: int) -> str:
-    """A number of bytes, for people: 12 kB, 3 MB, 1,024 GB."""
+def format_bytes(size: int) -> str:
+    """Format a number of bytes in decimal units: 12 kB, 3 MB, 1,024 GB."""
     unit, name = next((u for u in ((1e9, "GB"), (1e6, "MB")) if size >= u[0]), (1e3, "kB"))
     return f"{size / unit:,.0f} {name}"

@@ -1,22 +1,21 @@
-"""Several processes that train as one: how they find each other, and what they tell each other.
+"""The processes that train as one: joining, exchanging values, barriers and leaving.
 
-JAX's coordination service, which process 0 runs, carries all of it. No device takes part, so it
-works while one of them compiles for minutes, and it costs a training step nothing.
+All of it goes through JAX's coordination service, which runs in process 0. No device takes part,
+so it works while a process compiles for minutes, and it costs a training step nothing.
 
-A process that dies ends the others too: on CPUs their collectives fail at once, on other devices
-the service misses its heartbeats for `HEARTBEAT_SECONDS`; where process 0 dies, all lose the
-service at once. A process that ends for a reason tells the others before it goes.
+The death of a process ends the others too: on CPUs their collectives fail at once; on other
+devices the service misses heartbeats for `HEARTBEAT_SECONDS`; the death of process 0 ends the
+service, which the others notice at once. A process that fails publishes its reason before it exits
+(`signal_watcher`).
 """
 
 import collections
 import contextlib
 import os
-import re
 import socket
 import threading
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -24,240 +23,209 @@ from jax._src import distributed as jax_distributed
 from jax._src import xla_bridge
 
 from vswin_jax.errors import InputError
+from vswin_jax.runtime.cluster_member import ClusterMember
 
-# A process that is stopped for longer, in a debugger or by a busy machine, counts as dead.
+# A process that is suspended for longer, in a debugger or on a busy machine, counts as dead.
 HEARTBEAT_SECONDS = 100
-# How long a process that ends waits for the others to end too, within any grace period.
-PARTING_SECONDS = 10.0
-# As long as no process dies, what all wait for takes the time that it takes: data to be written,
-# a program to be compiled.
-_PATIENCE_SECONDS = 7 * 24 * 3600.0
+# How long an exiting process waits for the others; it fits into any grace period of a scheduler.
+SHUTDOWN_TIMEOUT_SECONDS = 10.0
+# A barrier that waits for data to be written or a program to be compiled has no deadline of its
+# own: if a process dies meanwhile, the service's heartbeat ends the wait.
+_BARRIER_TIMEOUT_SECONDS = 7 * 24 * 3600.0
 _PREFIX = "vswin_jax"
-# Gloo gives up on a peer that is more than 30 seconds late for their first collective.
-_MEET = "all are here"
 
-# While a process joins or leaves: a call of another thread would end it as a fatal error.
-_is_untouchable, _asking = threading.Event(), threading.Lock()
-# How often a barrier of that name was used: every use is another one.
-_uses: collections.Counter[str] = collections.Counter()
-
-
-@dataclass(frozen=True)
-class Place:
-    """Which of how many processes this one is, and where process 0 listens (HOST:PORT)."""
-
-    coordinator: str
-    num_processes: int
-    process_id: int
-
-    @classmethod
-    def of(
-        cls, coordinator: str, num_processes: int | None, process_id: int | None
-    ) -> "Place | None":
-        """The place that three flags say; None if they say none.
-
-        Raises:
-            InputError: some are missing or wrong.
-        """
-        given = {
-            "--coordinator HOST:PORT": coordinator or None,
-            "--num_processes N": num_processes,
-            "--process_id I": process_id,
-        }
-        missing = [name for name, value in given.items() if value is None]
-        if len(missing) == len(given):
-            return None
-        if num_processes == 1 and process_id in (None, 0):
-            return cls(coordinator, 1, 0)
-        if missing:
-            raise InputError(
-                f"Expected --coordinator HOST:PORT, --num_processes N and --process_id I together "
-                f"but {' and '.join(missing)} did not come: give all three, or none where SLURM or "
-                f"a TPU's own environment says them."
-            )
-        if not re.fullmatch(r".+:\d+", coordinator):
-            raise InputError(
-                f"Expected --coordinator to be HOST:PORT of process 0 but {coordinator!r} came."
-            )
-        if num_processes < 1 or not 0 <= process_id < num_processes:
-            raise InputError(
-                f"Expected --num_processes from 1 up and --process_id from 0 to one below it but "
-                f"{num_processes} and {process_id} came."
-            )
-        return cls(coordinator, num_processes, process_id)
+# JAX ends the whole process (a fatal error) if a thread uses the coordination client while another
+# thread connects or disconnects it. The event keeps new calls out for that time, and the lock waits
+# for a `Peers.get` that is under way; see `_client_change`.
+_is_client_changing = threading.Event()
+_client_lock = threading.Lock()
+# Uses of each barrier name so far. The service allows a barrier id once, so each use gets a number.
+_barrier_uses: collections.Counter[str] = collections.Counter()
 
 
-def join(place: Place | None, heartbeat_seconds: int = HEARTBEAT_SECONDS) -> None:
-    """Makes this process one of a run's, before any use of a device; alone it does nothing.
+def join(member: ClusterMember | None, heartbeat_seconds: int = HEARTBEAT_SECONDS) -> None:
+    """Connect this process to the others of its run, before any device is used.
 
-    Without a `place` the environment says it, as `jax.distributed` reads it: that of a TPU slice,
-    of SLURM, of Open MPI, or of an indexed Kubernetes job (which needs the package `kubernetes`).
+    Without a `member`, `jax.distributed` detects the environment of a TPU slice, of SLURM, of Open
+    MPI, or of an indexed Kubernetes job (with the package `kubernetes`). A process alone starts no
+    service.
 
     Raises:
-        InputError: the other processes cannot be reached.
+      InputError: the other processes cannot be reached.
     """
-    if jax.distributed.is_initialized() or (place and place.num_processes == 1):
+    if jax.distributed.is_initialized() or (member and member.num_processes == 1):
         return
-    if place is None and (xla_bridge.backends_are_initialized() or not _may_be_in_a_cluster()):
+    if member is None and (xla_bridge.backends_are_initialized() or not _may_be_in_a_cluster()):
         return
-    # SIGTERM is for `signals`; JAX's own service would take it away from there, and look at it
-    # once a second.
+    # SIGTERM belongs to `preemption`. JAX's preemption service would install its own handler and
+    # poll for the signal once a second.
     jax.config.update("jax_enable_preemption_service", False)
     try:
-        with _untouched():
-            _initialize(place, heartbeat_seconds)
+        with _client_change():
+            _initialize(member, heartbeat_seconds)
     except RuntimeError as error:
-        where = place.coordinator if place else "the coordinator that the environment names"
+        where = member.coordinator if member else "the coordinator that the environment names"
         raise InputError(
             f"Expected to meet the other processes at {where} but {_first_line(error)}: start all "
             f"of them with the same address, where process 0 runs and the port is free."
         ) from error
-    peers = current()
-    if peers is not None:
-        peers.wait(_MEET)
+    # Gloo, for collectives on CPUs, fails if a peer is more than 30 seconds late for the first one.
+    wait_for_all("joined")
 
 
 @contextlib.contextmanager
-def _untouched() -> Iterator[None]:
-    _is_untouchable.set()
+def _client_change() -> Iterator[None]:
+    """Keep other threads from using the coordination client while it connects or disconnects."""
+    # In this order: from the event on no thread obtains a `Peers`, and with the lock no thread
+    # that already has one is inside `get`.
+    _is_client_changing.set()
     try:
-        with _asking:
+        with _client_lock:
             yield
     finally:
-        _is_untouchable.clear()
+        _is_client_changing.clear()
 
 
-def _initialize(place: Place | None, heartbeat_seconds: int) -> None:
-    if place is not None:
-        if place.process_id == 0:
-            _check_free(place.coordinator)
-        jax.distributed.initialize(
-            place.coordinator,
-            place.num_processes,
-            place.process_id,
-            cluster_detection_method="deactivate",
-            heartbeat_timeout_seconds=heartbeat_seconds,
-        )
+def _initialize(member: ClusterMember | None, heartbeat_seconds: int) -> None:
+    if member is None:
+        _initialize_by_environment(heartbeat_seconds)
         return
+    if member.process_id == 0:
+        _check_port_is_free(member.coordinator)
+    jax.distributed.initialize(
+        coordinator_address=member.coordinator,
+        num_processes=member.num_processes,
+        process_id=member.process_id,
+        cluster_detection_method="deactivate",
+        heartbeat_timeout_seconds=heartbeat_seconds,
+    )
+
+
+def _initialize_by_environment(heartbeat_seconds: int) -> None:
     with warnings.catch_warnings():
-        # Whoever runs in a pod alone, or gives the flags, needs no package to find others.
+        # In a pod JAX warns that the package `kubernetes` is missing; a pod that runs alone, or
+        # with the flags, does not need it.
         warnings.filterwarnings("ignore", message="Kubernetes environment detected")
         try:
             jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat_seconds)
         except ValueError as error:
-            # No environment that JAX knows: this process is alone.
+            # JAX detected no cluster and misses the arguments: this process runs alone.
             if "should be defined" not in str(error) and "must be defined" not in str(error):
                 raise
 
 
-def _check_free(coordinator: str) -> None:
-    """JAX crashes where the port of its service is taken."""
+def _check_port_is_free(coordinator: str) -> None:
+    """Raise RuntimeError if the coordinator's port is in use; JAX would crash the process."""
     family = socket.AF_INET6 if socket.has_ipv6 else socket.AF_INET
     with socket.socket(family) as port:
         port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             port.bind(("", int(coordinator.rpartition(":")[2])))
         except OSError as error:
-            raise RuntimeError(f"its port cannot be had ({error.strerror})") from error
+            raise RuntimeError(f"its port is not available ({error.strerror})") from error
 
 
 def _may_be_in_a_cluster() -> bool:
-    # A pod that is no part of an indexed job has nobody to find, and JAX fails where it looks.
+    # JAX's detection fails in a Kubernetes pod that is not part of an indexed job.
     names = ("JOB_COMPLETION_INDEX", "TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
     return "KUBERNETES_SERVICE_HOST" not in os.environ or any(name in os.environ for name in names)
 
 
 class Peers:
-    """The processes of this run, this one among them."""
+    """The processes of this run, including this one, and the key-value store that they share."""
 
     def __init__(self, client: Any, index: int, count: int) -> None:
         self.index, self.count = index, count
         self._client = client
 
-    def tell(self, kind: str, text: str) -> None:
-        """Says something to all; of each kind only what was said first counts."""
-        self._client.key_value_set(f"{_PREFIX}/{kind}/{self.index}", text)
+    def put(self, key: str, value: str) -> None:
+        """Store a value of this process under `key`; a second one for the same key is rejected."""
+        self._client.key_value_set(f"{_PREFIX}/{key}/{self.index}", value)
 
-    def heard(self, kind: str) -> str | None:
-        """What was said of that `kind`, by this process or another."""
-        # A thread asks now and then; while the process joins or leaves it need not.
-        if not _asking.acquire(blocking=False):
+    def get(self, key: str) -> str | None:
+        """Return a value that any process has stored under `key`, or None; it never waits.
+
+        None also while this process joins or leaves the cluster: the thread that polls simply
+        tries again later.
+        """
+        if not _client_lock.acquire(blocking=False):
             return None
         try:
-            return next(iter(self._all(kind).values()), None)
+            return next(iter(self._get_all(key).values()), None)
         finally:
-            _asking.release()
+            _client_lock.release()
 
-    def exchange(self, kind: str, text: str, seconds: float) -> list[str]:
-        """What every process says of that `kind`, in their order; all call it once.
-
-        Raises:
-            RuntimeError: they did not all come within that many seconds.
-        """
-        self.tell(kind, text)
-        self.wait(kind, seconds)
-        said = self._all(kind)
-        return [said[index] for index in range(self.count)]
-
-    def wait(self, name: str, seconds: float = _PATIENCE_SECONDS) -> None:
-        """Returns when all processes have called it with this name, as often as this one.
+    def all_gather(self, key: str, value: str, timeout_seconds: float) -> list[str]:
+        """Return the values of all processes, by process index; all call it, once for each key.
 
         Raises:
-            RuntimeError: they did not all come within that many seconds, or one is gone.
+          RuntimeError: not all processes called it within `timeout_seconds`.
         """
-        _uses[name] += 1
-        barrier = f"{_PREFIX}/{name}/{_uses[name]}"
-        self._client.wait_at_barrier(barrier, timeout_in_ms=int(seconds * 1000))
+        self.put(key, value)
+        self.barrier(key, timeout_seconds)
+        values = self._get_all(key)
+        return [values[index] for index in range(self.count)]
 
-    def _all(self, kind: str) -> dict[int, str]:
-        entries = self._client.key_value_dir_get(f"{_PREFIX}/{kind}/")
-        return {int(key.rpartition("/")[2]): text for key, text in entries}
+    def barrier(self, name: str, timeout_seconds: float = _BARRIER_TIMEOUT_SECONDS) -> None:
+        """Wait until all processes have called it with this name, as often as this one.
+
+        Raises:
+          RuntimeError: not all called it within `timeout_seconds`, or one of them has died.
+        """
+        _barrier_uses[name] += 1
+        barrier_id = f"{_PREFIX}/{name}/{_barrier_uses[name]}"
+        self._client.wait_at_barrier(barrier_id, timeout_in_ms=int(timeout_seconds * 1000))
+
+    def _get_all(self, key: str) -> dict[int, str]:
+        entries = self._client.key_value_dir_get(f"{_PREFIX}/{key}/")
+        return {int(path.rpartition("/")[2]): value for path, value in entries}
 
 
-def current() -> Peers | None:
-    """The processes that this one has joined; None if it is alone."""
+def get_peers() -> Peers | None:
+    """Return the processes that this one has joined, or None if it runs alone."""
     state = jax_distributed.global_state
-    if state.client is None or state.num_processes == 1 or _is_untouchable.is_set():
+    if state.client is None or state.num_processes == 1 or _is_client_changing.is_set():
         return None
-    return Peers(state.client, state.process_id, state.num_processes)
+    return Peers(client=state.client, index=state.process_id, count=state.num_processes)
 
 
 def wait_for_all(name: str) -> None:
-    """Returns when all processes have called it with this name; at once in one that is alone."""
-    peers = current()
+    """Wait until all processes have called it with this name; a process alone returns at once."""
+    peers = get_peers()
     if peers is not None:
-        peers.wait(name)
+        peers.barrier(name)
 
 
 def compile_together(function: Any, *arguments: Any) -> None:
-    """Compiles `function`, made by `jax.jit`, and returns when all processes have done so.
+    """Compile `function`, made by `jax.jit`, and wait until all processes have done so.
 
-    Called with such arguments it then starts at once, everywhere: on CPUs collectives fail whose
-    processes first come to them more than 30 seconds apart.
+    The next call with such arguments then starts at the same time everywhere. On CPUs a collective
+    fails if the processes reach their first one more than 30 seconds apart.
     """
     function.lower(*arguments).compile()
     wait_for_all("compiled")
 
 
-def part(seconds: float = PARTING_SECONDS) -> None:
-    """Leaves the others: waits for them, so long at most, and ends the service.
+def shutdown(timeout_seconds: float = SHUTDOWN_TIMEOUT_SECONDS) -> None:
+    """Wait for the other processes, at most `timeout_seconds`, and disconnect from them.
 
-    Nobody sees another one vanish, and take the service along, before it is done itself.
+    Without the barrier a process could exit, and in process 0 end the coordination service, while
+    others still work; they would fail.
     """
-    peers = current()
+    peers = get_peers()
     if peers is None:
         return
     try:
-        peers.wait("part", seconds)
+        peers.barrier("shutdown", timeout_seconds)
     except RuntimeError:
         return
-    with _untouched():
+    with _client_change():
         jax.distributed.shutdown()
 
 
-def part_when_all_are_done() -> None:
-    """Leaves the others when all of them are done, however long that takes."""
-    part(_PATIENCE_SECONDS)
+def shutdown_when_all_done() -> None:
+    """Disconnect from the other processes when all of them are done, however long that takes."""
+    shutdown(_BARRIER_TIMEOUT_SECONDS)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,14 +1,15 @@
-"""Ending a run in good order when a scheduler (SIGTERM) or a person (Ctrl-C) asks for it.
+"""Preemption: a clean stop when a scheduler (SIGTERM) or a user (Ctrl-C) requests it.
 
-A thread hears of a signal at once, whatever the main thread is at: Python runs a handler only
-when the main thread is back in Python, and it compiles for minutes without coming back. Of several
-processes it is enough that one gets the signal: it tells the others, and they agree where to stop,
-again in such threads, so that no step waits for any of it.
+Python runs a signal handler only when the main thread executes Python code, and the main thread
+compiles for minutes without doing so. A thread therefore receives the signals (`signal_watcher`).
+If one of several processes receives a signal, it informs the others, and they agree on the step
+after which all stop, again in those threads: no training step waits for the agreement.
 
-On a TPU a maintenance notice comes as a SIGTERM too: Kubernetes sends it to the pods of a node
-that is to go, and systemd to all processes of a machine that shuts down. JAX's own service for it
-(`multihost_utils.reached_preemption_sync_point`) hears of SIGTERM alone, once a second, and lets
-the run go on for a step; it is off, so that the signal comes here.
+On a TPU a maintenance event arrives as a SIGTERM too: Kubernetes sends it to the pods of a node
+that is drained, and systemd to all processes of a machine that shuts down. JAX's own service for
+it (`multihost_utils.reached_preemption_sync_point`) handles SIGTERM alone, polls once a second, and
+lets the run continue for a step. It is switched off (`distributed.join`), so that the signal
+arrives here.
 """
 
 import concurrent.futures
@@ -18,88 +19,98 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
-from vswin_jax.runtime.signal_watcher import NUMBERS, Stopped, Watch
+from vswin_jax.runtime.signal_watcher import STOP_SIGNALS, SignalWatcher, StopRequested
 
-__all__ = ["Stopped", "Watch", "abandonable", "safe_point", "watching"]
+__all__ = ["SignalWatcher", "StopRequested", "handle_signals", "run_abandonable", "sync_point"]
 
-_watch: Watch | None = None
+_watcher: SignalWatcher | None = None
 
 
 @contextlib.contextmanager
-def watching() -> Iterator[Watch]:
-    """Watches for signals until the end of the block; within another one it is the same watch.
+def handle_signals() -> Iterator[SignalWatcher]:
+    """Watch for stop signals in the block; a nested block uses the watcher of the outer one.
 
-    What an inner block has held is released at its end. A second Ctrl-C ends a run that waits for
-    a safe point at once. Signals come to the main thread alone: in another one nothing is watched.
+    A nested block ends the deferral of signals. Only the main thread can install handlers: a block
+    in another thread gets a watcher that never receives a signal.
     """
-    global _watch
-    if _watch is not None:
+    global _watcher
+    if _watcher is not None:
         try:
-            yield _watch
+            yield _watcher
         finally:
-            _watch.release()
+            _watcher.stop_deferring()
     elif threading.current_thread() is not threading.main_thread():
-        yield Watch()
+        yield SignalWatcher()
     else:
-        _watch = Watch()
+        _watcher = SignalWatcher()
         try:
-            with _installed(_watch):
-                yield _watch
+            with _installed(_watcher):
+                yield _watcher
         finally:
-            _watch = None
+            _watcher = None
 
 
 @contextlib.contextmanager
-def _installed(watch: Watch) -> Iterator[None]:
-    heard, told = os.pipe()
-    os.set_blocking(told, False)
-    thread = threading.Thread(target=watch.listen, args=(heard,), daemon=True, name="signals")
-    before = {number: signal.signal(number, watch.note) for number in NUMBERS}
-    woken_before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+def _installed(watcher: SignalWatcher) -> Iterator[None]:
+    """Run the watcher's thread and install its handlers for the duration of the block."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    thread = threading.Thread(target=watcher.listen, args=(read_end,), daemon=True, name="signals")
+    handlers = {number: signal.signal(number, watcher.handle_signal) for number in STOP_SIGNALS}
+    # CPython's C-level handler writes the signal number to this descriptor at once; the Python
+    # handler may run minutes later.
+    previous_fd = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     thread.start()
     try:
         yield
     finally:
-        watch.close()
-        os.write(told, bytes(1))
+        # The thread ends first: nothing may be interrupted from here on. The byte 0 wakes it.
+        watcher.close()
+        os.write(write_end, bytes(1))
         thread.join()
-        signal.set_wakeup_fd(woken_before)
-        for number, handler in before.items():
-            # What a library in C has installed Python cannot give back.
+        signal.set_wakeup_fd(previous_fd)
+        for number, handler in handlers.items():
+            # None: the handler was installed by a C library, and Python cannot restore it.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        os.close(heard)
-        os.close(told)
+        os.close(read_end)
+        os.close(write_end)
 
 
-def safe_point() -> None:
-    """A safe point in the middle of work that can be done again, such as an evaluation.
+def sync_point() -> None:
+    """Pass a sync point within work that can be repeated, such as an evaluation.
 
-    Raises:
-        Stopped: the run is to stop here.
-    """
-    if _watch is not None and _watch.is_held and _watch.reached():
-        raise Stopped(_watch.number or signal.SIGTERM)
-
-
-def abandonable(work: Callable[[], object]) -> None:
-    """Does `work`, which takes long and holds the thread it runs in; a signal need not wait for it.
+    It counts only while signals are deferred.
 
     Raises:
-        Stopped: the run is to stop here; the work goes on in a thread until the process ends.
+      StopRequested: the run is to stop here.
     """
-    watch = _watch
-    if watch is None or not watch.is_held:
+    if _watcher is not None and _watcher.is_deferring and _watcher.reached_sync_point():
+        raise StopRequested(_watcher.number or signal.SIGTERM)
+
+
+def run_abandonable(work: Callable[[], object]) -> None:
+    """Run long `work` in another thread, so that a stop need not wait for it.
+
+    It is made for compilation, which cannot be interrupted. It passes no sync point itself; the
+    caller passes one afterwards.
+
+    Raises:
+      StopRequested: the run is to stop; the work continues until the process ends.
+    """
+    watcher = _watcher
+    if watcher is None or not watcher.is_deferring:
         work()
         return
+    # Not an executor: its threads are joined at exit, which would wait for the work after all.
     future: concurrent.futures.Future[None] = concurrent.futures.Future()
-    threading.Thread(target=_do, args=(work, future), daemon=True).start()
+    threading.Thread(target=_complete, args=(work, future), daemon=True).start()
     while not concurrent.futures.wait([future], timeout=0.1).done:
-        if watch.is_next():
-            raise Stopped(watch.number or signal.SIGTERM)
+        if watcher.stops_at_next():
+            raise StopRequested(watcher.number or signal.SIGTERM)
     future.result()
 
 
-def _do(work: Callable[[], object], future: "concurrent.futures.Future[None]") -> None:
+def _complete(work: Callable[[], object], future: "concurrent.futures.Future[None]") -> None:
     try:
         work()
     except BaseException as error:

@@ -1,36 +1,63 @@
-"""How far a long piece of work is: how much is done, how fast, and how long the rest will take."""
+"""Progress lines of a long task: the share that is done, the rate and the time left."""
 
 import time
 from collections.abc import Callable
 
-SECONDS = 5.0  # between two lines
+INTERVAL = 5.0  # seconds between two lines
 
-Say = Callable[[str], None]
+WriteLine = Callable[[str], None]
+
+
+class RateMeter:
+    """Measures the rate of a task since its creation, at most once in `interval` seconds."""
+
+    def __init__(self, interval: float = INTERVAL) -> None:
+        self._interval = interval
+        self._start = self._last = time.monotonic()
+
+    def rate_if_due(self, done: float) -> float | None:
+        """Return the rate, `done` per second, or None if the interval has not passed."""
+        now = time.monotonic()
+        if now - self._last < self._interval:
+            return None
+        self._last = now
+        return done / max(now - self._start, 1e-9)
 
 
 class Progress:
-    """Says now and then, as a line of text, how many of `total` things are done."""
+    """Counts the finished items of a task and writes a line about them from time to time.
+
+    Args:
+      total: the number of items.
+      write_line: gets each line.
+      unit: the name of the items, in the plural.
+      interval: the minimum of seconds between two lines.
+    """
 
     def __init__(
-        self, total: int, say: Say, *, things: str = "videos", every: float = SECONDS
+        self,
+        total: int,
+        write_line: WriteLine,
+        *,
+        unit: str = "videos",
+        interval: float = INTERVAL,
     ) -> None:
         self.total = total
         self.done = 0
-        self._say, self._things, self._every = say, things, every
-        self._start = self._said = time.monotonic()
+        self._write_line = write_line
+        self._unit = unit
+        self._meter = RateMeter(interval)
 
     def add(self, count: int = 1, note: str = "") -> None:
-        """Counts `count` more as done; the line, if one is due, has the `note`."""
+        """Count `count` more items as done; a line, if one is due, includes the `note`."""
         self.done += count
-        now = time.monotonic()
-        if now - self._said < self._every or not self.done:
+        rate = self._meter.rate_if_due(self.done) if self.done else None
+        if rate is None:
             return
-        self._said = now
-        rate = self.done / (now - self._start)
         left = (self.total - self.done) / rate
-        parts = [f"{self.done} of {self.total} {self._things}", note]
-        parts += [f"{rate:.1f} {self._things}/s", f"{_duration(left)} left"]
-        self._say(", ".join(filter(None, parts)))
+        parts = [f"{self.done} of {self.total} {self._unit}", note]
+        parts += [f"{rate:.1f} {self._unit}/s", f"{_duration(left)} left"]
+        self._write_line(", ".join(filter(None, parts)))
 
 
 def _duration(seconds: float) -> str:

@@ -1,6 +1,15 @@
-"""Whether a signal has come, and where a run stops for it: a thread decides, with all peers.
+"""The thread that receives stop signals and agrees with the other processes where to stop.
 
-`signals` has what the rest of the program needs of it.
+`preemption` installs it and has the functions that the rest of the program calls.
+
+Two threads take part. The main thread works, and passes numbered sync points between units of
+work. The watcher thread (`SignalWatcher.listen`) reads signals from a pipe, so that it reacts at
+once even while the main thread is inside a C++ call, such as a compilation of several minutes. It
+alone decides; it gets hold of the main thread in one of two ways:
+
+- it sets a deadline, the number of the sync point at which the main thread is to stop, or
+- it interrupts the main thread by `pthread_kill`, whose handler raises `StopRequested`; if the
+  main thread does not return to Python in time, it ends the process.
 """
 
 import contextlib
@@ -15,25 +24,33 @@ from typing import NoReturn
 
 from vswin_jax.runtime import distributed
 
-# The signals that ask a run to end.
-NUMBERS = (signal.SIGINT, signal.SIGTERM)
+# Signals that request a stop: Ctrl-C, and a scheduler's notice before it kills the process.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-# How often the thread looks for what other processes say.
-_LOOK_SECONDS = 0.5
-# How long the main thread has to leave by itself; it cannot while it compiles.
-_LEAVE_SECONDS = 4.0
-# How long processes wait for each other's threads to say how far they are.
-_AGREE_SECONDS = 15.0
-# How long a run that has failed may take to save what it was saving, which ends only if no other
-# process is gone.
-_FAIL_SECONDS = 60.0
-_BEFORE_ALL, _AFTER_ALL, _NEVER = -1, 2**40, 2**41
+# Interval at which the watcher polls for signals and failures of other processes.
+_POLL_SECONDS = 0.5
+# Time for an interrupted main thread to unwind. It cannot while it compiles.
+_UNWIND_SECONDS = 4.0
+# Time for the watchers of all processes to exchange the numbers of their sync points.
+_AGREEMENT_TIMEOUT_SECONDS = 15.0
+# Time for a failed run to unwind, which includes waiting for a save in progress. That wait never
+# ends if another process is gone.
+_FAILURE_UNWIND_SECONDS = 60.0
+
+# Values of `_num_passed` outside of `defer_signals`: below and above every number of a sync point.
+_BEFORE_FIRST, _AFTER_LAST = -1, 2**40
+# Value of `_deadline` that no number of a sync point reaches, not even `_AFTER_LAST`.
+_NO_DEADLINE = 2**41
 
 
-class Stopped(BaseException):
-    """Raised in the main thread where a signal ends the work at hand.
+class StopRequested(BaseException):
+    """Raised in the main thread where a signal ends the work in progress.
 
-    number: the signal.
+    It derives from BaseException, as KeyboardInterrupt does, so that `except Exception` does not
+    swallow it.
+
+    Attributes:
+      number: the signal number.
     """
 
     def __init__(self, number: int) -> None:
@@ -41,149 +58,182 @@ class Stopped(BaseException):
         self.number = number
 
 
-class Watch:
-    """Whether a signal has come, and where the run is to stop for it.
+class SignalWatcher:
+    """Receives stop signals and determines where the run stops for them.
 
-    number: the signal, or None.
+    Outside of `defer_signals` an interruption loses nothing: a signal raises `StopRequested`
+    wherever the main thread is, and if the main thread does not return to Python the process ends
+    without it. Inside, the run stops at a sync point. All processes pass the same sync points in
+    the same order, the first one before any training step, so a number names the same moment in
+    each of them. As long as some process has not passed the second sync point, no step is complete
+    and nothing is lost either; then the run ends at once, too.
 
-    Outside of `hold` nothing would be lost: a signal raises `Stopped` wherever the main thread is,
-    and where that does not come back to Python the process ends without it. Inside, the run stops
-    at a safe point, of which all processes pass the same ones, the first before any step. While a
-    process is not past the second one no step is complete, and they end at once too.
+    Attributes:
+      number: number of the signal that was received, here or by another process; None without one.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
-        self._passed, self._last = _BEFORE_ALL, _NEVER
+        # Guards the two counters below. The watcher holds it while the processes agree on the
+        # deadline, so that the main thread cannot pass a sync point meanwhile.
         self._lock = threading.Lock()
-        self._interrupts = 0
-        self._is_leaving = self._has_raised = self._has_failed = False
+        self._num_passed = _BEFORE_FIRST
+        self._deadline = _NO_DEADLINE
+        self._num_interrupts = 0
+        self._is_interrupting = self._has_raised = self._has_failed = False
         self._closed = threading.Event()
 
     @contextlib.contextmanager
-    def hold(self) -> Iterator[None]:
-        """From here until `release` something would be lost: signals wait for safe points."""
+    def defer_signals(self) -> Iterator[None]:
+        """Make signals wait for sync points from here until `stop_deferring`.
+
+        A failure of the block ends the process after `_FAILURE_UNWIND_SECONDS` even if it cannot
+        unwind, provided that there are other processes, which would wait for this one.
+        """
         with self._lock:
-            self._passed, self._last = 0, _NEVER
+            self._num_passed, self._deadline = 0, _NO_DEADLINE
         try:
             yield
         except Exception as error:
-            if distributed.current() is not None:
-                bound = threading.Timer(_FAIL_SECONDS, self._give_up, (error,))
-                bound.daemon = True
-                bound.start()
+            if distributed.get_peers() is not None:
+                timer = threading.Timer(_FAILURE_UNWIND_SECONDS, self._exit_after_failure, (error,))
+                timer.daemon = True
+                timer.start()
             raise
 
-    def release(self) -> None:
-        """All is saved: a signal ends the run at once again."""
+    def stop_deferring(self) -> None:
+        """Let signals interrupt at once again: everything is saved."""
         with self._lock:
-            self._passed = _AFTER_ALL
+            self._num_passed = _AFTER_LAST
 
     @property
-    def is_held(self) -> bool:
-        """Whether signals wait for safe points."""
-        return _BEFORE_ALL < self._passed < _AFTER_ALL
+    def is_deferring(self) -> bool:
+        """True while signals wait for sync points."""
+        return _BEFORE_FIRST < self._num_passed < _AFTER_LAST
 
-    def reached(self) -> bool:
-        """A safe point: whether the run is to stop here. All processes pass the same ones."""
+    def reached_sync_point(self) -> bool:
+        """Pass a sync point and return True if the run is to stop at it."""
         with self._lock:
-            self._passed += 1
-            return self._passed >= self._last
+            self._num_passed += 1
+            return self._num_passed >= self._deadline
 
-    def is_next(self) -> bool:
-        """Whether the run is to stop at the next safe point; this is none."""
+    def stops_at_next(self) -> bool:
+        """Return True if the run is to stop at the next sync point, without passing it."""
         with self._lock:
-            return self._passed + 1 >= self._last
+            return self._num_passed + 1 >= self._deadline
 
-    def fail(self, status: int, reason: str) -> None:
-        """Tells the other processes that this one ends, and why; they end with that status too."""
-        peers = distributed.current()
+    def publish_failure(self, status: int, reason: str) -> None:
+        """Announce to the other processes that this one fails; they exit with the same status."""
+        peers = distributed.get_peers()
         if peers is not None and not self._has_failed:
             self._has_failed = True
             with contextlib.suppress(RuntimeError):
-                peers.tell("failed", f"{status} process {peers.index} ended the run: {reason}")
+                peers.put("failed", f"{status} process {peers.index} ended the run: {reason}")
 
-    def note(self, number: int, _: FrameType | None) -> None:
-        """The handler of the signals: the main thread, where alone something can be raised."""
-        if self._is_leaving and not self._has_raised and not self._closed.is_set():
+    def handle_signal(self, number: int, _: FrameType | None) -> None:
+        """Handle a signal in the main thread, the only one in which Python runs handlers.
+
+        The first delivery of a signal does nothing here, because the watcher thread decides. The
+        handler raises when the watcher has sent the signal again (`_interrupt_main_thread`), and
+        only once: a second exception would cut the unwinding of the first one short.
+        """
+        if self._is_interrupting and not self._has_raised and not self._closed.is_set():
             self._has_raised = True
-            raise Stopped(self.number or number)
+            raise StopRequested(self.number or number)
 
     def listen(self, pipe: int) -> None:
-        """The thread: hears of signals by the bytes in `pipe`, and of the others' in the service.
+        """Run the watcher thread until `close`.
 
-        A run that goes on is at most `_LOOK_SECONDS` late to hear of a signal of another process.
+        Args:
+          pipe: read end of the pipe into which `signal.set_wakeup_fd` writes signal numbers, one
+            byte each.
         """
         while not self._closed.is_set():
-            if select.select([pipe], [], [], _LOOK_SECONDS)[0]:
+            if select.select([pipe], [], [], _POLL_SECONDS)[0]:
                 for number in os.read(pipe, 64):
-                    self._hear(number)
-            # The service may be gone, which JAX notices too, and ends this process.
+                    self._on_signal(number)
+            # The coordination service may be gone. JAX notices it as well, and ends this process.
             with contextlib.suppress(RuntimeError):
-                self._look()
+                self._poll_peers()
 
     def close(self) -> None:
-        """Ends the thread."""
+        """End the watcher thread."""
         self._closed.set()
 
-    def _hear(self, number: int) -> None:
-        if number not in NUMBERS:
+    def _on_signal(self, number: int) -> None:
+        if number not in STOP_SIGNALS:
             return
-        self._interrupts += number == signal.SIGINT
+        self._num_interrupts += number == signal.SIGINT
         if self.number is None:
-            self._stop(number)
-        elif self._interrupts > 1 and not self._is_leaving:
-            self._leave(number)
+            self._request_stop(number)
+        # A second Ctrl-C: the user does not want to wait for the sync point.
+        elif self._num_interrupts > 1 and not self._is_interrupting:
+            self._interrupt_main_thread(number)
 
-    def _look(self) -> None:
-        peers = distributed.current()
-        if peers is None or self._has_failed or self._is_leaving:
+    def _poll_peers(self) -> None:
+        """Act on a failure or a signal that another process has published."""
+        peers = distributed.get_peers()
+        if peers is None or self._has_failed or self._is_interrupting:
             return
-        failed, number = peers.heard("failed"), peers.heard("signal")
+        failed, number = peers.get("failed"), peers.get("signal")
         if failed is not None:
             status, _, reason = failed.partition(" ")
-            _end(int(status), f"error: {reason}")
+            _exit_process(int(status), f"error: {reason}")
         if number is not None and self.number is None:
-            self._stop(int(number))
+            self._request_stop(int(number))
 
-    def _stop(self, number: int) -> None:
-        # The main thread passes no safe point meanwhile.
+    def _request_stop(self, number: int) -> None:
+        """Agree with the other processes on the deadline, or interrupt where nothing is lost."""
+        # With the lock held the main thread passes no sync point between the exchange of the
+        # numbers and the new deadline. The watchers of all processes do the same at the same time,
+        # so the largest number stays the largest, and the sync point after it is one that no
+        # process has passed and that all of them come to.
         with self._lock:
             self.number = number
-            passed = _agree(number, self._passed)
-            leaves = passed is None or min(passed) <= 1 or self._passed == _AFTER_ALL
-            if passed is not None and max(passed) < _AFTER_ALL:
-                self._last = max(passed) + 1
-        if leaves:
-            self._leave(number)
+            passed = _gather_num_passed(number, self._num_passed)
+            is_interruptible = passed is None or min(passed) <= 1 or self._num_passed == _AFTER_LAST
+            if passed is not None and max(passed) < _AFTER_LAST:
+                self._deadline = max(passed) + 1
+        # Outside of the lock: the main thread may need it while it unwinds.
+        if is_interruptible:
+            self._interrupt_main_thread(number)
 
-    def _leave(self, number: int) -> None:
-        self._is_leaving = True
+    def _interrupt_main_thread(self, number: int) -> None:
+        """Raise `StopRequested` in the main thread; end the process if it does not unwind."""
+        self._is_interrupting = True
+        # A signal to the process may be delivered to any thread. One to the main thread also ends
+        # a blocking system call there, so that Python runs the handler (`handle_signal`) at once.
         signal.pthread_kill(threading.main_thread().ident or 0, number)
-        # In slices, so that a process that is stopped meanwhile has the time when it goes on.
-        if not any(self._closed.wait(0.1) for _ in range(round(_LEAVE_SECONDS / 0.1))):
-            _end(128 + number, f"{signal.Signals(number).name} stopped this run.")
+        # In slices: if the whole process is suspended meanwhile, the main thread still has nearly
+        # all of its time left when the process continues.
+        if not any(self._closed.wait(0.1) for _ in range(round(_UNWIND_SECONDS / 0.1))):
+            _exit_process(128 + number, f"{signal.Signals(number).name} stopped this run.")
 
-    def _give_up(self, error: Exception) -> None:
+    def _exit_after_failure(self, error: Exception) -> None:
         if not self._closed.is_set():
-            self.fail(1, str(error))
-            _end(1, f"error: {error}")
+            self.publish_failure(1, str(error))
+            _exit_process(1, f"error: {error}")
 
 
-def _agree(number: int, passed: int) -> list[int] | None:
-    """The safe points that each process has passed; None if they cannot be asked."""
-    peers = distributed.current()
+def _gather_num_passed(number: int, num_passed: int) -> list[int] | None:
+    """Publish the signal and return each process's count of sync points; None on a failure.
+
+    It runs in the watcher threads, so that no training step waits for it.
+    """
+    peers = distributed.get_peers()
     if peers is None:
-        return [passed]
+        return [num_passed]
     try:
-        peers.tell("signal", str(int(number)))
-        return [int(text) for text in peers.exchange("passed", str(passed), _AGREE_SECONDS)]
+        peers.put("signal", str(int(number)))
+        counts = peers.all_gather("passed", str(num_passed), _AGREEMENT_TIMEOUT_SECONDS)
+        return [int(count) for count in counts]
     except RuntimeError:
         return None
 
 
-def _end(status: int, words: str) -> NoReturn:
-    """Ends the process from a thread, whatever the main thread is at."""
-    print(words, file=sys.stderr, flush=True)
-    distributed.part()
+def _exit_process(status: int, message: str) -> NoReturn:
+    """End the process from a thread, whatever the main thread is doing."""
+    print(message, file=sys.stderr, flush=True)
+    distributed.shutdown()
+    # sys.exit would end this thread only, and wait for nothing that the main thread is in.
     os._exit(status)

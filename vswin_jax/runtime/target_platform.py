@@ -1,14 +1,14 @@
-"""Platforms that programs are compiled for, which need not be those of this machine."""
+"""The platform that a program is compiled for, which may differ from this machine's."""
 
 import jax
 from jax.sharding import AbstractMesh, Mesh
 
 
 def target_platform(mesh: Mesh | AbstractMesh | None = None) -> str:
-    """The platform that a program over `mesh`, or the one being traced, is for.
+    """Return the platform that a program over `mesh` is compiled for.
 
-    That of the mesh that is set (`jax.set_mesh`), whose devices may be elsewhere; without a mesh,
-    that of this machine's devices.
+    Without a `mesh` it is that of the mesh in effect (`jax.set_mesh`), whose devices may belong to
+    another machine (compilation ahead of time); without any mesh, JAX's default backend.
     """
     abstract = jax.sharding.get_abstract_mesh() if mesh is None else mesh.abstract_mesh
     device = abstract.abstract_device
@@ -16,14 +16,14 @@ def target_platform(mesh: Mesh | AbstractMesh | None = None) -> str:
 
 
 def targets_gpu(mesh: Mesh | AbstractMesh | None = None) -> bool:
-    """Whether a program over `mesh`, or the one being traced, is for GPUs."""
+    """Return True if a program over `mesh`, or the one being traced, is compiled for GPUs."""
     return target_platform(mesh) in ("gpu", "cuda")
 
 
 def targets_one_cpu() -> bool:
-    """Whether the program being traced is for a CPU, and for it alone.
+    """Return True if the program being traced is compiled for a single CPU device.
 
-    What goes over windows in a loop is made for that: over several devices it would gather all
-    windows on each.
+    The chunked implementations, which loop over windows, are made for that case: over several
+    devices the loop would gather all windows on each of them.
     """
     return target_platform() == "cpu" and jax.device_count() == 1

@@ -1,4 +1,4 @@
-"""The same function for many things, in several processes, with flat memory."""
+"""Maps a function over many items in several worker processes, with bounded memory."""
 
 import itertools
 import multiprocessing
@@ -12,34 +12,36 @@ from typing import TypeVar
 
 from vswin_jax.errors import InputError
 
-# Things a process is ahead with: enough to keep it busy, few enough to keep the memory flat.
-_AHEAD = 16
+# Queued items per worker: enough to keep it busy, few enough to bound the memory.
+_QUEUED_PER_WORKER = 16
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_processes(
+def map_in_processes(
     function: Callable[[Item], Result],
     items: Iterable[Item],
     processes: int,
     name_of: Callable[[Item], str] = str,
-    ahead: int = _AHEAD,
+    ahead: int = _QUEUED_PER_WORKER,
 ) -> Iterator[tuple[Item, Result]]:
-    """(item, function(item)) of every item, in the order in which they are done.
+    """Yield (item, function(item)) for every item, in order of completion.
 
-    Function, items and results must be picklable. Each process has up to `ahead` items waiting,
-    which are in memory. The processes end when this one does, however it ends.
+    `Executor.map` would submit all items at once; this keeps at most `processes * ahead` of them
+    in memory. Function, items and results must be picklable. The workers end with this process,
+    even if it is killed.
 
     Raises:
-        InputError: a process died; this names what it may have been at, by `name_of`.
+      InputError: a worker died; the message names the items it may have been processing, by
+        `name_of`.
     """
     items = iter(items)
     running: dict[Future[Result], Item] = {}
     # A forked child would inherit locks that other threads hold.
     context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(processes, context, initializer=_end_with_parent) as pool:
+        with ProcessPoolExecutor(processes, context, initializer=_exit_with_parent) as pool:
             while True:
                 for item in itertools.islice(items, processes * ahead - len(running)):
                     running[pool.submit(function, item)] = item
@@ -49,26 +51,34 @@ def in_processes(
                     yield running[future], future.result()
                     del running[future]
     except BrokenProcessPool as error:
-        # They are taken up in the order in which they were handed out.
-        unfinished = (name_of(item) for future, item in running.items() if _has_failed(future))
-        oldest = itertools.islice(unfinished, processes)
-        raise InputError(
-            f"A process died while it was at one of {', '.join(map(repr, oldest))}: take the one "
-            f"that kills it off the list, or need less memory with fewer --processes."
-        ) from error
+        unfinished = [item for future, item in running.items() if _is_unfinished(future)]
+        # Workers take items in the order of submission, so the oldest ones were being processed.
+        raise _worker_death(map(name_of, unfinished[:processes])) from error
 
 
-def _has_failed(future: Future) -> bool:
+def _worker_death(names: Iterable[str]) -> InputError:
+    return InputError(
+        f"A worker process died while it processed one of {', '.join(map(repr, names))}: remove "
+        f"the one that crashes it, or use less memory with fewer --processes."
+    )
+
+
+def _is_unfinished(future: Future) -> bool:
+    # A broken pool sets an exception on every future that it had not finished.
     return not future.done() or future.exception() is not None
 
 
-def _end_with_parent() -> None:
-    """Ends this process when its parent ends: it would wait for work for ever after a kill."""
+def _exit_with_parent() -> None:
+    """Start a thread that ends this worker when its parent ends.
+
+    The executor's workers block on their queue; after a SIGKILL of the parent they would do so
+    for ever.
+    """
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_wait_and_end, args=(parent,), daemon=True).start()
+        threading.Thread(target=_wait_and_exit, args=(parent,), daemon=True).start()
 
 
-def _wait_and_end(parent: multiprocessing.process.BaseProcess) -> None:
+def _wait_and_exit(parent: multiprocessing.process.BaseProcess) -> None:
     parent.join()
     os._exit(1)

@@ -1,7 +1,7 @@
-"""Where the axes of an array lie on a mesh of devices, said in names.
+"""Sharding constraints on activations, by the logical names of their axes.
 
-A model names the axes of its activations and knows no mesh: without one `pin` does nothing, and
-within `activations_on` the table below says which mesh axes each name is split over.
+A model names the axes of its activations and knows no mesh. Without a mesh `constrain` does
+nothing; within `use_activation_mesh` the table `ACTIVATIONS` maps each name to mesh axes.
 """
 
 import contextlib
@@ -14,9 +14,9 @@ MeshAxes = str | tuple[str, ...] | None
 
 BATCH_AXES = ("data", "fsdp")
 WINDOW_AXIS = "window"
-# The axes of a grid of tokens `[D, H, W]` that the window axis can split, at their index there.
+# The axes of a token grid `[D, H, W]` that the window axis can split, at their index in the grid.
 SPLIT_AXES = ("time", "height")
-# A name that is not here belongs to an axis that stays whole.
+# Logical axis name -> mesh axes. An axis whose name is not listed is replicated.
 ACTIVATIONS: Mapping[str, MeshAxes] = {
     "batch": BATCH_AXES,
     "heads": "model",
@@ -28,8 +28,8 @@ _ANY = PartitionSpec.UNCONSTRAINED
 
 
 @contextlib.contextmanager
-def activations_on(mesh: Mesh | None) -> Iterator[None]:
-    """Within it, what is traced has its activations pinned to `mesh`; one device needs no pins."""
+def use_activation_mesh(mesh: Mesh | None) -> Iterator[None]:
+    """Set `mesh` as the mesh of `constrain` for what is traced inside; not for a single device."""
     if mesh is None or mesh.size == 1:
         yield
         return
@@ -37,41 +37,43 @@ def activations_on(mesh: Mesh | None) -> Iterator[None]:
         yield
 
 
-def pin(x: jax.Array, *names: str) -> jax.Array:
-    """`x`, its axes laid out as `ACTIVATIONS` says of their `names`; its gradient too.
+def constrain(x: jax.Array, *names: str) -> jax.Array:
+    """Constrain the sharding of `x` and of its gradient by the names of its axes in `ACTIVATIONS`.
 
-    An axis called "any" is left to the compiler. A mesh axis that does not divide a length is not
-    used for it.
+    An axis called "any" is left to the compiler. A mesh axis that does not divide the length of an
+    array axis is not used for it.
     """
     sizes = _sizes()
     if not sizes:
         return x
-    wanted = PartitionSpec(*(_ANY if name == "any" else ACTIVATIONS.get(name) for name in names))
-    return jax.lax.with_sharding_constraint(x, fitted(wanted, x.shape, sizes))
+    spec = PartitionSpec(*(_ANY if name == "any" else ACTIVATIONS.get(name) for name in names))
+    return jax.lax.with_sharding_constraint(x, drop_indivisible_axes(spec, x.shape, sizes))
 
 
-def splits(name: str, length: int) -> bool:
-    """Whether `pin` splits an axis of this name and length."""
-    return _dividing(ACTIVATIONS[name], length, _sizes()) is not None
+def is_sharded(name: str, length: int) -> bool:
+    """Return True if `constrain` splits an axis of this name and length."""
+    return _divisible_axes(ACTIVATIONS[name], length, _sizes()) is not None
 
 
 def _sizes() -> dict[str, int]:
-    """The sizes of the axes that arrays may be split over; none where there is no mesh of ours."""
+    """Return the sizes of the mesh axes that can split arrays; empty without one of our meshes."""
     mesh = jax.sharding.get_abstract_mesh()
-    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
-    # Inside `shard_map` axes are manual, and arrays are pieces already.
-    sizes = {axis: mesh.shape[axis] for axis, kind in kinds if kind == AxisType.Auto}
+    axis_types = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    # Inside `shard_map` axes are manual, and arrays are shards already.
+    sizes = {axis: mesh.shape[axis] for axis, kind in axis_types if kind == AxisType.Auto}
     return sizes if sizes.keys() & {"data", "fsdp", "model"} else {}
 
 
-def fitted(spec: PartitionSpec, shape: tuple[int, ...], sizes: Mapping[str, int]) -> PartitionSpec:
-    """What of `spec` really splits an array of `shape`.
+def drop_indivisible_axes(
+    spec: PartitionSpec, shape: tuple[int, ...], sizes: Mapping[str, int]
+) -> PartitionSpec:
+    """Return `spec` without the mesh axes that cannot split an array of `shape`.
 
-    `sizes` are those of the mesh axes. One that is not there, has size 1 or does not divide the
-    length that the ones before it have left is dropped.
+    `sizes` are those of the mesh axes. An axis that is missing there, has size 1 or does not divide
+    the length that the axes before it have left is dropped.
     """
     kept = [
-        part if part is _ANY else _dividing(part, length, sizes)
+        part if part is _ANY else _divisible_axes(part, length, sizes)
         for part, length in zip(spec, shape, strict=False)
     ]
     while kept and kept[-1] is None:
@@ -79,7 +81,7 @@ def fitted(spec: PartitionSpec, shape: tuple[int, ...], sizes: Mapping[str, int]
     return PartitionSpec(*kept)
 
 
-def _dividing(axes: MeshAxes, length: int, sizes: Mapping[str, int]) -> MeshAxes:
+def _divisible_axes(axes: MeshAxes, length: int, sizes: Mapping[str, int]) -> MeshAxes:
     kept: list[str] = []
     for axis in (axes,) if isinstance(axes, str) else axes or ():
         size = sizes.get(axis, 1)

@@ -1,6 +1,6 @@
-"""One named mesh, the tables that lay parameters out on it, and the placing of batches.
+"""The device mesh, the partition rules of parameters, and the sharding of batches.
 
-A layout is data: a list of (regular expression of a parameter path, PartitionSpec). The first
+Partition rules are a list of (regular expression of a parameter path, PartitionSpec). The first
 match wins and every parameter must match one.
 """
 
@@ -15,26 +15,32 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vswin_jax.errors import InputError
-from vswin_jax.sharding.constraints import BATCH_AXES, SPLIT_AXES, WINDOW_AXIS, fitted
+from vswin_jax.sharding.constraints import (
+    BATCH_AXES,
+    SPLIT_AXES,
+    WINDOW_AXIS,
+    drop_indivisible_axes,
+)
 
 Rules = Sequence[tuple[str, PartitionSpec]]
 
 _BIAS_TABLE = "relative_position_bias_table"
 REPLICATED: Rules = ((".*", PartitionSpec()),)
 
-# Kernels are [in, out]. What no rule splits (norms, biases, patch embedding: 0.1 % of Swin-L;
-# bias tables: 0.7 %) would cost a collective each. A mesh axis of size 1 splits nothing, so the
-# first table is that of replicated training too, and the second one serves with and without fsdp.
+# Kernels are [in, out]. Parameters that no rule splits (norms, biases, patch embedding: 0.1 % of
+# Swin-L; bias tables: 0.7 %) are replicated, since splitting each would cost a collective. A mesh
+# axis of size 1 splits nothing, so FSDP serves replicated training too, and TENSOR_PARALLEL serves
+# with and without fsdp.
 FSDP: Rules = (
-    # By rows: for these the TPU compiler makes reduce-scatters of the gradients, for columns
-    # all-reduces, which send twice as much.
+    # By rows: the TPU compiler reduces their gradients by reduce-scatters, but those of columns by
+    # all-reduces, which send twice as many bytes.
     (r"(attn/qkv|attn/proj|fc1|fc2|reduction|head)/kernel$", PartitionSpec("fsdp")),
     (r".*", PartitionSpec()),
 )
 # Heads and hidden channels over `model` (Megatron-LM, arXiv:1909.08053, section 3).
 TENSOR_PARALLEL: Rules = (
-    # The columns are [3, heads, dim], so no run of them holds whole heads: the rows are split, and
-    # the step turns rows into heads by an all-to-all of this kernel alone.
+    # The columns are [3, heads, dim], so no contiguous slice of them holds whole heads: the rows
+    # are split, and the step reshards rows to heads by an all-to-all of this kernel alone.
     (r"attn/qkv/kernel$", PartitionSpec("model", "fsdp")),
     (r"attn/relative_position_bias_table$", PartitionSpec(None, "model")),
     (r"attn/proj/kernel$", PartitionSpec("model", "fsdp")),
@@ -53,73 +59,78 @@ def make_mesh(
     window: int = 1,
     devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
-    """The mesh of all (or the given) devices with the axes data, fsdp, model and window.
+    """Build the mesh of all (or the given) devices with the axes data, fsdp, model and window.
 
-    `data=-1` takes the devices that the other axes leave. Those of `window` share each clip; as
-    the last axis it is that of the nearest neighbours.
+    `data=-1` takes the devices that the other axes leave. The devices along `window` share each
+    clip; it is the last axis, so they are nearest neighbours.
 
     Raises:
-      InputError: the axes do not multiply to the number of devices.
+      InputError: The axes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    total = len(devices)
+    sizes = _axis_sizes(data, fsdp, model, window, len(devices))
+    types = (AxisType.Auto,) * len(sizes)
+    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), types, devices=devices)
+
+
+def _axis_sizes(data: int, fsdp: int, model: int, window: int, devices: int) -> dict[str, int]:
     others = {"fsdp": fsdp, "model": model, WINDOW_AXIS: window}
     if min(others.values()) < 1 or (data < 1 and data != -1):
         raise InputError(
             f"Mesh axes must be 1 or above (data may be -1), got data={data}, fsdp={fsdp}, "
             f"model={model}, window={window}: correct them."
         )
-    data = max(total // math.prod(others.values()), 1) if data == -1 else data
+    data = max(devices // math.prod(others.values()), 1) if data == -1 else data
     sizes = {"data": data, **others}
-    if math.prod(sizes.values()) != total:
+    if math.prod(sizes.values()) != devices:
         raise InputError(
             f"A mesh of {' x '.join(f'{name}={size}' for name, size in sizes.items())} needs "
-            f"{math.prod(sizes.values())} devices, but there are {total}: make the product equal "
+            f"{math.prod(sizes.values())} devices, but there are {devices}: make the product equal "
             f"to it, or use data=-1."
         )
-    types = (AxisType.Auto,) * len(sizes)
-    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), types, devices=devices)
+    return sizes
 
 
-def mesh_of(config: Any, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh of all (or the given) devices that `config.mesh` says.
+def mesh_from_config(config: Any, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Build the mesh that `config.mesh` describes from all (or the given) devices.
 
     Raises:
-      InputError: its axes do not multiply to the number of devices.
+      InputError: The axes do not multiply to the number of devices.
     """
     axes = config.mesh
     return make_mesh(axes.data, axes.fsdp, axes.model, axes.window, devices)
 
 
 def default_rules(mesh: Mesh, params: Any) -> Rules:
-    """What the mesh's strategy says of these parameters (arrays or shapes), path by path.
+    """Return one partition rule for each of these parameters (arrays or shapes).
 
-    It is `TENSOR_PARALLEL` where the axis `model` is above 1, else `FSDP`.
-
-    Of a spec, the mesh axes that do not divide the parameter are dropped. Where `model` does not
-    divide the heads of a block, its attention is the same on all devices of that axis.
+    The rules come from `TENSOR_PARALLEL` if the mesh axis `model` is above 1, else from `FSDP`.
+    Mesh axes that do not divide a parameter are dropped from its spec. Where `model` does not
+    divide the heads of a block, the attention of that block is replicated along `model`.
     """
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     table = TENSOR_PARALLEL if mesh.shape["model"] > 1 else FSDP
-    whole = dict(mesh.shape) | {"model": 1}
+    without_model = dict(mesh.shape) | {"model": 1}
     rules = []
     for path, spec in match_rules(table, flat).items():
-        sizes = whole if _has_odd_heads(path, flat, mesh.shape["model"]) else mesh.shape
-        rules.append((f"^{re.escape(path)}$", fitted(spec, flat[path].shape, sizes)))
+        indivisible = _has_indivisible_heads(path, flat, mesh.shape["model"])
+        sizes = without_model if indivisible else mesh.shape
+        rules.append((f"^{re.escape(path)}$", drop_indivisible_axes(spec, flat[path].shape, sizes)))
     return rules
 
 
-def _has_odd_heads(path: str, flat: Mapping[str, Any], model: int) -> bool:
+def _has_indivisible_heads(path: str, flat: Mapping[str, Any], model: int) -> bool:
+    """Return True if `path` is of attention whose heads do not divide over `model` devices."""
     block, attn, _ = path.partition("/attn/")
     table = flat.get(f"{block}{attn}{_BIAS_TABLE}") if attn else None
     return table is not None and table.shape[-1] % model != 0
 
 
 def match_rules(rules: Rules, paths: Iterable[str]) -> dict[str, PartitionSpec]:
-    """The spec of each parameter path: that of the first rule whose expression is found in it.
+    """Return the spec of the first rule that matches, for each parameter path.
 
     Raises:
-      InputError: some paths match no rule; it lists them.
+      InputError: Some paths match no rule; the message lists them.
     """
     specs = {path: _first_match(rules, path) for path in paths}
     missing = [path for path, spec in specs.items() if spec is None]
@@ -136,10 +147,10 @@ def _first_match(rules: Rules, path: str) -> PartitionSpec | None:
 
 
 def tree_shardings(tree: Any, mesh: Mesh, rules: Rules) -> Any:
-    """Shardings for a whole training state, by the parameter that each leaf belongs to.
+    """Return the shardings of a whole training state, by the parameter that each leaf belongs to.
 
     Moments and averages hold copies of the parameter tree, so the dictionary keys at the end of a
-    leaf's path are the parameter's path; a leaf without any (a counter) is replicated.
+    leaf's path are the parameter's path. A leaf without dictionary keys (a counter) is replicated.
     """
     leaves, structure = jax.tree.flatten_with_path(tree)
     paths = [_param_path(path) for path, _ in leaves]
@@ -154,50 +165,53 @@ def _param_path(path: tuple[Any, ...]) -> str:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The leading axis over data and fsdp, everything else whole."""
+    """Return the sharding that splits the leading axis over data and fsdp, and nothing else."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def batch_parts(mesh: Mesh) -> int:
-    """Into how many parts the rows of a batch are split; a row is on all devices of its part."""
+def num_batch_shards(mesh: Mesh) -> int:
+    """Return the number of shards of a batch; the devices of a shard hold the same rows."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
-def batch_share(mesh: Mesh) -> tuple[int, int]:
-    """Which share of every batch this host feeds, and how many shares there are: (index, count).
+def host_batch_shard(mesh: Mesh) -> tuple[int, int]:
+    """Return (shard index, shard count) of the rows of every batch that this host must load.
 
     Hosts whose devices hold the same rows, because they do not differ along data and fsdp, have the
-    same share and must feed the same rows. Shares are numbered in the order of their first rows.
+    same index and must load the same rows. Shards are numbered in the order of their first rows.
 
     Raises:
-      InputError: the devices of some hosts share a part of their rows, or hold more than others.
+      InputError: The rows of some hosts overlap in part, or some hosts hold more rows than others.
     """
     owners = np.array([device.process_index for device in mesh.devices.flat])
     owners = owners.reshape(mesh.devices.shape)
     rows = [mesh.axis_names.index(axis) for axis in BATCH_AXES]
-    owners = np.moveaxis(owners, rows, range(len(rows))).reshape(batch_parts(mesh), -1)
-    return share_of(owners, jax.process_index())
+    owners = np.moveaxis(owners, rows, range(len(rows))).reshape(num_batch_shards(mesh), -1)
+    return batch_shard_of_process(owners, jax.process_index())
 
 
-def share_of(owners: np.ndarray, process: int) -> tuple[int, int]:
-    """`batch_share` of a process, from the process [parts of a batch, devices] of each device."""
+def batch_shard_of_process(owners: np.ndarray, process: int) -> tuple[int, int]:
+    """Return `host_batch_shard` of `process`.
+
+    `owners` int `[batch shards, devices of a shard]` holds the process index of each device.
+    """
     held = {owner: np.flatnonzero((owners == owner).any(axis=1)) for owner in np.unique(owners)}
-    shares = sorted({tuple(parts.tolist()) for parts in held.values()})
-    if len({len(share) for share in shares}) > 1 or sum(map(len, shares)) != len(owners):
+    host_shards = sorted({tuple(shards.tolist()) for shards in held.values()})
+    if len({len(shard) for shard in host_shards}) > 1 or sum(map(len, host_shards)) != len(owners):
         raise InputError(
-            "The mesh gives hosts unequal or overlapping shares of a batch: make mesh.model times "
+            "The mesh gives hosts unequal or overlapping shards of a batch: make mesh.model times "
             "mesh.window a divisor or a multiple of the number of devices of a host."
         )
-    return shares.index(tuple(held[process].tolist())), len(shares)
+    return host_shards.index(tuple(held[process].tolist())), len(host_shards)
 
 
 def batch_shardings(
     shapes: Mapping[str, Sequence[int]], mesh: Mesh, window_over: str = "time"
 ) -> dict[str, NamedSharding]:
-    """How `place_batch` lays out arrays of a batch, by their shapes, whose rows do not matter.
+    """Return the shardings that `place_batch` gives arrays of these shapes, for any batch size.
 
     Raises:
-      InputError: the clips do not divide over the window axis.
+      InputError: The clips do not divide over the window axis.
     """
     shardings = dict.fromkeys(shapes, batch_sharding(mesh))
     if mesh.shape[WINDOW_AXIS] > 1 and "video" in shapes:
@@ -208,30 +222,34 @@ def batch_shardings(
 def place_batch(
     batch: Mapping[str, np.ndarray], mesh: Mesh, window_over: str = "time"
 ) -> dict[str, jax.Array]:
-    """This host's rows, those of its `batch_share`, as a part of one global array per key.
+    """Build global arrays from the rows of this host, which are its `host_batch_shard`.
 
-    Where the mesh has a window axis above 1, `video` [B, V, T, H, W, 3] is split over it too, along
-    `window_over`, "time" or "height".
+    Where the mesh has a window axis above 1, `video` `[B, V, T, H, W, 3]` is split over that axis
+    too, along `window_over`, "time" or "height".
 
     Raises:
-      InputError: the global number of rows does not divide over the batch axes of the mesh, or the
+      InputError: The global number of rows does not divide over the batch axes of the mesh, or the
         clips do not divide over the window axis.
     """
     shardings = batch_shardings(
         {name: rows.shape for name, rows in batch.items()}, mesh, window_over
     )
-    parts, shares = batch_parts(mesh), batch_share(mesh)[1]
+    shards, hosts = num_batch_shards(mesh), host_batch_shard(mesh)[1]
     placed = {}
     for name, rows in batch.items():
-        total = len(rows) * shares
-        if total % parts:
-            raise InputError(
-                f"A batch of {total} rows ({name}) does not divide over {parts} devices: make "
-                f"the batch size a multiple of {parts}."
-            )
+        total = len(rows) * hosts
+        _check_batch_size(name, total, shards)
         shape = (total, *rows.shape[1:])
         placed[name] = jax.make_array_from_process_local_data(shardings[name], rows, shape)
     return placed
+
+
+def _check_batch_size(name: str, rows: int, shards: int) -> None:
+    if rows % shards:
+        raise InputError(
+            f"A batch of {rows} rows ({name}) does not divide over {shards} devices: make the "
+            f"batch size a multiple of {shards}."
+        )
 
 
 def _clip_sharding(shape: Sequence[int], mesh: Mesh, window_over: str) -> NamedSharding:

@@ -1,4 +1,4 @@
-"""When a run does what: the durations of its config, in steps."""
+"""The durations of a config (training, warm-up, intervals), converted to optimizer steps."""
 
 import math
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from vswin_jax.training.schedules import parse_duration
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The durations of a config in steps, which need not be whole."""
+class TrainingDurations:
+    """Durations in optimizer steps; all but `total_steps` may be fractional."""
 
     total_steps: int
     steps_per_epoch: float
@@ -20,11 +20,11 @@ class Plan:
     max_bad_steps: int
 
     @classmethod
-    def of(cls, config: Any, num_examples: int) -> "Plan":
-        """The plan of a config over a training set of `num_examples`.
+    def from_config(cls, config: Any, num_examples: int) -> "TrainingDurations":
+        """Convert the durations of `config` for a training set of `num_examples`.
 
         Raises:
-            InputError: a duration that cannot be read, or a run of no steps.
+          InputError: a duration cannot be parsed.
         """
         batch_size = config.train.batch_size
 
@@ -42,7 +42,7 @@ class Plan:
         )
 
     def is_due(self, step: int, every: float) -> bool:
-        """Whether a multiple of `every` was passed by this step, or it is the last one."""
+        """Return True if `step` reaches or passes a multiple of `every`, or is the last step."""
         if step == self.total_steps:
             return True
         return every > 0 and math.floor(step / every) > math.floor((step - 1) / every)

@@ -1,19 +1,20 @@
 """AdamW as PyTorch defines it, with the parameter groups of the published recipes.
 
-`literal` is what the original code really applied, `intended` what its config meant to say
-(reference facts, section 0 point 1). A step whose gradients are not finite changes nothing but
-the counters of skipped steps.
+`literal` groups are those that the original code applied, and `intended` those that its config
+describes (reference facts, section 0 point 1). A step whose gradients are not finite changes
+nothing but the counters of skipped steps.
 """
 
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, Int, PyTree
 
 from vswin_jax.errors import InputError, unknown_name
 from vswin_jax.models import is_frozen
@@ -25,38 +26,29 @@ _GROUPS = ("literal", "intended")
 MOMENT_DTYPES = ("float32", "bfloat16")
 
 
-class OptimConfig(Protocol):
-    """What `make_optimizer` reads of its config; any object with these attributes will do."""
-
-    learning_rate: float
-    weight_decay: float
-    b1: float
-    b2: float
-    eps: float
-    groups: str
-    backbone_multiplier: float
-    clip_norm: float
-
-
 class OptimizerState(NamedTuple):
-    """The moments, and what the last update was: all of it on the device, all of it saved.
+    """Moments, metrics of the last update and counters; everything is saved in checkpoints.
 
-    `learning_rate` is the base (head) one; `grad_norm` is taken before clipping.
+    `learning_rate` is the base rate, which is that of the head; `grad_norm` is the norm before
+    clipping.
     """
 
-    inner: Any
-    learning_rate: jax.Array
-    grad_norm: jax.Array
-    skipped_total: jax.Array
-    skipped_in_a_row: jax.Array
+    inner: PyTree
+    learning_rate: Float[Array, ""]
+    grad_norm: Float[Array, ""]
+    skipped_total: Int[Array, ""]
+    skipped_in_a_row: Int[Array, ""]
 
 
 def param_multipliers(
     path: str, groups: str, backbone_multiplier: float = 0.1
 ) -> tuple[float, float]:
-    """The (learning rate, weight decay) multipliers of the parameter at `path`.
+    """Return the (learning rate, weight decay) multipliers of the parameter at `path`.
 
-    A path reads like "layers_0/blocks_1/attn/qkv/kernel"; everything outside `head` is backbone.
+    A path has the form "layers_0/blocks_1/attn/qkv/kernel"; everything outside `head` is backbone.
+
+    Raises:
+      InputError: an unknown `groups`.
     """
     if groups not in _GROUPS:
         raise unknown_name("parameter grouping", groups, _GROUPS)
@@ -70,9 +62,9 @@ def param_multipliers(
 
 
 def count_groups(
-    params: Any, groups: str, backbone_multiplier: float = 0.1
+    params: PyTree, groups: str, backbone_multiplier: float = 0.1
 ) -> dict[tuple[float, float], tuple[int, int]]:
-    """How many (tensors, values) each pair of multipliers has; `params` may be abstract."""
+    """Count the (tensors, values) of each pair of multipliers; `params` may be abstract."""
     counts: dict[tuple[float, float], tuple[int, int]] = {}
     for path, leaf in flax.traverse_util.flatten_dict(params, sep="/").items():
         key = param_multipliers(path, groups, backbone_multiplier)
@@ -82,23 +74,26 @@ def count_groups(
 
 
 def make_optimizer(
-    optim_config: OptimConfig,
+    optim_config: Any,
     schedule: Schedule,
-    params: Any,
+    params: PyTree,
     frozen_stages: int = -1,
     *,
     moment_dtype: str = "float32",
     offloaded: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """AdamW over `params` (arrays or shapes); its `update` also takes the keyword `step`.
+    """Build AdamW for `params` (arrays or shapes); its `update` also takes the keyword `step`.
 
-    The learning rate follows `step`, not the number of updates that were not skipped, so a
-    skipped step does not shift the schedule. Frozen parameters get no update and no decay, and
-    do not count in the gradient norm. `clip_norm` 0 means no clipping.
+    `optim_config` has the attributes learning_rate, weight_decay, b1, b2, eps, groups,
+    backbone_multiplier and clip_norm of `config.optim`; `clip_norm` 0 turns clipping off.
 
-    The first moment is kept in `moment_dtype`, "float32" or "bfloat16", which saves two bytes a
-    parameter. The second one stays float32: it moves by a thousandth a step, less than the last
-    digit of a bfloat16. With `offloaded` the moments of the state may be in the host's memory.
+    The learning rate follows `step`, not the number of updates that were applied, so a skipped
+    step does not shift the schedule. Frozen parameters get no update and no decay, and do not
+    count in the gradient norm.
+
+    The first moment is stored in `moment_dtype`, "float32" or "bfloat16", which saves two bytes a
+    parameter. The second moment stays float32: it changes by a thousandth a step, less than the
+    rounding of bfloat16. With `offloaded` the moments of the state may be in host memory.
 
     Raises:
       InputError: an unknown `groups` or `moment_dtype`, or a negative learning rate, decay or norm.
@@ -106,21 +101,14 @@ def make_optimizer(
     _check_config(optim_config)
     if moment_dtype not in MOMENT_DTYPES:
         raise unknown_name("moment dtype", moment_dtype, MOMENT_DTYPES)
-    per_path = functools.partial(
+    multipliers = functools.partial(
         param_multipliers,
         groups=optim_config.groups,
         backbone_multiplier=optim_config.backbone_multiplier,
     )
-    rates = _map_paths(lambda p: 0.0 if is_frozen(p, frozen_stages) else per_path(p)[0], params)
-    decays = _map_paths(lambda p: optim_config.weight_decay * per_path(p)[1], params)
-    moments = optax.chain(
-        optax.clip_by_global_norm(optim_config.clip_norm)
-        if optim_config.clip_norm
-        else optax.identity(),
-        optax.scale_by_adam(
-            optim_config.b1, optim_config.b2, optim_config.eps, mu_dtype=jnp.dtype(moment_dtype)
-        ),
-    )
+    rates = _map_paths(lambda p: 0.0 if is_frozen(p, frozen_stages) else multipliers(p)[0], params)
+    decays = _map_paths(lambda p: optim_config.weight_decay * multipliers(p)[1], params)
+    moments = _moments(optim_config, moment_dtype)
 
     def learning_rate(step: jax.typing.ArrayLike) -> jax.Array:
         return optim_config.learning_rate * schedule(step)
@@ -131,7 +119,7 @@ def make_optimizer(
     )
 
 
-def _check_config(config: OptimConfig) -> None:
+def _check_config(config: Any) -> None:
     for name in ("learning_rate", "weight_decay", "clip_norm", "backbone_multiplier"):
         if not getattr(config, name) >= 0:
             raise InputError(
@@ -139,10 +127,18 @@ def _check_config(config: OptimConfig) -> None:
             )
 
 
+def _moments(config: Any, moment_dtype: str) -> optax.GradientTransformation:
+    """Build gradient clipping and Adam's moments, without learning rate and weight decay."""
+    clipping = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    adam = optax.scale_by_adam(
+        b1=config.b1, b2=config.b2, eps=config.eps, mu_dtype=jnp.dtype(moment_dtype)
+    )
+    return optax.chain(clipping, adam)
+
+
 def _map_paths(function: Callable[[str], float], params: Any) -> Any:
-    """A tree like `params` whose leaves are `function(path)`."""
-    flat = flax.traverse_util.flatten_dict(params, sep="/")
-    return flax.traverse_util.unflatten_dict({p: function(p) for p in flat}, sep="/")
+    """Return a tree like `params` whose leaves are `function(path)`."""
+    return flax.traverse_util.path_aware_map(lambda path, _: function("/".join(path)), params)
 
 
 def _init(moments: optax.GradientTransformation, params: Any) -> OptimizerState:
@@ -173,24 +169,19 @@ def _update(
     # The norm is needed anyway, and one selection fuses into the update; a branch over all
     # parameters (optax.apply_if_finite) would keep two copies of the moments alive.
     finite = jnp.isfinite(norm)
-    before = to_device(state.inner) if offloaded else state.inner
-    directions, inner = moments.update(grads, before, params)
+    old_moments = to_device(state.inner) if offloaded else state.inner
+    directions, new_moments = moments.update(grads, old_moments, params)
     lr = learning_rate(step)
 
     def change(direction: jax.Array, param: jax.Array, rate: float, decay: float) -> jax.Array:
-        # torch.optim.AdamW: the decay is decoupled, and scaled by the group's learning rate.
+        # As in torch.optim.AdamW, the decay is decoupled and scaled by the group's learning rate.
         return jnp.where(finite, -lr * rate * (direction + decay * param), 0.0)
 
     updates = jax.tree.map(change, directions, params, rates, decays)
     return updates, OptimizerState(
-        inner=keep_if(finite, inner, before),
+        inner=optax.tree.where(finite, new_moments, old_moments),
         learning_rate=lr,
         grad_norm=norm,
         skipped_total=state.skipped_total + ~finite,
         skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
     )
-
-
-def keep_if(condition: jax.Array, new: Any, old: Any) -> Any:
-    """The tree `new` where the scalar `condition` holds, else the tree `old`."""
-    return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)

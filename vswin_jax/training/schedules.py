@@ -1,4 +1,4 @@
-"""Learning-rate schedules, and durations said in epochs, steps or examples.
+"""Learning-rate schedules, and durations in epochs, steps or examples.
 
 A schedule maps a step to a multiplier of the base learning rate, so one schedule serves every
 parameter group.
@@ -26,17 +26,22 @@ def make_schedule(
     warmup_steps: float,
     warmup_ratio: float = 0.1,
 ) -> Schedule:
-    """The named schedule: step -> multiplier in [0, 1], float32, traceable by `jax.jit`.
+    """Build the schedule `name`: step -> multiplier in [0, 1], float32, traceable by `jax.jit`.
 
-    `epoch_cosine` is the one of the published results: a cosine that is constant within an epoch,
-    under a warm-up that rises every step (reference facts, section 3.3). `cosine` rises linearly
-    from `warmup_ratio` to 1 and then falls every step to 0 at `total_steps`. Lengths are in
-    optimizer steps and need not be whole.
+    `epoch_cosine` is the schedule of the published results: a cosine that is constant within an
+    epoch, times a warm-up that rises every step (reference facts, section 3.3). `cosine` rises
+    linearly from `warmup_ratio` to 1 and then falls every step to 0 at `total_steps`. Lengths are
+    in optimizer steps and may be fractional.
+
+    Raises:
+      InputError: an unknown name, or a length that is not above 0.
     """
     lengths = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch}
-    for what, length in lengths.items():
+    for argument, length in lengths.items():
         if not length > 0:
-            raise InputError(f"A schedule needs {what} above 0, got {length}: train for longer.")
+            raise InputError(
+                f"A schedule needs {argument} above 0, got {length}: train for longer."
+            )
     if name == "epoch_cosine":
         return _epoch_cosine(total_steps, steps_per_epoch, warmup_steps, warmup_ratio)
     if name == "cosine":
@@ -54,9 +59,9 @@ def _epoch_cosine(total: float, per_epoch: float, warmup: float, ratio: float) -
 
 def _smooth_cosine(total: float, warmup: float, ratio: float) -> Schedule:
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
-        # A warm-up longer than the training leaves nothing to decay.
-        after = jnp.asarray(step, jnp.float32) - warmup
-        decay = _half_cosine(after / max(total - warmup, 1.0))
+        after_warmup = jnp.asarray(step, jnp.float32) - warmup
+        # A warm-up may be longer than the training; the decay then has no steps to divide by.
+        decay = _half_cosine(after_warmup / max(total - warmup, 1.0))
         return decay * _warmup(step, warmup, ratio)
 
     return schedule
@@ -67,7 +72,7 @@ def _half_cosine(progress: jax.Array) -> jax.Array:
 
 
 def _warmup(step: jax.typing.ArrayLike, warmup: float, ratio: float) -> jax.Array:
-    """`1 - (1 - ratio) (1 - step / warmup)` during the warm-up, 1 from its end."""
+    """Return `1 - (1 - ratio) (1 - step / warmup)` during the warm-up, and 1 from its end."""
     if not warmup:
         return jnp.float32(1.0)
     done = jnp.asarray(step, jnp.float32) / warmup
@@ -75,10 +80,10 @@ def _warmup(step: jax.typing.ArrayLike, warmup: float, ratio: float) -> jax.Arra
 
 
 def parse_duration(text: str, *, batch_size: int, num_examples: int) -> float:
-    """The optimizer steps in a duration like "30 epochs", "1000 steps" or "64000 examples".
+    """Convert a duration such as "30 epochs", "1000 steps" or "64000 examples" to optimizer steps.
 
-    The result need not be whole: an epoch is `num_examples / batch_size` steps, and the stream of
-    examples runs on over its end without dropping any.
+    The result may be fractional: an epoch is `num_examples / batch_size` steps, because the stream
+    of examples continues into the next epoch without dropping any.
 
     Raises:
       InputError: no number, no unit, an unknown unit, or a number below 0.

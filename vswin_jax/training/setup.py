@@ -1,4 +1,4 @@
-"""What a training run has compiled and laid out before its first step."""
+"""Setup of a training run: model, optimizer, state layout and compiled step, built once."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
 from vswin_jax.models import SwinTransformer3D, flops, init_params, split_clips
-from vswin_jax.sharding.mesh import Rules, default_rules
+from vswin_jax.sharding.mesh import Rules, default_rules, mesh_from_config
 from vswin_jax.training import offload
-from vswin_jax.training.durations import Plan
+from vswin_jax.training.durations import TrainingDurations
 from vswin_jax.training.optimizer import make_optimizer
 from vswin_jax.training.schedules import make_schedule
 from vswin_jax.training.state import TrainState, abstract_state, create_state
@@ -24,10 +25,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What is compiled and laid out once, whatever step the run is at."""
+    """What a run builds once, at whatever step it starts: model, optimizer, layout and step.
 
+    target: shapes and shardings of the state, without its arrays.
+    score: the evaluation metric that ranks checkpoints.
+    """
+
+    durations: TrainingDurations
     model: nn.Module
-    optimizer: Any
+    optimizer: optax.GradientTransformation
     mesh: Mesh
     rules: Rules
     window_over: str
@@ -38,55 +44,47 @@ class TrainingSetup:
     offloads: bool
 
     @classmethod
-    def of(
-        cls, config: Any, plan: Plan, model: nn.Module, mesh: Mesh, task: Task
+    def from_config(
+        cls,
+        config: Any,
+        num_examples: int,
+        *,
+        model: nn.Module,
+        mesh: Mesh | None = None,
+        task: Task = SINGLE_LABEL,
     ) -> "TrainingSetup":
-        """Everything that `config` decides, without allocating any array."""
-        over = config.mesh.window_over
-        model = split_clips(model, mesh, over)
+        """Build what `config` describes without allocating an array.
+
+        The devices of `mesh` may be those of a topology, which cannot run anything. Without a mesh
+        it is the config's, over the devices of this machine.
+        """
+        mesh = mesh or mesh_from_config(config)
+        durations = TrainingDurations.from_config(config, num_examples)
+        model = split_clips(model, mesh, config.mesh.window_over)
         shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
         rules = default_rules(mesh, shapes)
-        schedule = make_schedule(
-            config.optim.schedule,
-            total_steps=plan.total_steps,
-            steps_per_epoch=plan.steps_per_epoch,
-            warmup_steps=plan.warmup_steps,
-            warmup_ratio=config.optim.warmup_ratio,
-        )
-        optimizer = make_optimizer(
-            config.optim,
-            schedule,
-            shapes,
-            model.frozen_stages,
-            moment_dtype=config.optim.moment_dtype,
-            offloaded=config.optim.offload,
-        )
+        optimizer = _optimizer_from_config(config, durations, shapes, model.frozen_stages)
         has_ema = config.train.ema_decay > 0
         target = abstract_state(model, optimizer, mesh, rules, ema=has_ema)
         if config.optim.offload:
             offload.check_supported(mesh.devices.flat)
             target = offload.moments_to_host(target)
-        train_step = make_train_step(
-            model,
-            optimizer,
-            seed=config.seed,
-            num_classes=model.num_classes,
-            label_smoothing=config.loss.label_smoothing,
-            mixup_alpha=config.loss.mixup_alpha,
-            cutmix_alpha=config.loss.cutmix_alpha,
-            erasing=config.loss.erasing,
-            ema_decay=config.train.ema_decay,
-            accumulate=config.train.accumulate,
-            state_shardings=jax.tree.map(lambda leaf: leaf.sharding, target),
+        return cls(
+            durations=durations,
+            model=model,
+            optimizer=optimizer,
             mesh=mesh,
-            task=task,
-            autotune=config.train.autotune,
+            rules=rules,
+            window_over=config.mesh.window_over,
+            has_ema=has_ema,
+            target=target,
+            train_step=_train_step_from_config(config, model, optimizer, target, mesh, task),
+            score=task.score,
+            offloads=config.optim.offload,
         )
-        fixed = (model, optimizer, mesh, rules, over, has_ema, target, train_step, task.score)
-        return cls(*fixed, config.optim.offload)
 
     def fresh_state(self, seed: int, initial_params: Callable[[], Any] | None) -> TrainState:
-        """The state before the first step, laid out, from `initial_params()` or from the seed."""
+        """Create the sharded state before the first step, from `initial_params()` or the seed."""
         params = initial_params() if initial_params else None
         state = create_state(
             self.model,
@@ -100,7 +98,7 @@ class TrainingSetup:
         return offload.moments_to_host(state) if self.offloads else state
 
     def ideal_step_seconds(self, batch: Mapping[str, jax.Array]) -> float | None:
-        """What a step on `batch` would take at the devices' peak; None where that is not known."""
+        """Return the seconds of a step on `batch` at the devices' peak FLOP/s; None if unknown."""
         if not isinstance(self.model, SwinTransformer3D):
             return None
         rows, _, *clip, _ = batch["video"].shape
@@ -111,12 +109,47 @@ class TrainingSetup:
         return ideal
 
 
-def abstract_training(
-    config: Any, *, model: nn.Module, num_examples: int, mesh: Mesh, task: Task = SINGLE_LABEL
-) -> tuple[TrainStep, TrainState]:
-    """The step that `train` would run, and the shapes and layout of its state; none is allocated.
+def _optimizer_from_config(
+    config: Any, durations: TrainingDurations, shapes: Any, frozen_stages: int
+) -> optax.GradientTransformation:
+    schedule = make_schedule(
+        config.optim.schedule,
+        total_steps=durations.total_steps,
+        steps_per_epoch=durations.steps_per_epoch,
+        warmup_steps=durations.warmup_steps,
+        warmup_ratio=config.optim.warmup_ratio,
+    )
+    return make_optimizer(
+        config.optim,
+        schedule,
+        shapes,
+        frozen_stages,
+        moment_dtype=config.optim.moment_dtype,
+        offloaded=config.optim.offload,
+    )
 
-    The devices of `mesh` may be those of a topology, which cannot run anything.
-    """
-    setup = TrainingSetup.of(config, Plan.of(config, num_examples), model, mesh, task)
-    return setup.train_step, setup.target
+
+def _train_step_from_config(
+    config: Any,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    target: TrainState,
+    mesh: Mesh,
+    task: Task,
+) -> TrainStep:
+    return make_train_step(
+        model,
+        optimizer,
+        seed=config.seed,
+        num_classes=model.num_classes,
+        label_smoothing=config.loss.label_smoothing,
+        mixup_alpha=config.loss.mixup_alpha,
+        cutmix_alpha=config.loss.cutmix_alpha,
+        random_erasing_rate=config.loss.random_erasing,
+        ema_decay=config.train.ema_decay,
+        grad_accum_steps=config.train.grad_accum_steps,
+        state_shardings=jax.tree.map(lambda leaf: leaf.sharding, target),
+        mesh=mesh,
+        task=task,
+        autotune=config.train.autotune,
+    )

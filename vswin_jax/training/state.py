@@ -10,37 +10,45 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from jax.sharding import Mesh
+from jaxtyping import PRNGKeyArray, PyTree
 
 from vswin_jax.models import init_params
 from vswin_jax.sharding.mesh import Rules, tree_shardings
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """`step` counts the steps done, skipped ones too; `ema_params` is None without an EMA.
+    """Parameters, optimizer state and step of a run.
 
-    The random numbers of a step are a function of the seed and `step`, so no key is kept.
+    The random numbers of a step are a function of the seed and `step`, so no key is stored. The
+    leaves are arrays, or in abstract states their shapes or shardings.
+
+    Attributes:
+      step: number of completed steps, skipped ones included.
+      params: parameters of the model.
+      ema_params: their exponential moving average, or None without one.
+      opt_state: state of the optimizer.
     """
 
-    step: jax.Array
-    params: Any
-    ema_params: Any
-    opt_state: Any
+    step: Any
+    params: PyTree
+    ema_params: PyTree
+    opt_state: PyTree
 
 
 def create_state(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
-    key: jax.Array,
+    key: PRNGKeyArray,
     mesh: Mesh,
     rules: Rules,
-    params: Any = None,
+    params: PyTree = None,
     *,
     ema: bool = False,
 ) -> TrainState:
-    """A state at step 0, laid out by `rules`; no device ever holds what is not its share.
+    """Create the state at step 0, sharded by `rules`; no device ever holds more than its shards.
 
-    Parameters are drawn from `key`, or are the given `params` (of a pretrained model). With `ema`
-    the average starts as a copy of them.
+    Parameters are initialised from `key` unless `params` (of a pretrained model) are passed. With
+    `ema` the average starts as a copy of them.
     """
     shardings = jax.tree.map(
         lambda leaf: leaf.sharding, abstract_state(model, optimizer, mesh, rules, ema=ema)
@@ -53,7 +61,7 @@ def create_state(
 def initializer(
     model: nn.Module, optimizer: optax.GradientTransformation, shardings: TrainState, *, ema: bool
 ) -> Callable[[jax.Array, Any], TrainState]:
-    """The compiled (key, params or None) -> state that `create_state` calls."""
+    """Build the compiled (key, params or None) -> state that `create_state` calls."""
     return jax.jit(functools.partial(_build, model, optimizer, ema), out_shardings=shardings)
 
 
@@ -65,7 +73,7 @@ def abstract_state(
     *,
     ema: bool = False,
 ) -> TrainState:
-    """Shapes, types and shardings of what `create_state` makes; nothing is computed."""
+    """Return the shapes, dtypes and shardings of `create_state`'s result; nothing is computed."""
     build = functools.partial(_build, model, optimizer, ema)
     shapes = jax.eval_shape(build, jax.random.key(0), None)
     return jax.tree.map(
@@ -91,6 +99,6 @@ def _build(
     )
 
 
-def inference_params(state: TrainState) -> Any:
-    """The averaged parameters where there are any, else the parameters."""
+def inference_params(state: TrainState) -> PyTree:
+    """Return the averaged parameters if the state has them, else the parameters."""
     return state.params if state.ema_params is None else state.ema_params

@@ -1,4 +1,4 @@
-"""Any Swin checkpoint into a directory of ours, or into a file that a PyTorch loader takes."""
+"""Converts a Swin checkpoint to a vswin_jax workdir or to a file for PyTorch."""
 
 import contextlib
 import json
@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vswin_jax.errors import InputError, unknown_name
-from vswin_jax.runtime.atomic_write import whole_file
+from vswin_jax.runtime.atomic_write import atomic_write
 from vswin_jax.weights.export import export_state_dict, write_safetensors
-from vswin_jax.weights.files.orbax_directory import write_run
+from vswin_jax.weights.files.orbax_directory import write_workdir
 from vswin_jax.weights.layouts import layouts
-from vswin_jax.weights.layouts.target_spec import Wanted, Wishes, decide
+from vswin_jax.weights.layouts.target_spec import ConversionTarget, TargetSpec, resolve_target
 from vswin_jax.weights.load import load_with_report
-from vswin_jax.weights.load_report import Report
+from vswin_jax.weights.load_report import LoadReport
 
 KINDS = ("orbax", *layouts.LAYOUTS_3D)
 
@@ -23,47 +23,44 @@ KINDS = ("orbax", *layouts.LAYOUTS_3D)
 def convert(
     source: str | os.PathLike[str],
     destination: str | os.PathLike[str],
-    wishes: Wishes | None = None,
+    target_spec: TargetSpec | None = None,
     *,
     to: str | None = None,
     report: str | os.PathLike[str] | None = None,
-) -> Report:
-    """Writes the weights of `source` as another kind of checkpoint.
+) -> LoadReport:
+    """Write the weights of `source` as another kind of checkpoint, and return the load report.
 
     Args:
-      source: whatever `load_weights` takes.
-      destination: a directory for "orbax", a `.safetensors` file for the rest, where nothing is
-        yet. It gets its name when it is complete.
-      wishes: by default the source's own model, and for an image model windows of 8 and patches
-        of 2 frames.
+      source: any source of `load_weights`.
+      destination: a new directory for "orbax", a new `.safetensors` file for the other kinds. It
+        appears only when it is complete.
+      target_spec: changes to the source's model. By default, a video model stays as it is, and an
+        image model gets windows of 8 tokens and patches of 2 frames in time.
       to: one of `KINDS`; by default "original" for a `.safetensors` file, else "orbax".
-      report: a JSON file to write the account of every tensor to.
-
-    Returns:
-      The account of every tensor.
+      report: a path for the load report as JSON.
 
     Raises:
-      InputError: a source, destination or wish that cannot be; nothing is written then.
+      InputError: an invalid source, destination or target spec; then nothing is written.
     """
-    kind = _kind(os.fspath(destination), to)
-    target = Path(destination).absolute()
-    _check_place(target)
-    wanted = decide(source, wishes or Wishes())
-    if kind == "orbax" and not wanted.label_names:
+    kind = _resolve_kind(os.fspath(destination), to)
+    path = Path(destination).absolute()
+    _check_destination(path)
+    target = resolve_target(source, target_spec or TargetSpec())
+    if kind == "orbax" and not target.label_names:
         raise InputError(
-            f"Expected a classifier but {os.fspath(source)} has none: say how many classes a fresh "
-            f"one shall have."
+            f"Expected a classifier but {os.fspath(source)} has none: give the number of classes "
+            f"of a fresh one."
         )
-    wanted.config.name = target.name
-    variables, account = load_with_report(source, wanted.model, **wanted.loading)
-    with _complete_or_nothing(target) as partial:
-        _write(kind, partial, variables["params"], wanted)
+    target.config.name = path.name
+    variables, load_report = load_with_report(source, target.model, **target.load_options)
+    with _atomic_path(path) as partial:
+        _write(kind, partial, variables["params"], target)
         if report is not None:
-            _write_json(Path(report), account.to_json())
-    return account
+            _write_report(Path(report), load_report)
+    return load_report
 
 
-def _kind(destination: str, to: str | None) -> str:
+def _resolve_kind(destination: str, to: str | None) -> str:
     is_file = destination.endswith(".safetensors")
     kind = to or ("original" if is_file else "orbax")
     if kind not in KINDS:
@@ -77,45 +74,45 @@ def _kind(destination: str, to: str | None) -> str:
     return kind
 
 
-def _check_place(target: Path) -> None:
-    if target.exists():
-        raise InputError(f"{target} is there already: delete it, or choose another name.")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
+def _check_destination(path: Path) -> None:
+    if path.exists():
+        raise InputError(f"{path} already exists: delete it, or choose another name.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
         raise InputError(
-            f"Expected to write {target.name} into {target.parent}, which is not there or not for "
-            f"you to write to: make it, or choose another place."
+            f"Expected to write {path.name} into {path.parent}, which does not exist or is not "
+            f"writable: create it, or choose another directory."
         )
 
 
-def _write(kind: str, place: Path, params: dict[str, object], wanted: Wanted) -> None:
+def _write(kind: str, path: Path, params: dict[str, object], target: ConversionTarget) -> None:
     if kind == "orbax":
-        about = {"config": wanted.config.to_dict(), "label_names": list(wanted.label_names)}
-        write_run(place, params, about)
+        metadata = {"config": target.config.to_dict(), "label_names": list(target.label_names)}
+        write_workdir(path, params, metadata)
     else:
-        state = export_state_dict(params, kind, wanted.model.window_size)
-        write_safetensors(place, state, {"format": "pt", "layout": kind})
+        state = export_state_dict(params, kind, target.model.window_size)
+        write_safetensors(path, state, {"format": "pt", "layout": kind})
 
 
 @contextlib.contextmanager
-def _complete_or_nothing(target: Path) -> Iterator[Path]:
-    """A place to write to that becomes `target` if all goes well, and vanishes if not."""
-    room = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+def _atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path for a file or directory, which is renamed to `path` on success."""
+    directory = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        yield room / target.name
-        os.replace(room / target.name, target)
+        yield directory / path.name
+        os.replace(directory / path.name, path)
     except OSError as error:
         raise InputError(
-            f"{target} cannot be written ({error}): make room there, or choose another place."
+            f"{path} cannot be written ({error}): free some space, or choose another directory."
         ) from None
     finally:
-        shutil.rmtree(room, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
-def _write_json(path: Path, content: dict[str, object]) -> None:
+def _write_report(path: Path, report: LoadReport) -> None:
     try:
-        with whole_file(path) as partial:
-            partial.write_text(json.dumps(content, indent=2) + "\n")
+        with atomic_write(path) as partial:
+            partial.write_text(json.dumps(report.to_json(), indent=2) + "\n")
     except OSError as error:
         raise InputError(
-            f"The report cannot be written to {path} ({error.strerror}): choose another place."
+            f"The report cannot be written to {path} ({error.strerror}): choose another path."
         ) from None

@@ -1,7 +1,7 @@
-"""A file from a URL: resumed where it broke off, checked, and given its name when it is complete.
+"""Downloads of http and https URLs, with resumption and checks.
 
-Nothing but http and https is taken. Until a file is complete it is `<name>.part`, with what the
-server said of its version in `<name>.part.version`; a call that finds these goes on from there.
+Until a file is complete, its name is `<name>.part`, and `<name>.part.version` holds the server's
+ETag or modification time. The next call resumes from these two files.
 """
 
 import contextlib
@@ -11,24 +11,24 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
+from filelock import lock_descriptor
+
 from vswin_jax.errors import InputError
-from vswin_jax.runtime.file_lock import lock
+from vswin_jax.runtime.progress import RateMeter, WriteLine
 from vswin_jax.weights.files import digests
 
 _log = logging.getLogger(__name__)
 
-Say = Callable[[str], None]
-
-_CHUNK = 1 << 20
+_CHUNK_BYTES = 1 << 20
 _TIMEOUT = 30.0  # seconds without a byte
-_SAY_EVERY = 5.0  # seconds
-_BROKEN = (OSError, http.client.HTTPException)
+_INTERVAL = 5.0  # seconds between two progress lines
+_BROKEN_CONNECTION = (OSError, http.client.HTTPException)
 
 
 def download(
@@ -37,44 +37,38 @@ def download(
     *,
     expected_size: int | None = None,
     sha256: str | None = None,
-    progress: Say = _log.info,
+    progress: WriteLine = _log.info,
 ) -> None:
-    """Downloads `url` to the file `destination`, unless it is there.
+    """Download `url` to the file `destination`, unless it exists.
 
-    A transfer that breaks off is resumed as long as it gets any further, and by the next call.
-    Processes that want the same file wait for the one that is at it. The file's SHA-256 is kept
-    in `<destination>.sha256`.
-
-    Args:
-      expected_size: bytes; None takes what the server says.
-      sha256: all or the first of its hexadecimal digits; None takes any.
-      progress: gets a line every few seconds, with rate and time left.
+    A broken transfer is resumed while it makes progress, and by the next call. One process at a
+    time downloads a file; others wait for it. `expected_size` (bytes) and `sha256` (all or the
+    first digits) are checked unless they are None. `progress` gets a line every few seconds.
 
     Raises:
-      InputError: no connection, no such file, a web page, another size or digest, or no place to
-        write; the sentence names file and URL, and where to put the file by hand.
+      InputError: no connection, no such file, a web page, another size or digest, or no permission
+        to write. The message gives the URL and the path for a file that is downloaded by hand.
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise InputError(
             f"Expected an http or https URL but {url!r} came: give a file of this machine by path."
         )
-    job = _Job(url, Path(destination), expected_size, sha256, progress)
-    with job.only_one_process() as file:
-        if file is None:
-            return
-        try:
-            job.run(file)
-        finally:
-            job.leave_nothing_empty()
+    _Download(
+        url=url,
+        destination=Path(destination),
+        expected_size=expected_size,
+        sha256=sha256,
+        progress=progress,
+    ).run()
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Download:
     url: str
     destination: Path
     expected_size: int | None
     sha256: str | None
-    say: Say
+    progress: WriteLine
 
     @property
     def part(self) -> Path:
@@ -84,115 +78,137 @@ class _Job:
     def version(self) -> Path:
         return self.part.with_name(f"{self.part.name}.version")
 
+    def run(self) -> None:
+        with self._locked_part() as file:
+            if file is None:
+                return
+            try:
+                self._download(file)
+            finally:
+                self._remove_empty_part()
+
     @contextlib.contextmanager
-    def only_one_process(self) -> Iterator[BinaryIO | None]:
-        """The partial file, open and locked; None if the destination is there, perhaps by now."""
+    def _locked_part(self) -> Iterator[BinaryIO | None]:
+        """Yield the partial file, open and locked; None once the destination exists."""
         while True:
-            with self._open() as file:
-                lock(file)
-                # Whoever had the lock before may have finished and renamed the file under us.
-                is_ours = self.part.exists() and os.path.samestat(
+            with self._open_part() as file:
+                # A file system without locks raises; the download then goes on without one.
+                with contextlib.suppress(OSError):
+                    lock_descriptor(file.fileno())
+                # The process that held the lock before may have renamed the file, so the path may
+                # now refer to another file than the locked one, or to none.
+                is_current = self.part.exists() and os.path.samestat(
                     os.fstat(file.fileno()), self.part.stat()
                 )
-                if not self.destination.exists() and not is_ours:
+                if not self.destination.exists() and not is_current:
                     continue
-                if self.destination.exists() and is_ours:
+                if self.destination.exists() and is_current:
                     self.part.unlink()
                 yield None if self.destination.exists() else file
                 return
 
-    def _open(self) -> BinaryIO:
+    def _open_part(self) -> BinaryIO:
         try:
             self.destination.parent.mkdir(parents=True, exist_ok=True)
             return open(self.part, "ab")
         except OSError as error:
             raise self._cannot_write(error) from None
 
-    def run(self, file: BinaryIO) -> None:
-        """Transfers what is missing, checks the whole and gives it its name."""
+    def _download(self, file: BinaryIO) -> None:
+        """Transfer the missing bytes, check the file and rename it to the destination."""
         start = time.monotonic()
-        self.say(f"downloading {self.url} to {self.destination}")
-        self._complete(file)
-        digest = digests.digest_of(self.part)
+        self.progress(f"downloading {self.url} to {self.destination}")
+        self._transfer_until_complete(file)
+        digest = digests.sha256_of(self.part)
         if self.sha256 and not digest.startswith(self.sha256):
-            self._forget(file)
+            self._discard_part(file)
             raise self._failure(
                 f"its SHA-256 begins with {digest[:8]} instead of {self.sha256[:8]}", "try again"
             )
         self.version.unlink(missing_ok=True)
         os.replace(self.part, self.destination)
         digests.record(self.destination, digest)
-        self.say(f"{self.destination.name} is complete after {time.monotonic() - start:.0f} s")
+        elapsed = time.monotonic() - start
+        self.progress(f"{self.destination.name} is complete after {elapsed:.0f} s")
 
-    def leave_nothing_empty(self) -> None:
-        """Deletes a partial file that there is nothing to resume in."""
+    def _remove_empty_part(self) -> None:
         if self.part.exists() and self.part.stat().st_size == 0:
             self.part.unlink()
 
-    def _complete(self, file: BinaryIO) -> None:
+    def _transfer_until_complete(self, file: BinaryIO) -> None:
         furthest = 0
         while True:
-            before = self._resumable_bytes(file)
+            start = self._resumable_bytes(file)
             reason = "the connection was closed"
             try:
-                total = self._transfer(file, before)
+                total = self._transfer(file, start)
                 if total is None or file.tell() == total:
                     return
             except urllib.error.HTTPError as error:
-                if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not before:
-                    said = f"the server says {error.code} {error.reason}"
-                    raise self._failure(said, "check the address") from None
-                self._forget(file)  # The file there has become shorter than our part.
+                self._restart_or_fail(file, start, error)
                 continue
             except urllib.error.URLError as error:
                 reason = f"there is no connection ({error.reason})"
                 raise self._failure(reason, "check the network") from None
-            except _BROKEN as error:
+            except _BROKEN_CONNECTION as error:
                 reason = str(error) or type(error).__name__
-            if file.tell() <= max(before, furthest):
-                raise self._failure(
-                    f"it broke off after {file.tell()} bytes ({reason})",
-                    "run this again to go on from there",
-                )
-            furthest = file.tell()
+            furthest = self._check_progress(file, max(start, furthest), reason)
+
+    def _restart_or_fail(self, file: BinaryIO, start: int, error: urllib.error.HTTPError) -> None:
+        """Discard a part that is longer than the server's present file; raise other errors."""
+        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not start:
+            reason = f"the server responds {error.code} {error.reason}"
+            raise self._failure(reason, "check the address") from None
+        self._discard_part(file)
+
+    def _check_progress(self, file: BinaryIO, furthest: int, reason: str) -> int:
+        """Return the position in `file`, which has to be beyond `furthest`."""
+        if file.tell() <= furthest:
+            raise self._failure(
+                f"it broke off after {file.tell()} bytes ({reason})",
+                "run this again to resume from there",
+            )
+        return file.tell()
 
     def _resumable_bytes(self, file: BinaryIO) -> int:
-        # Without its version we cannot know that the rest would be of the same file.
+        # Without a version, the rest could be of another file than the part.
         if not self.version.exists():
             file.truncate(0)
         return file.seek(0, os.SEEK_END)
 
-    def _transfer(self, file: BinaryIO, have: int) -> int | None:
-        """Appends what the server sends; the size that the file will have, if it says so."""
+    def _transfer(self, file: BinaryIO, start: int) -> int | None:
+        """Append the bytes from `start` on; return the whole size, or None if it is unknown."""
         headers = {"User-Agent": "vswin_jax", "Accept-Encoding": "identity"}
-        if have:
-            headers |= {"Range": f"bytes={have}-", "If-Range": self.version.read_text()}
+        if start:
+            headers |= {"Range": f"bytes={start}-", "If-Range": self.version.read_text()}
         request = urllib.request.Request(self.url, headers=headers)
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+            # Any other status means that the whole file comes: the version has changed, or the
+            # server does not support ranges.
             if response.status != http.HTTPStatus.PARTIAL_CONTENT:
-                self._forget(file)
-            total = self._total(response, file.tell())
-            self._keep_version(response.headers)
-            meter = _Meter(self.destination.name, file.tell(), total, self.say)
-            while chunk := response.read(_CHUNK):
+                self._discard_part(file)
+            total = self._checked_size(response, file.tell())
+            self._save_version(response.headers)
+            transfer_log = _TransferLog(self.destination.name, file.tell(), total, self.progress)
+            while chunk := response.read(_CHUNK_BYTES):
                 self._write(file, chunk)
-                meter.at(file.tell())
+                transfer_log.update(file.tell())
         return total
 
-    def _total(self, response: http.client.HTTPResponse, have: int) -> int | None:
-        """The whole file's size in bytes, checked; None if the server does not say."""
+    def _checked_size(self, response: http.client.HTTPResponse, start: int) -> int | None:
+        """Return the whole file's size in bytes; None if it is unknown."""
         if response.headers.get_content_type() == "text/html":
             raise self._failure("a web page came instead of a checkpoint", "check the address")
-        if have and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            raise self._failure(f"not the rest from byte {have} came", f"delete {self.part}")
-        total = self.expected_size if response.length is None else have + response.length
+        if start and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            raise self._failure(f"not the rest from byte {start} came", f"delete {self.part}")
+        total = self.expected_size if response.length is None else start + response.length
         if self.expected_size is not None and total != self.expected_size:
-            said = f"it has {total} bytes there instead of {self.expected_size}"
-            raise self._failure(said, "check the address")
+            reason = f"it has {total} bytes there instead of {self.expected_size}"
+            raise self._failure(reason, "check the address")
         return total
 
-    def _keep_version(self, headers: http.client.HTTPMessage) -> None:
-        # A weak tag (W/...) does not promise the same bytes.
+    def _save_version(self, headers: http.client.HTTPMessage) -> None:
+        # A weak ETag (W/...) does not guarantee the same bytes.
         tag = headers.get("ETag", "W/")
         version = headers.get("Last-Modified") if tag.startswith("W/") else tag
         if version:
@@ -205,15 +221,15 @@ class _Job:
         except OSError as error:
             raise self._cannot_write(error) from None
 
-    def _forget(self, file: BinaryIO) -> None:
+    def _discard_part(self, file: BinaryIO) -> None:
         file.seek(0)
         file.truncate()
         self.version.unlink(missing_ok=True)
 
-    def _failure(self, what: str, then: str) -> InputError:
+    def _failure(self, reason: str, remedy: str) -> InputError:
         return InputError(
-            f"{self.destination.name} could not be downloaded from {self.url}: {what}; {then}, or "
-            f"put the file at {self.destination} by hand."
+            f"{self.destination.name} could not be downloaded from {self.url}: {reason}; {remedy}, "
+            f"or put the file at {self.destination} by hand."
         )
 
     def _cannot_write(self, error: OSError) -> InputError:
@@ -224,21 +240,22 @@ class _Job:
         )
 
 
-class _Meter:
-    """Says now and then how far a transfer is."""
+class _TransferLog:
+    """Writes a line about the progress of a transfer from byte `start` every few seconds."""
 
-    def __init__(self, name: str, have: int, total: int | None, say: Say) -> None:
-        self._name, self._have, self._total, self._say = name, have, total, say
-        self._start = self._said = time.monotonic()
+    def __init__(self, name: str, start: int, total: int | None, write_line: WriteLine) -> None:
+        self._name = name
+        self._start = start
+        self._total = total
+        self._write_line = write_line
+        self._meter = RateMeter(_INTERVAL)
 
-    def at(self, position: int) -> None:
-        now = time.monotonic()
-        if now - self._said < _SAY_EVERY:
+    def update(self, position: int) -> None:
+        rate = self._meter.rate_if_due(position - self._start)
+        if rate is None:
             return
-        self._said = now
-        rate = (position - self._have) / max(now - self._start, 1e-9)
         line = f"{self._name}: {position / 1e6:.1f} MB at {rate / 1e6:.1f} MB/s"
         if self._total:
             left = (self._total - position) / rate
             line = f"{line}, {self._total / 1e6:.1f} MB in all, {left:.0f} s left"
-        self._say(line)
+        self._write_line(line)

@@ -1,4 +1,4 @@
-"""Our parameters as a state_dict that PyTorch code loads, and its safetensors file."""
+"""Exports parameters as a PyTorch state_dict and writes safetensors files."""
 
 import json
 import os
@@ -12,13 +12,14 @@ import numpy as np
 
 from vswin_jax.attention import Size, table_rows
 from vswin_jax.errors import InputError
+from vswin_jax.runtime.atomic_write import atomic_write
 from vswin_jax.weights.layouts.layouts import from_canonical
 from vswin_jax.weights.layouts.names import Params, to_state_dict
 
 _TABLE = ".relative_position_bias_table"
 _INDEX = ".relative_position_index"
 
-# The names that safetensors gives to NumPy's dtypes.
+# The safetensors names of NumPy's dtypes.
 _DTYPES = {
     "float64": "F64",
     "float32": "F32",
@@ -36,40 +37,46 @@ _DTYPES = {
 def export_state_dict(
     params: Params, layout: str, window_size: Size, *, buffers: bool = True
 ) -> dict[str, np.ndarray]:
-    """A parameter tree as a PyTorch state_dict; its tensors are views where they can be.
+    """Convert a parameter tree to a PyTorch state_dict of views, if possible.
 
     Args:
       params: the tree of `model.init(...)["params"]`.
       layout: "original", "mmaction2" or "torchvision".
       window_size: the model's (time, height, width) in tokens.
-      buffers: with the index `[N, N]` of every block, without which a strict
-        `load_state_dict` of any of the three fails.
+      buffers: include the index `[N, N]` of every block, which a strict `load_state_dict` requires.
 
     Raises:
       InputError: an unknown layout, or a window that is not that of the tables.
     """
     state = to_state_dict(params)
     _check_window(state, window_size)
-    if not buffers:
-        return from_canonical(state, layout)
-    index = relative_position_index(window_size)
-    whole = {}
+    if buffers:
+        state = _with_index_buffers(state, relative_position_index(window_size))
+    return from_canonical(state, layout)
+
+
+def _with_index_buffers(
+    state: Mapping[str, np.ndarray], index: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Add the index buffer of each block after its table, as in PyTorch's order."""
+    result = {}
     for name, value in state.items():
-        whole[name] = value
+        result[name] = value
         if name.endswith(_TABLE):
-            whole[name.removesuffix(_TABLE) + _INDEX] = index
-    return from_canonical(whole, layout)
+            result[name.removesuffix(_TABLE) + _INDEX] = index
+    return result
 
 
 def relative_position_index(window_size: Size) -> np.ndarray:
-    """`[N, N]` int64: the table's row for each query and key of a window of N tokens.
+    """Return `[N, N]` int64, the table's row for each query and key of a window of N tokens.
 
     Source: `WindowAttention3D` of the reference (video_swin_facts, section 1.1).
     """
     tokens = np.indices(window_size).reshape(3, -1)
     index = np.zeros((1, 1), np.int64)
-    for own, extent in zip(tokens, window_size, strict=True):
-        index = index * (2 * extent - 1) + own[:, None] - own[None] + extent - 1
+    for position, extent in zip(tokens, window_size, strict=True):
+        offset = position[:, None] - position[None]
+        index = index * (2 * extent - 1) + offset + extent - 1
     return index
 
 
@@ -87,39 +94,34 @@ def write_safetensors(
     state: Mapping[str, np.ndarray],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes a state_dict as a safetensors file, which appears at `path` once it is whole.
+    """Write a state_dict as a safetensors file atomically; an existing file is replaced.
 
-    One tensor at a time is made contiguous: the library's own writer copies all of them at once.
-
-    Args:
-      path: the file; one that is there already is replaced.
-      state: tensors by name.
-      metadata: strings to keep in the file, beside `format`, "pt", which PyTorch loaders ask for.
+    One tensor at a time is made contiguous: the writer of the safetensors library copies all of
+    them at once. The file's metadata is `metadata` and `format`: "pt", which PyTorch loaders
+    require.
 
     Raises:
-      InputError: a dtype that the format has not, or a file that cannot be written.
+      InputError: a dtype is unsupported, or the file cannot be written.
     """
     path = Path(path)
-    # Widest first, as the library orders them: every tensor is then aligned.
+    # The widest dtypes come first, as in the library's own files, so that each tensor is aligned.
     order = sorted(state, key=lambda name: (-state[name].dtype.itemsize, name))
-    header = _header(state, order, {"format": "pt", **(metadata or {})})
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    header = _make_header(state, order, {"format": "pt", **(metadata or {})})
+    # A random name, because several processes may write the same file.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        with part.open("xb") as file:
+        with atomic_write(path, partial=partial), partial.open("xb") as file:
             file.write(struct.pack("<Q", len(header)) + header)
             for name in order:
                 _write_tensor(file, state[name])
-        os.replace(part, path)
     except OSError as error:
         raise InputError(
             f"{path} cannot be written: {error.strerror or error}; give a path in an existing "
-            f"directory with room for it."
+            f"directory with enough free space."
         ) from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
-def _header(
+def _make_header(
     state: Mapping[str, np.ndarray], order: list[str], metadata: Mapping[str, str]
 ) -> bytes:
     entries: dict[str, object] = {"__metadata__": dict(metadata)}
@@ -139,6 +141,7 @@ def _header(
 
 
 def _write_tensor(file: BinaryIO, value: np.ndarray) -> None:
-    little = value.dtype.newbyteorder("<") if value.dtype.byteorder == ">" else value.dtype
-    contiguous = np.ascontiguousarray(value, little)
+    # The format is little-endian.
+    dtype = value.dtype.newbyteorder("<") if value.dtype.byteorder == ">" else value.dtype
+    contiguous = np.ascontiguousarray(value, dtype)
     file.write(contiguous.reshape(-1).view(np.uint8).data)

@@ -1,20 +1,24 @@
-"""Where every tensor of a checkpoint went, and where every tensor of the model came from."""
+"""The load report: the origin of each parameter, and the use of each tensor of a checkpoint."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
-# matched: the file's values; transformed: made from them; fresh: random, as it was asked for;
-# missing: neither; unexpected: in the file but not in the model, and left out.
+# matched: loaded unchanged; transformed: loaded after a change; fresh: left at its random initial
+# value, as allowed; missing: a parameter for which the checkpoint has no tensor that fits;
+# unexpected: a tensor for which the model has no parameter, which is left out.
 STATUSES = ("matched", "transformed", "fresh", "missing", "unexpected")
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What happened to one tensor.
+class LoadReportEntry:
+    """The report on one tensor.
 
-    name: canonical; source_names: its names in the file, several where parts were joined; how: what
-    was done to its values, or why they are not the file's.
+    Attributes:
+      name: the canonical name.
+      status: one of `STATUSES`.
+      source_names: its names in the file; several if tensors were joined.
+      how: a description of the change, or the reason why the tensor was not loaded.
     """
 
     name: str
@@ -24,42 +28,42 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Report:
-    """The account of one loading: every tensor of the model and of the file, once."""
+class LoadReport:
+    """An entry for each parameter of the model and for each unexpected tensor of the source."""
 
     source: str
     layout: str
-    entries: tuple[Entry, ...]
+    entries: tuple[LoadReportEntry, ...]
 
     def named(self, status: str) -> tuple[str, ...]:
-        """The names of the tensors with this status, one of `STATUSES`."""
+        """Return the names of the tensors with this status, one of `STATUSES`."""
         return tuple(entry.name for entry in self.entries if entry.status == status)
 
     def count(self, status: str) -> int:
-        """How many tensors have this status."""
+        """Return the number of tensors with this status."""
         return len(self.named(status))
 
     def summary(self) -> str:
-        """One line of numbers, and one of what was done where anything was."""
+        """Return one line with the counts, and a second line with the changes, if any."""
         counts = ", ".join(
             f"{self.count(status)} {status}"
             for status in STATUSES
-            # Both are news; that there are none of the others is news as well.
+            # A count of 0 is informative for every status but this one, which is an error.
             if status != "missing" or self.count(status)
         )
-        numbers = f"{self.source} ({self.layout}): {counts}."
-        done = self._what_was_done()
-        return f"{numbers}\n  {done}." if done else numbers
+        line = f"{self.source} ({self.layout}): {counts}."
+        changes = self._summarize_changes()
+        return f"{line}\n  {changes}." if changes else line
 
-    def _what_was_done(self) -> str:
+    def _summarize_changes(self) -> str:
         groups: dict[str, list[str]] = {}
         for entry in self.entries:
             if entry.how or entry.status == "unexpected":
                 groups.setdefault(entry.how or "left out", []).append(entry.name)
-        return "; ".join(f"{_those(names)}: {how}" for how, names in groups.items())
+        return "; ".join(f"{_summarize_names(names)}: {how}" for how, names in groups.items())
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, in types that JSON has."""
+        """Return the whole report in JSON types."""
         counts = Counter(entry.status for entry in self.entries)
         return {
             "source": self.source,
@@ -69,7 +73,7 @@ class Report:
         }
 
     def table(self) -> str:
-        """A line for each tensor: its status, its name, its names in the file, what was done."""
+        """Return a text table with a line for each tensor."""
         rows = [("status", "tensor", "in the file", "how")]
         rows += [(e.status, e.name, ", ".join(e.source_names), e.how) for e in self.entries]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -80,7 +84,7 @@ class Report:
         return "\n".join(line.rstrip() for line in lines)
 
 
-def _those(names: list[str]) -> str:
+def _summarize_names(names: list[str]) -> str:
     if len(names) < 3:
         return " and ".join(names)
     kinds = {name.rpartition(".")[2] for name in names}

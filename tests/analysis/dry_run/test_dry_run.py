@@ -1,4 +1,4 @@
-"""The dry run: its numbers, its table, its advice, and what it refuses."""
+"""The dry run: its numbers, its table, its suggestions and its errors."""
 
 import json
 import os
@@ -11,19 +11,24 @@ import jax
 import pytest
 
 from vswin_jax import main
-from vswin_jax.analysis.compiled_program import CompiledProgram, Memory
-from vswin_jax.analysis.dry_run import Attempt, Subject, compile_eval_step, compile_train_step
+from vswin_jax.analysis.compiled_program import CompiledProgram, MemoryStats
+from vswin_jax.analysis.dry_run import (
+    CompileResult,
+    CompileTarget,
+    compile_eval_step,
+    compile_train_step,
+)
 from vswin_jax.analysis.dry_run.advice import advice
-from vswin_jax.analysis.dry_run.programs import _sizes_of_failure
+from vswin_jax.analysis.dry_run.programs import _parse_out_of_memory
 from vswin_jax.analysis.dry_run.roofline import Roofline
 from vswin_jax.analysis.dry_run.sizes import (
-    amount,
     block_inputs_bytes,
-    bytes_a_chip,
-    duration,
+    bytes_per_device,
+    format_bytes,
+    format_seconds,
+    format_si,
     layouts,
     logits_bytes,
-    memory,
 )
 from vswin_jax.analysis.topologies import topology_devices
 from vswin_jax.config import flags
@@ -34,40 +39,46 @@ ROOT = Path(__file__).parents[3]
 K400 = f"{ROOT / 'experiments' / 'k400.py'}"
 
 
-def subject_of(argument: str, *overrides: str) -> Subject:
+def target_of(argument: str, *overrides: str) -> CompileTarget:
     loaded = flags.load(f"{K400}:{argument}")
     config = flags.override(loaded, [f"--config.{setting}" for setting in overrides])
-    return Subject.of(config, jax.devices()[:1])
+    return CompileTarget.from_config(config, jax.devices()[:1])
 
 
 SMALL = (
-    *("model.embed_dim=4", "model.depths=(1,)", "model.num_heads=(1,)"),
-    *("data.num_frames=4", "data.resize=16", "data.size=16", "eval.resize=16"),
+    "model.embed_dim=4",
+    "model.depths=(1,)",
+    "model.num_heads=(1,)",
+    "data.num_frames=4",
+    "data.resize=16",
+    "data.size=16",
+    "eval.resize=16",
 )
 
-
-# One block of a published recipe: quickly traced, and with its real clips.
+# One block of a published recipe with its real clips, which is quick to trace.
 LIGHT = ("model.depths=(1,)", "model.num_heads=(4,)")
 
 
 @pytest.fixture(scope="module")
-def small() -> Subject:
-    return subject_of("runlocal", *SMALL, "train.accumulate=1")
+def small() -> CompileTarget:
+    return target_of("runlocal", *SMALL, "train.grad_accum_steps=1")
 
 
 @pytest.fixture(scope="module")
-def training(small: Subject) -> Attempt:
+def training(small: CompileTarget) -> CompileResult:
     return compile_train_step(small)
 
 
-def test_a_step_takes_its_state_and_its_batch(small: Subject, training: Attempt) -> None:
+def test_the_arguments_of_a_step_are_its_state_and_batch(
+    small: CompileTarget, training: CompileResult
+) -> None:
     assert training.program is not None
     # uint8 clips of 4x16x16, and a label, a mask and a flip of each.
     batch = 4 * (4 * 16 * 16 * 3 + 4 + 4 + 1)
-    # The learning rate and the gradients' norm of the step before are only written.
-    read = bytes_a_chip(small.state) - 2 * 4
+    # The step writes the learning rate and the gradient norm, without reading the previous ones.
+    read = bytes_per_device(small.state) - 2 * 4
     assert training.program.memory.arguments == read + batch
-    # The state goes out where it came in.
+    # The state is donated: it is written where it was read.
     assert training.program.memory.aliased == read
     assert training.needed == training.program.memory.peak
     assert (training.available, training.fits) == (None, None)
@@ -75,10 +86,10 @@ def test_a_step_takes_its_state_and_its_batch(small: Subject, training: Attempt)
 
 
 def test_micro_batches_do_not_change_the_arithmetic() -> None:
-    # Wide enough for matrix products to be most of it.
+    # Wide enough for matrix products to be most of the FLOPs.
     wide = (*SMALL, "model.embed_dim=64")
     whole, accumulated = (
-        compile_train_step(subject_of("runlocal", *wide, f"train.accumulate={parts}")).program
+        compile_train_step(target_of("runlocal", *wide, f"train.grad_accum_steps={parts}")).program
         for parts in (1, 4)
     )
     assert whole is not None
@@ -86,26 +97,26 @@ def test_micro_batches_do_not_change_the_arithmetic() -> None:
     assert accumulated.flops == pytest.approx(whole.flops, rel=0.15)
 
 
-def test_the_evaluation_takes_all_views_and_no_moments(small: Subject) -> None:
-    attempt = compile_eval_step(small)
-    views = small.config.eval.clips * small.config.eval.crops
+def test_the_arguments_of_evaluation_are_parameters_and_all_views(small: CompileTarget) -> None:
+    compile_result = compile_eval_step(small)
+    views = small.config.eval.num_clips * small.config.eval.num_crops
     batch = small.config.eval.batch_size * (views * 4 * 16 * 16 * 3 + 4 + 1)
-    assert attempt.program is not None
-    assert attempt.program.memory.arguments == bytes_a_chip(small.state.params) + batch
-    # Probabilities float32 [B, 8] and losses [B], of the classes that moving_shapes has.
-    assert attempt.program.memory.outputs == pytest.approx(4 * (4 * 8 + 4), abs=64)
+    assert compile_result.program is not None
+    assert compile_result.program.memory.arguments == bytes_per_device(small.state.params) + batch
+    # Probabilities float32 [B, 8] and losses [B]; moving_shapes has 8 classes.
+    assert compile_result.program.memory.outputs == pytest.approx(4 * (4 * 8 + 4), abs=64)
 
 
-def test_what_the_config_leaves_open_is_said(small: Subject) -> None:
-    open_ended = subject_of("runlocal", *SMALL, "data.kind=files")
+def test_assumptions_are_listed(small: CompileTarget) -> None:
+    open_ended = target_of("runlocal", *SMALL, "data.kind=files")
     assert open_ended.model.num_classes == 400
     assert "400 classes (config.model.num_classes is unset)" in open_ended.assumed[0]
     assert small.model.num_classes == 8
     assert [sentence for sentence in small.assumed if "classes" in sentence] == []
 
 
-def test_sizes_by_hand() -> None:
-    base = subject_of("variant=base", "model.depths=(2,1,1)", "model.num_heads=(4,8,16)")
+def test_sizes_computed_by_hand() -> None:
+    base = target_of("variant=base", "model.depths=(2,1,1)", "model.num_heads=(4,8,16)")
     # 16 x 56 x 56 tokens of 128 channels in bfloat16; each stage has a quarter of the tokens and
     # twice the channels: half the bytes.
     first = 16 * 56 * 56 * 128 * 2
@@ -113,118 +124,130 @@ def test_sizes_by_hand() -> None:
     # 128 windows of 392 tokens and 4 heads, float32.
     assert logits_bytes(base, 2) == 2 * 128 * 4 * 392 * 392 * 4
     (whole,) = layouts(base.state.params)
-    assert whole.in_all == whole.a_chip == bytes_a_chip(base.state.params)
-    assert str(whole) == "whole on every device"
+    assert whole.total == whole.per_device == bytes_per_device(base.state.params)
+    assert str(whole) == "replicated"
     assert whole.example == "layers_2/blocks_0/mlp/fc1/kernel [512x2048]"
 
 
-def test_numbers_for_people() -> None:
-    assert memory(15.75 * GIB) == "15.8 GiB"
-    assert memory(352 * 2**20) == "0.344 GiB"
-    assert memory(2**20) == "1 MiB"
-    assert memory(3000) == "2.93 KiB"
-    assert amount(740e9, "B") == "740 GB"
-    assert amount(17.4e12, "FLOP") == "17.4 TFLOP"
-    assert [duration(s) for s in (0.9, 2e-3, 5e-6, 4e-9)] == ["900 ms", "2 ms", "5 us", "4 ns"]
+def test_number_formatting() -> None:
+    assert format_bytes(15.75 * GIB) == "15.8 GiB"
+    assert format_bytes(352 * 2**20) == "0.344 GiB"
+    assert format_bytes(2**20) == "1 MiB"
+    assert format_bytes(3000) == "2.93 KiB"
+    assert format_si(740e9, "B") == "740 GB"
+    assert format_si(17.4e12, "FLOP") == "17.4 TFLOP"
+    assert [format_seconds(s) for s in (0.9, 2e-3, 5e-6, 4e-9)] == [
+        "900 ms",
+        "2 ms",
+        "5 us",
+        "4 ns",
+    ]
 
 
 def program(flops: float, memory_traffic: float) -> CompiledProgram:
-    return CompiledProgram(1, (), Memory(0, 0, 0, 0, 0), flops, 0.0, memory_traffic, {})
+    return CompiledProgram(1, (), MemoryStats(0, 0, 0, 0, 0), flops, 0.0, memory_traffic, {})
 
 
-def test_the_roofline_of_issue_six() -> None:
-    # The Swin-B training step, 8 clips a v5e: 740 GB, 17.4 TFLOP.
-    bound = Roofline.of(program(17.4e12, 740e9), tpu("v5e"))
+def test_the_roofline_of_a_memory_bound_step() -> None:
+    # The Swin-B training step with 8 clips per v5e: 740 GB, 17.4 TFLOP.
+    bound = Roofline.from_program(program(17.4e12, 740e9), tpu("v5e"))
     assert bound.seconds == pytest.approx(0.90, abs=0.01)
-    assert bound.arithmetic == pytest.approx(0.09, abs=0.005)
+    assert bound.compute == pytest.approx(0.09, abs=0.005)
     assert bound.limit == "limited by memory traffic"
 
 
-def attempt(needed: float, available: float | None = 15.75) -> Attempt:
+def compile_result(needed: float, available: float | None = 15.75) -> CompileResult:
+    """Return a training step that needs so many GiB of those available."""
     limit = None if available is None else int(available * GIB)
-    return Attempt("training step", 1.0, None, int(needed * GIB), limit)
+    return CompileResult("training step", 1.0, None, int(needed * GIB), limit)
 
 
-FITS = attempt(1.0)
+FITS = compile_result(1.0)
 
 
-def advised(subject: Subject, training: Attempt, evaluation: Attempt = FITS) -> str:
-    return "\n".join(advice(subject, training, evaluation))
+def suggestions(
+    target: CompileTarget, training: CompileResult, evaluation: CompileResult = FITS
+) -> str:
+    return "\n".join(advice(target, training, evaluation))
 
 
-def test_what_does_not_fit_is_told_what_to_change() -> None:
-    text = advised(subject_of("variant=base", *LIGHT, "train.accumulate=1"), attempt(300.0))
-    assert "needs 300 GiB a device and there are 15.8 GiB" in text
+def test_suggestions_for_a_step_that_does_not_fit() -> None:
+    text = suggestions(
+        target_of("variant=base", *LIGHT, "train.grad_accum_steps=1"), compile_result(300.0)
+    )
+    assert "needs 300 GiB per device, but a device has 15.8 GiB" in text
     assert "--config.model.remat=block" in text
-    # 64 clips in 32 passes of 2 take 1/32 of 300 GiB; in 16 it would be too much.
-    assert "--config.train.accumulate=32 makes micro-batches of 2 clips" in text
-    assert text.index("remat") < text.index("accumulate")
+    # 64 clips in 32 passes of 2 take 1/32 of 300 GiB; 16 passes would take too much.
+    assert "--config.train.grad_accum_steps=32 makes micro-batches of 2 clips" in text
+    assert text.index("remat") < text.index("grad_accum_steps")
 
 
-def test_a_single_clip_that_does_not_fit_is_cut() -> None:
-    settings = ("train.batch_size=1", "train.accumulate=1", "model.remat=block")
-    text = advised(subject_of("variant=base", *LIGHT, *settings), attempt(20.0))
-    assert "single clip at a time already: --config.mesh.window=2 cuts" in text
-    assert "accumulate" not in text
+def test_suggestions_for_a_single_clip_that_does_not_fit() -> None:
+    settings = ("train.batch_size=1", "train.grad_accum_steps=1", "model.remat=block")
+    text = suggestions(target_of("variant=base", *LIGHT, *settings), compile_result(20.0))
+    assert "single clip at a time already: --config.mesh.window=2 splits" in text
+    assert "grad_accum_steps" not in text
     assert "remat" not in text
 
 
-def test_stored_logits_are_named() -> None:
-    settings = ("train.accumulate=1", "model.attention=xla", "train.batch_size=8")
-    text = advised(subject_of("variant=base", *LIGHT, *settings), attempt(20.0))
+def test_suggestion_for_stored_logits() -> None:
+    settings = ("train.grad_accum_steps=1", "model.attention=xla", "train.batch_size=8")
+    text = suggestions(target_of("variant=base", *LIGHT, *settings), compile_result(20.0))
     # 8 clips of 128 windows, 4 heads and 392 x 392 float32 logits.
     assert "logits of one block of the first stage are 2.34 GiB" in text
 
 
-def test_a_large_state_is_told_to_spread() -> None:
-    subject = subject_of("variant=large,pretrain=22k", *LIGHT, "train.ema_decay=0.999")
+def test_suggestions_for_a_large_state() -> None:
+    target = target_of("variant=large,pretrain=22k", *LIGHT, "train.ema_decay=0.999")
     sizes = {"data": 8, "fsdp": 1, "model": 1, "window": 1}
-    wide = replace(subject, mesh=jax.sharding.AbstractMesh(tuple(sizes.values()), tuple(sizes)))
-    text = advised(wide, attempt(0.02, available=0.01))
-    assert "--config.mesh.fsdp=8 --config.mesh.data=1 spreads" in text
-    assert "--config.train.ema_decay=0 does without" in text
+    wide = replace(target, mesh=jax.sharding.AbstractMesh(tuple(sizes.values()), tuple(sizes)))
+    text = suggestions(wide, compile_result(0.02, available=0.01))
+    assert "--config.mesh.fsdp=8 --config.mesh.data=1 shards" in text
+    assert "--config.train.ema_decay=0 saves" in text
 
 
-def test_room_is_used() -> None:
-    subject = subject_of("variant=tiny", "model.depths=(1,)", "model.num_heads=(3,)")
-    # Four passes; two of them take twice the memory, one would take 20 GiB.
-    assert "There is room: --config.train.accumulate=2" in advised(subject, attempt(5.0))
-    assert advised(subject, attempt(12.0)) == ""
-    assert advised(subject, attempt(5.0, available=None)) == ""
+def test_suggestion_to_use_free_memory() -> None:
+    target = target_of("variant=tiny", "model.depths=(1,)", "model.num_heads=(3,)")
+    # Of four passes: two would take twice the memory, and one would take 20 GiB.
+    assert "There is room: --config.train.grad_accum_steps=2" in suggestions(
+        target, compile_result(5.0)
+    )
+    assert suggestions(target, compile_result(12.0)) == ""
+    assert suggestions(target, compile_result(5.0, available=None)) == ""
 
 
-def test_an_evaluation_that_does_not_fit_is_told_too() -> None:
-    subject = subject_of("variant=base", *LIGHT, "train.accumulate=1")
-    assert "--config.eval.views_per_pass=1" in advised(subject, FITS, attempt(20.0))
-    settings = ("train.accumulate=1", "eval.views_per_pass=1")
-    one_view = subject_of("variant=base", *LIGHT, *settings)
-    assert "--config.eval.batch_size=1" in advised(one_view, FITS, attempt(20.0))
+def test_suggestions_for_an_evaluation_that_does_not_fit() -> None:
+    target = target_of("variant=base", *LIGHT, "train.grad_accum_steps=1")
+    assert "--config.eval.views_per_pass=1" in suggestions(target, FITS, compile_result(20.0))
+    settings = ("train.grad_accum_steps=1", "eval.views_per_pass=1")
+    one_view = target_of("variant=base", *LIGHT, *settings)
+    assert "--config.eval.batch_size=1" in suggestions(one_view, FITS, compile_result(20.0))
 
 
-def test_the_words_of_the_tpu_compiler_are_understood() -> None:
-    words = (
+def test_out_of_memory_messages_of_the_tpu_compiler_are_parsed() -> None:
+    message = (
         "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory "
         "required for HLO temporaries (18.22G) exceeds available HBM (15.75G). HLO module: jit."
     )
-    needed, limit = _sizes_of_failure(jax.errors.JaxRuntimeError(words))
+    needed, limit = _parse_out_of_memory(jax.errors.JaxRuntimeError(message))
     assert (needed, limit) == (int(18.22 * GIB), int(15.75 * GIB))
     older = (
         "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 25.30G of 15.75G hbm. "
         "Exceeded hbm capacity by 9.55G."
     )
-    assert _sizes_of_failure(jax.errors.JaxRuntimeError(older))[0] == int(25.3 * GIB)
+    assert _parse_out_of_memory(jax.errors.JaxRuntimeError(older))[0] == int(25.3 * GIB)
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
-        _sizes_of_failure(jax.errors.JaxRuntimeError("INTERNAL: memory 1G 2G"))
+        _parse_out_of_memory(jax.errors.JaxRuntimeError("INTERNAL: memory 1G 2G"))
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "message"),
     [
         ("v9:2x2", "Unknown TPU 'v9'"),
         ("v5e", "such as v5e:4x4.*v5e:16x16"),
         ("v5e:2x2x2", "2 axes and at most 256 chips.*known slices are v5e:1x1"),
         ("v4:2x2", "3 axes.*v4:2x2x4"),
-        # The compiler would end the whole process.
+        # The compiler would abort the whole process.
         ("v5e:16x32", "at most 256 chips"),
         ("h200", "from h200:1 to h200:8"),
         ("h100:9", "from h100:1 to h100:8"),
@@ -232,12 +255,14 @@ def test_the_words_of_the_tpu_compiler_are_understood() -> None:
         ("h20", "h100:1 to h100:8, h200:1 to h200:8"),
     ],
 )
-def test_unknown_topologies_list_the_known_ones(name: str, words: str) -> None:
-    with pytest.raises(InputError, match=words):
+def test_unknown_topologies_list_the_known_ones(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         topology_devices(name)
 
 
-def test_without_the_compiler_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_a_compiler_explains_the_installation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r'pip install "jax\[tpu\]"'):
         topology_devices("v5e:2x2")
@@ -246,18 +271,18 @@ def test_without_the_compiler_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (("--topology=v5e:2x2", "--workdir=w"), "--mode=dry_run"),
         (("--mode=dry_run", "--config.mesh.fsdp=3"), "make the product equal"),
         (("--mode=dry_run", "--topology=v5e:2"), "known slices"),
     ],
 )
-def test_refusals_of_the_command_line(
-    arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
+def test_command_line_errors(
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main.run([f"--config={K400}:runlocal", *arguments]) == 2
-    assert words in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_eight_devices_on_the_command_line(tiny_arguments: tuple[str, ...], tmp_path: Path) -> None:
@@ -265,8 +290,11 @@ def test_eight_devices_on_the_command_line(tiny_arguments: tuple[str, ...], tmp_
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     environment["PYTHONPATH"] = str(ROOT)
     settings = (
-        *("--config.mesh.data=2", "--config.mesh.fsdp=4", "--config.train.batch_size=16"),
-        *("--config.data.kind=files", "--config.model.attention=chunked"),
+        "--config.mesh.data=2",
+        "--config.mesh.fsdp=4",
+        "--config.train.batch_size=16",
+        "--config.data.kind=files",
+        "--config.model.attention=chunked",
     )
     result = subprocess.run(
         [sys.executable, "-m", "vswin_jax.main", *tiny_arguments, "--mode=dry_run", *settings],
@@ -279,9 +307,9 @@ def test_eight_devices_on_the_command_line(tiny_arguments: tuple[str, ...], tmp_
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert "devices 8 x cpu" in lines
     assert "mesh data 2 x fsdp 4 x model 1 x window 1" in lines
-    assert "batch 16 clips of 4x16x16, 1 a device at a time, 2 times a step" in lines
+    assert "batch 16 clips of 4x16x16, micro-batches of 1 per device, 2 per step" in lines
     assert "assumed there are 400 classes (config.model.num_classes is unset)" in lines
-    # The head and two kernels of the only block lie in quarters, [4, 400] floats are 6400 bytes.
+    # The head and two kernels of the only block are sharded; the largest has [4, 400] floats.
     assert any("over fsdp" in line and "head/kernel [4x400]" in line for line in lines)
     assert any(line.startswith("all-gather") for line in lines)
     assert "memory" in {line.split(" ")[0] for line in lines if line}
@@ -293,26 +321,26 @@ CHUNKED = """
 import json, jax, jax.numpy as jnp, numpy as np
 from vswin_jax.attention import WindowGeometry, window_attention
 from vswin_jax.analysis.compiled_program import read_program
-from vswin_jax.sharding.constraints import activations_on
+from vswin_jax.sharding.constraints import use_activation_mesh
 from vswin_jax.sharding.mesh import batch_sharding, make_mesh
 
 mesh = make_mesh()
 geometry = WindowGeometry.create((4, 8, 8), (2, 4, 4), (1, 2, 2))
-ids = geometry.region_ids
+ids = geometry.segment_ids
 key = jax.random.key(0)
 qkv = jax.random.normal(key, (8, *ids.shape, 3, 2, 4))
 bias = jax.random.normal(key, (2, 32, 32))
 weights = jax.random.normal(key, (8, *ids.shape, 2, 4))
 
-def of(name):
+def loss_and_gradients(name):
     def loss(qkv, bias):
-        with activations_on(mesh):
+        with use_activation_mesh(mesh):
             return (window_attention(qkv, bias, ids, implementation=name) * weights).sum()
     return jax.jit(jax.value_and_grad(loss, (0, 1)))
 
 placed = jax.device_put(qkv, batch_sharding(mesh)), bias
-program = read_program(of("chunked").lower(*placed).compile())
-one, other = jax.tree.leaves(of("chunked")(*placed)), jax.tree.leaves(of("xla")(*placed))
+program = read_program(loss_and_gradients("chunked").lower(*placed).compile())
+one, other = (jax.tree.leaves(loss_and_gradients(name)(*placed)) for name in ("chunked", "xla"))
 print(json.dumps({
     "kinds": sorted(program.by_kind()),
     "largest": max(max(a.size for a in found.operands) for found in program.collectives),
@@ -321,7 +349,7 @@ print(json.dumps({
 """
 
 
-def test_chunked_attention_leaves_clips_where_they_are() -> None:
+def test_chunked_attention_moves_no_clips_between_devices() -> None:
     flags = "--xla_force_host_platform_device_count=8"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     done = subprocess.run(
@@ -329,7 +357,7 @@ def test_chunked_attention_leaves_clips_where_they_are() -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
-    # Only the loss and the bias's gradient are summed over the devices.
+    # Only the loss and the gradient of the bias are summed over the devices.
     assert found["kinds"] == ["all-reduce"]
     assert found["largest"] <= 2 * 32 * 32
     assert found["error"] < 1e-5

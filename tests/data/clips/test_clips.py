@@ -14,13 +14,13 @@ from vswin_jax.data.clips.clips import test_views as views_of
 from vswin_jax.data.clips.clips import train_clip, train_clips
 from vswin_jax.data.clips.rand_augment import rand_augment
 from vswin_jax.data.decoding.frames import FrameFolder
-from vswin_jax.data.pipeline.sampler import example_rng, siblings
+from vswin_jax.data.pipeline.sampler import example_rng, rng_streams
 from vswin_jax.errors import InputError
 
 WriteVideo = Callable[..., Path]
 EveryFrame = Callable[[Path], np.ndarray]
 
-SPEC = ClipSpec(num_frames=4, frame_interval=3, resize=40, size=32, clips=2, crops=3)
+SPEC = ClipSpec(num_frames=4, frame_interval=3, resize=40, size=32, num_clips=2, num_crops=3)
 
 
 def _example(path: Path) -> Example:
@@ -31,57 +31,59 @@ def _small(frames: np.ndarray, short: int) -> np.ndarray:
     return np.stack([transforms.resize_short_side(frame, short) for frame in frames])
 
 
-def _train_by_hand(frames: np.ndarray, box: transforms.Box) -> np.ndarray:
+def _expected_clip(frames: np.ndarray, box: transforms.Box) -> np.ndarray:
     crops = transforms.crop(_small(frames, 40), box)
     return np.stack([transforms.resize(frame, 32, 32) for frame in crops])
 
 
-def _box_by_hand(rng: np.random.Generator) -> transforms.Box:
-    """64x48 at a short side of 40 is 53x40."""
-    return transforms.random_resized_crop_box(40, 53, SPEC.area, SPEC.aspect, rng)
+def _expected_box(rng: np.random.Generator) -> transforms.Box:
+    """Sample the box of a 64x48 frame, which is 53x40 at a short side of 40."""
+    return transforms.random_resized_crop_box(40, 53, SPEC.scale, SPEC.ratio, rng)
 
 
 @pytest.mark.parametrize("rule", ["dense", "uniform"])
-def test_training_clip_step_by_step(
+def test_training_clip_matches_its_steps(
     rule: str, write_video: WriteVideo, every_frame: EveryFrame
 ) -> None:
     path = write_video(count=20)
     frames = every_frame(path)
     flips = []
     for draw in range(8):
-        made = train_clip(
-            _example(path), replace(SPEC, sampling=rule, clips=1), example_rng(0, 0, draw)
+        loaded = train_clip(
+            _example(path), replace(SPEC, sampling=rule, num_clips=1), example_rng(0, 0, draw)
         )
         rng = example_rng(0, 0, draw)
         if rule == "dense":
             indices = sampling.dense_train(20, 4, 3, rng)
         else:
             indices = sampling.uniform_train(20, 4, rng)
-        np.testing.assert_array_equal(made.frames, indices)
-        assert made.box == _box_by_hand(rng)
-        np.testing.assert_array_equal(made.clip, _train_by_hand(frames[indices], made.box)[None])
-        assert made.flip == made.mirrored == (rng.random() < 0.5)
-        flips.append(made.flip)
+        np.testing.assert_array_equal(loaded.frames, indices)
+        assert loaded.box == _expected_box(rng)
+        expected = _expected_clip(frames[indices], loaded.box)[None]
+        np.testing.assert_array_equal(loaded.clip, expected)
+        assert loaded.flip == loaded.mirrored == (rng.random() < 0.5)
+        flips.append(loaded.flip)
     assert 0 < sum(flips) < 8
 
 
-def test_several_clips_share_their_frames_and_nothing_else(
+def test_clips_of_a_video_share_only_their_frames(
     write_video: WriteVideo, every_frame: EveryFrame
 ) -> None:
     path = write_video(count=20)
     frames = every_frame(path)
     three = train_clips(_example(path), SPEC, example_rng(0, 0, 5), 3)
-    alone = train_clip(_example(path), SPEC, example_rng(0, 0, 5))
-    np.testing.assert_array_equal(three[0].clip, alone.clip)
-    assert (three[0].box, three[0].flip) == (alone.box, alone.flip)
-    draws = siblings(example_rng(0, 0, 5), 3)
-    sampling.dense_train(20, 4, 3, draws[0])
-    for made, rng in zip(three, draws, strict=True):
-        np.testing.assert_array_equal(made.frames, alone.frames)
-        assert made.box == _box_by_hand(rng)
-        np.testing.assert_array_equal(made.clip[0], _train_by_hand(frames[made.frames], made.box))
-        assert made.flip == (rng.random() < 0.5)
-    assert len({made.box for made in three}) == 3
+    single = train_clip(_example(path), SPEC, example_rng(0, 0, 5))
+    np.testing.assert_array_equal(three[0].clip, single.clip)
+    assert (three[0].box, three[0].flip) == (single.box, single.flip)
+    rngs = rng_streams(example_rng(0, 0, 5), 3)
+    sampling.dense_train(20, 4, 3, rngs[0])
+    for loaded, rng in zip(three, rngs, strict=True):
+        np.testing.assert_array_equal(loaded.frames, single.frames)
+        assert loaded.box == _expected_box(rng)
+        expected = _expected_clip(frames[loaded.frames], loaded.box)
+        np.testing.assert_array_equal(loaded.clip[0], expected)
+        assert loaded.flip == (rng.random() < 0.5)
+    assert len({loaded.box for loaded in three}) == 3
 
 
 def test_flip_is_a_probability(write_video: WriteVideo) -> None:
@@ -99,26 +101,26 @@ def test_rand_augment_comes_after_the_flip(write_video: WriteVideo) -> None:
         for draw in range(6):
             plain = replace(SPEC, flip=probability)
             rng = example_rng(0, 0, draw)
-            made = train_clip(example, plain, rng)
-            flipped = made.clip[0, :, :, ::-1] if made.flip else made.clip[0]
-            expected, again = rand_augment(flipped, rng, n=2, m=5)
+            loaded = train_clip(example, plain, rng)
+            flipped = loaded.clip[0, :, :, ::-1] if loaded.flip else loaded.clip[0]
+            expected, second_flip = rand_augment(flipped, rng, n=2, m=5)
             spec = replace(plain, rand_augment_n=2, rand_augment_m=5)
             augmented = train_clip(example, spec, example_rng(0, 0, draw))
             np.testing.assert_array_equal(augmented.clip[0], expected)
             assert not augmented.flip
-            assert augmented.mirrored == ((made.flip + again) % 2 == 1)
-            assert augmented.box == made.box
-            seen.add((made.flip, again))
+            assert augmented.mirrored == ((loaded.flip + second_flip) % 2 == 1)
+            assert augmented.box == loaded.box
+            seen.add((loaded.flip, second_flip))
     assert len(seen) == 4
 
 
 @pytest.mark.parametrize(("fps", "middle"), [(6.0, [0, 2, 4, 6]), (24.0, [3, 3, 4, 4])])
-def test_clips_at_another_rate(
+def test_clips_at_another_frame_rate(
     fps: float, middle: list[int], write_video: WriteVideo, every_frame: EveryFrame
 ) -> None:
-    """8 frames at 12 a second are 4 frames at 6, one clip, and 16 at 24: the clip from 6 to 9."""
+    """Eight frames at 12 fps are 4 frames at 6 fps, and 16 at 24 fps with the clip from 6 to 9."""
     path = write_video(count=8)
-    spec = replace(SPEC, frame_interval=1, fps=fps, clips=1, crops=1)
+    spec = replace(SPEC, frame_interval=1, fps=fps, num_clips=1, num_crops=1)
     expected = _small(every_frame(path)[middle], 32)[:, :, 5:37]
     np.testing.assert_array_equal(views_of(_example(path), spec), expected[None])
     clips = [train_clip(_example(path), spec, example_rng(0, 0, draw)) for draw in range(9)]
@@ -128,12 +130,12 @@ def test_clips_at_another_rate(
     assert len(drawn) == 1 if fps == 6 else len(drawn) > 4
     resized = _small(every_frame(path)[clips[0].frames], 40)
     crops = transforms.crop(resized, clips[0].box)
-    by_hand = np.stack([transforms.resize(frame, 32, 32) for frame in crops])
-    np.testing.assert_array_equal(clips[0].clip[0], by_hand)
+    expected_clip = np.stack([transforms.resize(frame, 32, 32) for frame in crops])
+    np.testing.assert_array_equal(clips[0].clip[0], expected_clip)
 
 
-def test_uneven_frames_at_an_even_rate(tmp_path: Path) -> None:
-    """The frame that is on screen at 0, 100, 200, ... milliseconds; the last one stays 100."""
+def test_uneven_frame_times_at_an_even_rate(tmp_path: Path) -> None:
+    """Take the frames displayed at 0, 100, 200, ... milliseconds; the last one lasts 100."""
     path = tmp_path / "uneven.mkv"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25)
@@ -145,19 +147,19 @@ def test_uneven_frames_at_an_even_rate(tmp_path: Path) -> None:
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     spec = replace(SPEC, num_frames=10, frame_interval=1, fps=10.0)
-    made = train_clip(_example(path), spec, example_rng(0, 0, 0))
-    assert made.frames.tolist() == [0, 1, 2, 3, 3, 3, 3, 3, 3, 4]
-    (view,) = views_of(_example(path), replace(spec, clips=1, crops=1))
+    loaded = train_clip(_example(path), spec, example_rng(0, 0, 0))
+    assert loaded.frames.tolist() == [0, 1, 2, 3, 3, 3, 3, 3, 3, 4]
+    (view,) = views_of(_example(path), replace(spec, num_clips=1, num_crops=1))
     grey = view[:, 16, 16, 0].astype(int)
-    np.testing.assert_allclose(grey, np.take([0, 10, 50, 57, 225], made.frames), atol=3)
+    np.testing.assert_allclose(grey, np.take([0, 10, 50, 57, 225], loaded.frames), atol=3)
 
 
-def test_images_have_no_rate(tmp_path: Path, write_video: WriteVideo) -> None:
+def test_images_have_no_frame_rate(tmp_path: Path, write_video: WriteVideo) -> None:
     for number in range(3):
         cv2.imwrite(str(tmp_path / f"img_{number}.png"), np.zeros((48, 64, 3), np.uint8))
     example = Example(FrameFolder(str(tmp_path)), 0, 0, "images")
     assert views_of(example, SPEC).shape[0] == 6
-    for read in (views_of, lambda *a: train_clip(*a, example_rng(0, 0, 0))):
+    for read in (views_of, lambda example, spec: train_clip(example, spec, example_rng(0, 0, 0))):
         with pytest.raises(InputError, match=r"data\.fps is 25, but images do not: give videos"):
             read(example, replace(SPEC, fps=25.0))
 
@@ -168,25 +170,25 @@ def test_views_are_crop_major(
     clips: int, crops: int, write_video: WriteVideo, every_frame: EveryFrame
 ) -> None:
     path = write_video(count=20)
-    spec = replace(SPEC, clips=clips, crops=crops)
+    spec = replace(SPEC, num_clips=clips, num_crops=crops)
     views = views_of(_example(path), spec)
     assert views.shape == (clips * crops, 4, 32, 32, 3) == (spec.views, *views.shape[1:])
-    # 64x48 at a short side of 32 is 43x32: (43 - 32) // 2 = 5 pixels to the middle.
+    # 64x48 at a short side of 32 is 43x32; the centre crop starts at (43 - 32) // 2 = 5 pixels.
     resized = _small(every_frame(path), 32)
     squashed = np.stack([transforms.resize(frame, 32, 32) for frame in resized])
     left, right, middle = (resized[:, :, x : x + 32] for x in (0, 10, 5))
-    crops_by_hand = [middle] if crops == 1 else [left, right, middle, squashed, middle][:crops]
+    expected_crops = [middle] if crops == 1 else [left, right, middle, squashed, middle][:crops]
     # The clips span 12 of 20 frames, (20 - 12 + 1) / 2 = 4.5 apart from 2.25 on; one starts at 4.5.
     starts = [4] if clips == 1 else [2, 6]
-    expected = [crop[start : start + 12 : 3] for crop in crops_by_hand for start in starts]
+    expected = [crop[start : start + 12 : 3] for crop in expected_crops for start in starts]
     np.testing.assert_array_equal(views, np.stack(expected))
 
 
-def test_validation_view_is_the_centre_of_a_larger_frame(
+def test_a_validation_view_is_the_centre_of_a_larger_frame(
     write_video: WriteVideo, every_frame: EveryFrame
 ) -> None:
     path = write_video(count=20)
-    spec = replace(SPEC, clips=1, crops=1, eval_resize=36)
+    spec = replace(SPEC, num_clips=1, num_crops=1, eval_resize=36)
     resized = _small(every_frame(path), 36)  # 48x36
     expected = resized[4:16:3, 2:34, 8:40]
     np.testing.assert_array_equal(views_of(_example(path), spec), expected[None])
@@ -194,7 +196,7 @@ def test_validation_view_is_the_centre_of_a_larger_frame(
 
 def test_uniform_views_span_the_video(write_video: WriteVideo, every_frame: EveryFrame) -> None:
     path = write_video(count=10)
-    spec = replace(SPEC, sampling="uniform", clips=1, crops=1)
+    spec = replace(SPEC, sampling="uniform", num_clips=1, num_crops=1)
     expected = _small(every_frame(path), 32)[[1, 3, 5, 8], :, 5:37]
     np.testing.assert_array_equal(views_of(_example(path), spec), expected[None])
 
@@ -202,32 +204,32 @@ def test_uniform_views_span_the_video(write_video: WriteVideo, every_frame: Ever
 def test_repeating_the_first_frame(write_video: WriteVideo) -> None:
     example = _example(write_video(count=20))
     still = replace(SPEC, repeat_first_frame=True)
-    moving, standing = views_of(example, SPEC), views_of(example, still)
-    np.testing.assert_array_equal(standing, np.repeat(moving[:, :1], 4, axis=1))
+    moving, repeated = views_of(example, SPEC), views_of(example, still)
+    np.testing.assert_array_equal(repeated, np.repeat(moving[:, :1], 4, axis=1))
     clips = [train_clip(example, spec, example_rng(0, 0, 1)).clip for spec in (SPEC, still)]
     np.testing.assert_array_equal(clips[1], np.repeat(clips[0][:, :1], 4, axis=1))
     assert (clips[0][:, 0] != clips[0][:, 1]).any()
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("options", "message"),
     [
         ({"size": 300}, "make resize at least 300"),
-        ({"crops": 2}, "crops must be 1, 3 or 5 but is 2"),
-        ({"crops": 3, "eval_resize": 256}, "eval_resize must equal size"),
-        ({"crops": 1, "eval_resize": 200}, "make eval_resize at least 224"),
+        ({"num_crops": 2}, "num_crops must be 1, 3 or 5 but is 2"),
+        ({"num_crops": 3, "eval_resize": 256}, "eval_resize must equal size"),
+        ({"num_crops": 1, "eval_resize": 200}, "make eval_resize at least 224"),
         ({"sampling": "uniform"}, "clips must be 1 but is 4"),
         ({"sampling": "dance"}, "Unknown frame sampling 'dance'"),
         ({"num_frames": 0}, "num_frames must be at least 1"),
-        ({"area": (0.5, 1.5)}, "area must be a range"),
-        ({"aspect": (0, 1)}, "aspect must be a range"),
+        ({"scale": (0.5, 1.5)}, "scale must be a range"),
+        ({"ratio": (0, 1)}, "ratio must be a range"),
         ({"flip": 2}, "flip is a probability"),
         ({"fps": -1.0}, "fps is a number of frames a second, or 0, but is -1.0"),
     ],
 )
-def test_wrong_settings(wrong: dict[str, object], said: str) -> None:
-    with pytest.raises(InputError, match=said):
-        ClipSpec(**wrong)
+def test_options_out_of_range(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ClipSpec(**options)
 
 
 def test_errors_name_the_example() -> None:

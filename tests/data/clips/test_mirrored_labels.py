@@ -19,7 +19,7 @@ SSV2 = (
 )
 
 
-def test_classes_of_ssv2_that_are_each_others_mirror() -> None:
+def test_mirrored_classes_of_ssv2() -> None:
     partner = mirrored_labels("left_right", SSV2)
     assert partner.tolist() == [3, 1, 5, 0, 4, 2]
     assert partner.dtype == "int32"
@@ -30,7 +30,7 @@ def test_classes_of_ssv2_that_are_each_others_mirror() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("name", "mirrored"),
     [
         ("move_left", "move_right"),
         ("Left", "Right"),
@@ -39,9 +39,9 @@ def test_classes_of_ssv2_that_are_each_others_mirror() -> None:
         ("gauche/left", "gauche/right"),
     ],
 )
-def test_words_change_places_in_their_own_case(one: str, other: str) -> None:
-    assert mirrored_labels("left_right", [other, "x", one]).tolist() == [2, 1, 0]
-    assert describe_pairs(mirrored_labels("left_right", [one, other]), [one, other]) == (
+def test_exchanged_words_keep_their_case(name: str, mirrored: str) -> None:
+    assert mirrored_labels("left_right", [mirrored, "x", name]).tolist() == [2, 1, 0]
+    assert describe_pairs(mirrored_labels("left_right", [name, mirrored]), [name, mirrored]) == (
         "mirrored clips exchange the labels of 1 pair of classes"
     )
 
@@ -57,12 +57,12 @@ def test_words_change_places_in_their_own_case(one: str, other: str) -> None:
         ("left and left", "right and left"),
     ],
 )
-def test_names_that_only_look_like_a_pair(names: tuple[str, ...]) -> None:
+def test_names_that_are_no_pair(names: tuple[str, ...]) -> None:
     with pytest.raises(InputError, match=r"'left_right' but no two of the 2 classes differ in"):
         mirrored_labels("left_right", names)
 
 
-def test_moving_shapes_have_one_pair_by_name_and_two_by_list(tmp_path: Path) -> None:
+def test_moving_shapes_have_one_pair_by_name_and_two_in_a_file(tmp_path: Path) -> None:
     by_name = mirrored_labels("left_right", CLASSES)
     assert {CLASSES[k] for k in range(8) if by_name[k] != k} == {"move_left", "move_right"}
     path = tmp_path / "pairs.txt"
@@ -76,11 +76,11 @@ def test_moving_shapes_have_one_pair_by_name_and_two_by_list(tmp_path: Path) -> 
         ("rotate_clockwise", "rotate_counterclockwise"),
     }
     assert (listed[listed] == range(8)).all()
-    # The order of the classes is that of the labels, whatever it is.
+    # The map depends on the order of the classes.
     assert mirrored_labels(str(path), CLASSES[::-1]).tolist() == (7 - listed[::-1]).tolist()
 
 
-def test_a_flipped_left_is_labelled_right(tmp_path: Path) -> None:
+def test_a_flipped_move_left_is_labelled_move_right(tmp_path: Path) -> None:
     write_moving_shapes(tmp_path / "set", train_scenes=4, test_scenes=1, size=32, num_frames=4)
     source = open_source(tmp_path / "set" / "train")
     spec = ClipSpec(num_frames=4, frame_interval=1, resize=32, size=32, rand_augment_n=1)
@@ -89,12 +89,12 @@ def test_a_flipped_left_is_labelled_right(tmp_path: Path) -> None:
     batch = next(train_batches(source, spec, **settings))
     seen = set()
     for index, label in zip(batch["id"].tolist(), batch["label"].tolist(), strict=True):
-        own = source.label_names[source.labels[index]]
+        name = source.label_names[source.labels[index]]
         clip = train_clip(source[index], spec, example_rng(0, 0, index))
-        if own in ("move_left", "move_right"):
-            seen.add((own, clip.mirrored, source.label_names[label]))
+        if name in ("move_left", "move_right"):
+            seen.add((name, clip.mirrored, source.label_names[label]))
         else:
-            assert source.label_names[label] == own
+            assert source.label_names[label] == name
     assert seen == {
         ("move_left", True, "move_right"),
         ("move_left", False, "move_left"),
@@ -115,7 +115,7 @@ def test_a_flipped_left_is_labelled_right(tmp_path: Path) -> None:
         (None, ("'left_right' or a text file", "is neither")),
     ],
 )
-def test_lists_that_cannot_be_used(
+def test_files_that_cannot_be_used(
     text: str | None, words: tuple[str, ...], tmp_path: Path
 ) -> None:
     path = tmp_path / "pairs.txt"

@@ -11,7 +11,7 @@ from vswin_jax.errors import InputError
 
 
 def make_clip(frames: int = 3, height: int = 48, width: int = 64) -> np.ndarray:
-    """Smooth coloured noise, uint8 [T, H, W, 3], that spans 20 to 220."""
+    """Sample smooth coloured noise from 20 to 220, uint8 [T, H, W, 3]."""
     rng = np.random.default_rng(5)
     coarse = rng.uniform(20, 220, (frames, 6, 8, 3)).astype(np.float32)
     return np.stack([cv2.resize(f, (width, height)) for f in coarse]).astype(np.uint8)
@@ -22,21 +22,21 @@ def apply(name: str, clip: np.ndarray, m: int = 7, seed: int = 0) -> np.ndarray:
 
 
 def both_signs(name: str, clip: np.ndarray, m: int = 7) -> list[np.ndarray]:
-    """The two results that a random sign gives, in no particular order."""
+    """Return the results of both random signs, in no particular order."""
     results = {apply(name, clip, m, seed).tobytes() for seed in range(20)}
     assert len(results) == 2
     return [np.frombuffer(r, np.uint8).reshape(clip.shape) for r in results]
 
 
 def matches(results: list[np.ndarray], expected: list[np.ndarray]) -> bool:
-    """Whether the two results are the two expected ones, in any order."""
+    """Return True if the two results are the two expected ones, in any order."""
     return any(
         all(np.array_equal(r, e) for r, e in zip(order, expected, strict=True))
         for order in (results, results[::-1])
     )
 
 
-def by_pillow(clip: np.ndarray, function: Callable[[Image.Image], Image.Image]) -> np.ndarray:
+def with_pillow(clip: np.ndarray, function: Callable[[Image.Image], Image.Image]) -> np.ndarray:
     return np.stack([np.asarray(function(Image.fromarray(frame))) for frame in clip])
 
 
@@ -50,23 +50,23 @@ def test_there_are_the_eighteen_operations_of_the_reference() -> None:
 
 @pytest.mark.parametrize("name", sorted(OPERATIONS.keys() - {"cutout"}))
 def test_operations_are_those_of_imgaug_to_the_last_bit(name: str) -> None:
-    """Frame by frame with one draw, in either sign; `write_imgaug.py` says how it was made."""
+    """Compare with imgaug frame by frame for either sign; see `write_imgaug.py` for the file."""
     with np.load(Path(__file__).parents[1] / "imgaug.npz") as imgaug:
         clip, expected = imgaug["clip"], imgaug[name]
-    ours = {apply(name, clip, 7, seed).tobytes() for seed in range(20)}
-    assert ours == {clip.tobytes() for clip in expected}
+    results = {apply(name, clip, 7, seed).tobytes() for seed in range(20)}
+    assert results == {clip.tobytes() for clip in expected}
 
 
-def test_which_operations_look_at_the_whole_frame() -> None:
-    """What does not move keeps its colours within a clip, but under three of the operations."""
+def test_operations_that_depend_on_the_whole_frame() -> None:
+    """Constant pixels keep their colours within a clip except under three of the operations."""
     clip = make_clip(frames=3, height=48, width=96)
     clip[:, :, :48] = clip[:1, :, :48]
     clip[1, :, 48:] //= 4
     changing = set()
     for name in OPERATIONS:
-        # Away from what moves, and from the edges that come in.
-        still = apply(name, clip)[:, 8:-8, 12:32]
-        if (still != still[:1]).any():
+        # Far from the changing pixels, and from edges that an operation moves into the frame.
+        constant = apply(name, clip)[:, 8:-8, 12:32]
+        if (constant != constant[:1]).any():
             changing.add(name)
     assert changing == {"autocontrast", "equalize", "contrast"}
 
@@ -80,12 +80,12 @@ def test_identity_and_invert() -> None:
 def test_autocontrast_stretches_each_channel_of_each_frame() -> None:
     clip = make_clip()
     result = apply("autocontrast", clip)
-    np.testing.assert_array_equal(result, by_pillow(clip, ImageOps.autocontrast))
+    np.testing.assert_array_equal(result, with_pillow(clip, ImageOps.autocontrast))
     assert (result.min(axis=(1, 2)) == 0).all()
     assert (result.max(axis=(1, 2)) >= 254).all()
 
 
-def test_equalize_by_hand() -> None:
+def test_equalize_of_known_values() -> None:
     # 128 values, 255 pixels each: step (128 * 255) // 255 = 128, value (64 + 255 v) // 128.
     values = np.repeat(np.arange(128, dtype=np.uint8), 255).reshape(128, 255)
     clip = np.repeat(values[None, ..., None], 3, axis=-1)
@@ -97,7 +97,7 @@ def test_equalize_by_hand() -> None:
 def test_equalize_agrees_with_pillow_where_white_occurs_and_keeps_plain_frames() -> None:
     clip = make_clip()
     clip[:, 0, 0] = 255
-    np.testing.assert_array_equal(apply("equalize", clip), by_pillow(clip, ImageOps.equalize))
+    np.testing.assert_array_equal(apply("equalize", clip), with_pillow(clip, ImageOps.equalize))
     plain = np.full((1, 16, 32, 3), 77, np.uint8)
     np.testing.assert_array_equal(apply("equalize", plain), plain)
 
@@ -105,44 +105,44 @@ def test_equalize_agrees_with_pillow_where_white_occurs_and_keeps_plain_frames()
 @pytest.mark.parametrize(("m", "bits"), [(0, 8), (4, 8), (7, 7), (15, 5), (30, 2)])
 def test_posterize_keeps_bits(m: int, bits: int) -> None:
     clip = make_clip()
-    expected = by_pillow(clip, lambda frame: ImageOps.posterize(frame, bits))
+    expected = with_pillow(clip, lambda frame: ImageOps.posterize(frame, bits))
     np.testing.assert_array_equal(apply("posterize", clip, m), expected)
 
 
 @pytest.mark.parametrize(("m", "threshold"), [(0, 256), (7, 197), (15, 128), (30, 0)])
 def test_solarize_inverts_from_the_threshold_up(m: int, threshold: int) -> None:
     clip = make_clip()
-    expected = by_pillow(clip, lambda frame: ImageOps.solarize(frame, threshold))
+    expected = with_pillow(clip, lambda frame: ImageOps.solarize(frame, threshold))
     np.testing.assert_array_equal(apply("solarize", clip, m), expected)
 
 
 @pytest.mark.parametrize("name", ["color", "contrast", "brightness", "sharpness"])
 @pytest.mark.parametrize(("m", "change"), [(7, 0.21), (30, 0.9)])
-def test_enhancements_by_one_plus_or_minus(name: str, m: int, change: float) -> None:
+def test_enhancement_factors(name: str, m: int, change: float) -> None:
     clip, enhancer = make_clip(), getattr(ImageEnhance, name.capitalize())
     expected = [
-        by_pillow(clip, lambda frame, f=factor: enhancer(frame).enhance(f))
+        with_pillow(clip, lambda frame, f=factor: enhancer(frame).enhance(f))
         for factor in (1 - change, 1 + change)
     ]
     assert matches(both_signs(name, clip, m), expected)
 
 
-def test_brightness_by_hand() -> None:
+def test_brightness_of_a_known_value() -> None:
     clip = np.full((1, 4, 4, 3), 100, np.uint8)
     assert {int(r[0, 0, 0, 0]) for r in both_signs("brightness", clip)} == {79, 121}
 
 
-def test_rotations_by_seven_degrees_about_the_middle() -> None:
+def test_rotations_by_seven_degrees_about_the_centre() -> None:
     clip = make_clip()
     grey, results = (128, 128, 128), both_signs("rotate", clip)
     for degrees in (-7, 7):
-        expected = by_pillow(clip, lambda f, d=degrees: f.rotate(d, fillcolor=grey))
-        # Two ways to the same matrix may round a pixel on the border between two differently.
+        expected = with_pillow(clip, lambda f, d=degrees: f.rotate(d, fillcolor=grey))
+        # Pillow computes the matrix differently, so a pixel between two others may round otherwise.
         assert min((r != expected).any(axis=-1).mean() for r in results) < 1e-3
 
 
 def sheared(frame: np.ndarray, slope: float) -> np.ndarray:
-    """Row by row: pixel x comes from the pixel that holds x + 1/2 - slope * (y + 1/2)."""
+    """Shear row by row: pixel x comes from the pixel that contains x + 1/2 - slope * (y + 1/2)."""
     result = np.full_like(frame, 128)
     for y in range(frame.shape[0]):
         source = np.floor(np.arange(frame.shape[1]) + 0.5 - slope * (y + 0.5)).astype(int)
@@ -156,13 +156,13 @@ def test_shears_move_each_row_or_column_from_the_top_left(m: int) -> None:
     clip, slope = make_clip(), np.tanh(0.01 * m)
     rows = [np.stack([sheared(f, s) for f in clip]) for s in (slope, -slope)]
     assert matches(both_signs("shear_x", clip, m), rows)
-    turned = [sheared(f.swapaxes(0, 1), s).swapaxes(0, 1) for s in (slope, -slope) for f in clip]
-    assert matches(both_signs("shear_y", clip, m), list(np.reshape(turned, (2, *clip.shape))))
+    columns = [sheared(f.swapaxes(0, 1), s).swapaxes(0, 1) for s in (slope, -slope) for f in clip]
+    assert matches(both_signs("shear_y", clip, m), list(np.reshape(columns, (2, *clip.shape))))
 
 
 @pytest.mark.parametrize(("name", "axis"), [("translate_x", 2), ("translate_y", 1)])
 @pytest.mark.parametrize(("m", "pixels"), [(7, 15), (30, 66)])
-def test_translations_by_a_share_of_the_side(name: str, axis: int, m: int, pixels: int) -> None:
+def test_translations_by_a_fraction_of_the_side(name: str, axis: int, m: int, pixels: int) -> None:
     # 7.7 % and 33 % of 200 pixels: 15.4 and 66.
     clip = make_clip(frames=2, height=200, width=200).swapaxes(axis, 2)
     forward = np.full_like(clip, 128)
@@ -173,7 +173,7 @@ def test_translations_by_a_share_of_the_side(name: str, axis: int, m: int, pixel
     assert matches(both_signs(name, clip, m), expected)
 
 
-def test_cutout_is_one_grey_square_that_edges_may_cut() -> None:
+def test_cutout_is_one_grey_square_that_may_cross_the_edges() -> None:
     clip = np.zeros((2, 48, 64, 3), np.uint8)
     sides, corners = set(), set()
     for seed in range(200):
@@ -184,7 +184,7 @@ def test_cutout_is_one_grey_square_that_edges_may_cut() -> None:
         assert (result == 128).sum() == 6 * len(rows) * len(columns)
         sides |= {len(rows), len(columns)}
         corners.add((rows[0], columns[0]))
-    # 20/32 of 48 pixels, or the half of it that is left in a corner.
+    # 20/32 of 48 pixels, or half of it in a corner.
     assert max(sides) == 30
     assert 15 <= min(sides) < 20
     assert len(corners) > 100
@@ -197,8 +197,8 @@ def test_cutout_is_one_grey_square_that_edges_may_cut() -> None:
         ("smooth", [[20, 20, 20], [20, 100, 20], [20, 20, 20]]),
     ],
 )
-def test_filters_by_their_impulse_response(name: str, kernel: list[list[int]]) -> None:
-    # Weights 1/16 of 256 and 1/13 or 5/13 of 260; pixels hold at most 255.
+def test_impulse_responses_of_the_filters(name: str, kernel: list[list[int]]) -> None:
+    # Weights 1/16 of 256 and 1/13 or 5/13 of 260; the impulse is 255, the largest pixel value.
     clip = np.zeros((1, 9, 9, 3), np.uint8)
     clip[0, 4, 4] = 255
     half = len(kernel) // 2
@@ -209,7 +209,7 @@ def test_filters_by_their_impulse_response(name: str, kernel: list[list[int]]) -
 
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("m", [0, 7, 30])
-def test_operations_keep_shape_and_type_and_leave_their_input(name: str, m: int) -> None:
+def test_operations_keep_shape_and_dtype_and_do_not_write_to_their_input(name: str, m: int) -> None:
     clip = make_clip()
     before = clip.copy()
     result = apply(name, clip, m)
@@ -227,7 +227,7 @@ def test_frames_of_a_clip_share_every_draw() -> None:
         assert whole.dtype == np.uint8
 
 
-def test_the_generator_decides() -> None:
+def test_the_result_is_a_function_of_the_generator() -> None:
     clip = make_clip()
     before = clip.copy()
     results = [rand_augment(clip, np.random.default_rng(seed))[0].tobytes() for seed in range(20)]
@@ -237,7 +237,7 @@ def test_the_generator_decides() -> None:
     np.testing.assert_array_equal(clip, before)
 
 
-def test_draws_n_distinct_operations_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_n_distinct_operations_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[str] = []
 
     def recorder(name: str) -> Callable[..., np.ndarray]:
@@ -267,10 +267,10 @@ def test_flip_and_crop_always_come_first() -> None:
     results = [rand_augment(clip, np.random.default_rng(seed), n=0) for seed in range(200)]
     rows = [result[0, 0, :, 0] for result, _ in results]
     flipped = [row[0] > row[-1] for row in rows]
-    assert flipped == [told for _, told in results]
+    assert flipped == [flip for _, flip in results]
     assert 70 <= sum(flipped) <= 130
     edges = np.array([sorted(row[[0, -1]]) for row in rows])
-    # Up to 7 of 224 pixels a side, rounded, and stretched back to the full width.
+    # Up to 7 of 224 pixels at each side, rounded, and resized back to the full width.
     assert set(edges[:, 0]) == set(range(8))
     assert set(edges[:, 1]) == set(range(216, 224))
     assert len({tuple(edge) for edge in edges}) > 30

@@ -1,9 +1,9 @@
-"""Test views against a plain rendering of the reference's pipeline that uses nothing of ours.
+"""Test views against an independent implementation of the reference's pipeline.
 
-Written from the reference facts, section 5.2: decode every frame of the file, resize each with the
-textbook's bilinear formula in floating point, crop, and pick the clips last. Our own pipeline
-decodes a few frames and resizes in OpenCV's fixed point, which rounds a value now and then another
-way: 0.13 grey levels on average for every video and recipe here, where one is allowed.
+It follows the reference facts, section 5.2: decode every frame of the file, resize each with the
+bilinear formula in floating point, crop, and select the clips last. The pipeline of vswin_jax
+decodes a few frames and resizes in OpenCV's fixed point, which rounds some values differently: by
+0.13 grey levels on average for every video and recipe here.
 """
 
 import os
@@ -25,38 +25,40 @@ LIMIT = 0.2  # grey levels, the mean of a view
 
 @dataclass(frozen=True)
 class Recipe:
-    """One of the reference's pipelines, and the settings that ask ours for it."""
+    """One of the reference's pipelines, and the `ClipSpec` of the same views."""
 
     spec: ClipSpec
     render: Callable[[np.ndarray], np.ndarray]
 
 
 def kinetics_test(frames: np.ndarray) -> np.ndarray:
-    """SampleFrames(32, 2, num_clips=4, test_mode), Resize(-1, 224), ThreeCrop(224)."""
+    """Apply SampleFrames(32, 2, num_clips=4, test_mode), Resize(-1, 224), ThreeCrop(224)."""
     clips = dense_clips(len(frames), num_clips=4)
     return crop_major(three_crops(resized(frames, 224), 224), clips)
 
 
 def kinetics_validation(frames: np.ndarray) -> np.ndarray:
-    """SampleFrames(32, 2, num_clips=1, test_mode), Resize(-1, 256), CenterCrop(224)."""
+    """Apply SampleFrames(32, 2, num_clips=1, test_mode), Resize(-1, 256), CenterCrop(224)."""
     clips = dense_clips(len(frames), num_clips=1)
     return crop_major([centre_crop(resized(frames, 256), 224)], clips)
 
 
 def ssv2_test(frames: np.ndarray) -> np.ndarray:
-    """SampleFrames(32, frame_uniform, test_mode), Resize(-1, 224), ThreeCrop(224)."""
+    """Apply SampleFrames(32, frame_uniform, test_mode), Resize(-1, 224), ThreeCrop(224)."""
     return crop_major(three_crops(resized(frames, 224), 224), [uniform_clip(len(frames))])
 
 
 RECIPES = {
-    "kinetics_test": Recipe(ClipSpec(clips=4, crops=3), kinetics_test),
-    "kinetics_validation": Recipe(ClipSpec(clips=1, crops=1, eval_resize=256), kinetics_validation),
-    "ssv2_test": Recipe(ClipSpec(sampling="uniform", clips=1, crops=3), ssv2_test),
+    "kinetics_test": Recipe(ClipSpec(num_clips=4, num_crops=3), kinetics_test),
+    "kinetics_validation": Recipe(
+        ClipSpec(num_clips=1, num_crops=1, eval_resize=256), kinetics_validation
+    ),
+    "ssv2_test": Recipe(ClipSpec(sampling="uniform", num_clips=1, num_crops=3), ssv2_test),
 }
 
 
 def dense_clips(total: int, num_clips: int) -> list[list[int]]:
-    """32 frames two apart; a clip that runs past the end starts again (`loop`)."""
+    """Return clips of 32 frames, two apart; a clip beyond the end starts again (`loop`)."""
     length, interval = 32, 2
     between = (total - length * interval + 1) / num_clips
     clips = []
@@ -67,13 +69,13 @@ def dense_clips(total: int, num_clips: int) -> list[list[int]]:
 
 
 def uniform_clip(total: int) -> list[int]:
-    """The middle of each of 32 segments; Python, like NumPy, rounds halves to even."""
+    """Return the middle of each of 32 segments; Python, like NumPy, rounds halves to even."""
     segment = (total - 1) / 32
     return [(round(segment * k) + round(segment * (k + 1))) // 2 for k in range(32)]
 
 
 def resized(frames: np.ndarray, short: int) -> np.ndarray:
-    """uint8 [N, H, W, 3], each frame with its short side at `short`; int(x * factor + 0.5)."""
+    """Resize frames [N, H, W, 3] to a short side of `short`, with sizes int(x * factor + 0.5)."""
     height, width = frames.shape[1:3]
     factor = short / min(height, width)
     new_height, new_width = int(height * factor + 0.5), int(width * factor + 0.5)
@@ -81,7 +83,7 @@ def resized(frames: np.ndarray, short: int) -> np.ndarray:
 
 
 def bilinear(frame: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Half-pixel centres, edges repeated, no antialiasing, rounded to uint8."""
+    """Resize with half-pixel centres, repeated edges and no antialiasing; round to uint8."""
     top, bottom, down = neighbours(frame.shape[0], height)
     left, right, along = neighbours(frame.shape[1], width)
     image = frame.astype(np.float32)
@@ -91,9 +93,9 @@ def bilinear(frame: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def neighbours(size: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    at = np.clip((np.arange(new) + 0.5) * size / new - 0.5, 0, size - 1)
-    low = np.floor(at).astype(int)
-    return low, np.minimum(low + 1, size - 1), (at - low).astype(np.float32)
+    position = np.clip((np.arange(new) + 0.5) * size / new - 0.5, 0, size - 1)
+    low = np.floor(position).astype(int)
+    return low, np.minimum(low + 1, size - 1), (position - low).astype(np.float32)
 
 
 def centre_crop(frames: np.ndarray, size: int) -> np.ndarray:
@@ -102,7 +104,7 @@ def centre_crop(frames: np.ndarray, size: int) -> np.ndarray:
 
 
 def three_crops(frames: np.ndarray, size: int) -> list[np.ndarray]:
-    """Left (or top), right (bottom), middle."""
+    """Return the left (or top), right (bottom) and middle crop."""
     height, width = frames.shape[1:3]
     step = (max(height, width) - size) // 2
     if height == size:
@@ -111,17 +113,17 @@ def three_crops(frames: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 def crop_major(crops: list[np.ndarray], clips: list[list[int]]) -> np.ndarray:
-    """Views [crops * clips, 32, size, size, 3]: all clips of the first crop, then of the second."""
+    """Return views [crops * clips, 32, size, size, 3]: all clips of the first crop come first."""
     return np.stack([crop[clip] for crop in crops for clip in clips])
 
 
 def assert_same_views(path: Path, frames: np.ndarray, recipe: Recipe) -> None:
-    ours = views_of(Example(str(path), 0, 0, path.name), recipe.spec)
-    theirs = recipe.render(frames)
-    assert ours.shape == theirs.shape
+    actual = views_of(Example(str(path), 0, 0, path.name), recipe.spec)
+    expected = recipe.render(frames)
+    assert actual.shape == expected.shape
     # View by view: views in another order would differ by far more than rounding does.
-    for number, (view, expected) in enumerate(zip(ours, theirs, strict=True)):
-        difference = np.abs(view.astype(np.int16) - expected).mean()
+    for number, (view, other) in enumerate(zip(actual, expected, strict=True)):
+        difference = np.abs(view.astype(np.int16) - other).mean()
         assert difference < LIMIT, f"view {number}: {difference:.3f} grey levels"
 
 
@@ -129,7 +131,7 @@ def assert_same_views(path: Path, frames: np.ndarray, recipe: Recipe) -> None:
 GENERATED = {
     "landscape": (80, 240, 320),
     "portrait": (65, 320, 180),
-    # H.264 in 4:2:0 has even sides; what comes out of the resizing has odd ones.
+    # H.264 in 4:2:0 needs even sides; the resized frames have odd ones.
     "odd when resized": (64, 226, 402),
     "smaller than a view": (40, 90, 122),
     "square": (1, 256, 256),

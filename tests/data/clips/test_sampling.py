@@ -4,8 +4,8 @@ import pytest
 from vswin_jax.data.clips.sampling import (
     dense_test,
     dense_train,
-    on_screen,
     resampled_length,
+    source_indices,
     uniform_test,
     uniform_train,
 )
@@ -13,8 +13,8 @@ from vswin_jax.data.clips.sampling import (
 
 def test_dense_clips_of_a_kinetics_video() -> None:
     # 250 frames, clips span 64: (250 - 64 + 1) / 4 = 46.75 apart, starting at 23.375:
-    # 23.375, 70.125, 116.875, 163.625, cut to whole frames.
-    indices = dense_test(250, 32, 2, clips=4)
+    # 23.375, 70.125, 116.875, 163.625, rounded down.
+    indices = dense_test(250, 32, 2, num_clips=4)
     assert indices.shape == (4, 32)
     assert indices[:, 0].tolist() == [23, 70, 116, 163]
     assert (np.diff(indices, axis=1) == 2).all()
@@ -22,26 +22,26 @@ def test_dense_clips_of_a_kinetics_video() -> None:
 
 def test_ten_dense_clips() -> None:
     # (300 - 64 + 1) / 10 = 23.7 apart from 11.85 on.
-    starts = dense_test(300, 32, 2, clips=10)[:, 0]
+    starts = dense_test(300, 32, 2, num_clips=10)[:, 0]
     assert starts.tolist() == [11, 35, 59, 82, 106, 130, 154, 177, 201, 225]
 
 
 def test_a_single_dense_clip_is_centred() -> None:
     # (100 - 64 + 1) / 2 = 18.5.
-    assert dense_test(100, 32, 2, clips=1)[0, [0, -1]].tolist() == [18, 80]
+    assert dense_test(100, 32, 2, num_clips=1)[0, [0, -1]].tolist() == [18, 80]
 
 
 def test_short_videos_start_again() -> None:
     # 50 frames give 0, 2, .. 48 (25 of them); the 26th would be frame 50, which is frame 0 again.
     expected = [*range(0, 50, 2), *range(0, 14, 2)]
-    assert dense_test(50, 32, 2, clips=4).tolist() == [expected] * 4
+    assert dense_test(50, 32, 2, num_clips=4).tolist() == [expected] * 4
     assert dense_train(50, 32, 2, np.random.default_rng(0)).tolist() == expected
-    # An odd length lands on the odd frames the second time: 0 2 4 | 6 % 5 = 1, 3.
-    assert dense_test(5, 5, 2, clips=1).tolist() == [[0, 2, 4, 1, 3]]
+    # With an odd length the second pass takes the odd frames: 0 2 4 | 6 % 5 = 1, 3.
+    assert dense_test(5, 5, 2, num_clips=1).tolist() == [[0, 2, 4, 1, 3]]
 
 
 @pytest.mark.parametrize(("total", "starts"), [(1, {0}), (63, {0}), (64, {0}), (66, {0, 1, 2})])
-def test_dense_training_starts_everywhere_the_clip_fits(total: int, starts: set[int]) -> None:
+def test_dense_training_clips_start_wherever_they_fit(total: int, starts: set[int]) -> None:
     rng = np.random.default_rng(0)
     drawn = {int(dense_train(total, 32, 2, rng)[0]) for _ in range(100)}
     assert drawn == starts
@@ -64,7 +64,7 @@ def test_uniform_takes_the_middle_of_each_segment(total: int, middles: list[int]
 
 
 def test_uniform_training_draws_from_both_ends_of_each_segment() -> None:
-    # The borders of 10 frames in 4 segments, from above: 0, 2, 4, 7, 9.
+    # The borders of 10 frames in 4 segments are 0, 2, 4, 7, 9, as above.
     rng = np.random.default_rng(0)
     drawn = np.array([uniform_train(10, 4, rng) for _ in range(300)])
     seen = [sorted(set(column.tolist())) for column in drawn.T]
@@ -72,15 +72,15 @@ def test_uniform_training_draws_from_both_ends_of_each_segment() -> None:
 
 
 def resampled(times: list[float] | np.ndarray, fps: float) -> list[int]:
-    """The video's own frame behind every frame at `fps`."""
+    """Return the video's own frame for every frame at `fps`."""
     times = np.asarray(times, np.float64)
-    return on_screen(times, fps, np.arange(resampled_length(times, fps))).tolist()
+    return source_indices(times, fps, np.arange(resampled_length(times, fps))).tolist()
 
 
 def test_half_the_rate_is_every_other_frame() -> None:
     assert resampled(np.arange(7) / 30, 15) == [0, 2, 4, 6]
     assert resampled(np.arange(300) / 30, 15) == list(range(0, 300, 2))
-    # Stamps of 1/15360 s, as mp4 files have them, are not quite the same floats.
+    # Times in units of 1/15360 s, as in mp4 files, are slightly different floats.
     assert resampled(np.arange(300) * 512 * float(1 / 15360), 15) == list(range(0, 300, 2))
 
 
@@ -90,43 +90,43 @@ def test_the_same_rate_is_every_frame() -> None:
 
 
 def test_a_higher_rate_repeats_frames() -> None:
-    # One second. At 25 a second frame k is shown at 40 k ms, and at 12 a second a new frame comes
-    # every 83.3 ms: 0 40 80 | 120 160 | 200 240 | 280 320 | 360 400 | 440 480 | 520 560 | ...
+    # One second. At 25 fps frame k is displayed at 40 k ms, and at 12 fps a new frame comes every
+    # 83.3 ms: 0 40 80 | 120 160 | 200 240 | 280 320 | 360 400 | 440 480 | 520 560 | ...
     expected = [0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11]
     assert resampled(np.arange(12) / 12, 25) == expected
 
 
 def test_rates_that_do_not_divide() -> None:
-    # 10 of 24 frames a second at 0 100 200 300 ms: frames 0, 2.4, 4.8, 7.2 and 9.6, all of which
-    # have come since; the ten frames end at 417 ms.
+    # 24 fps at 0 100 200 300 400 ms are the frames 0, 2.4, 4.8, 7.2 and 9.6, rounded down; the ten
+    # frames end at 417 ms.
     assert resampled(np.arange(10) / 24, 10) == [0, 2, 4, 7, 9]
 
 
 def test_uneven_times() -> None:
-    # On screen at 0 100 200 ... ms; the distances 40 160 30 670 have the median 100, so the last
-    # frame stays until 1000.
+    # Displayed at 0 100 200 ... ms; the durations 40 160 30 670 have the median 100, so the last
+    # frame lasts until 1000.
     times = [0, 0.04, 0.2, 0.23, 0.9]
     assert resampled(times, 10) == [0, 1, 2, 3, 3, 3, 3, 3, 3, 4]
     # At 0, 500 ms.
     assert resampled(times, 2) == [0, 3]
 
 
-def test_whole_milliseconds_do_not_shake() -> None:
-    # 30 a second, rounded: 0 33 67 100 133 167 200. At 15 a second 66.7 comes before 67.
+def test_times_rounded_to_milliseconds() -> None:
+    # 30 fps, rounded: 0 33 67 100 133 167 200. The second frame at 15 fps is at 66.7, before 67.
     times = np.round(np.arange(7) / 30, 3)
     assert times.tolist()[:4] == [0, 0.033, 0.067, 0.1]
     assert resampled(times, 15) == [0, 2, 4, 6]
 
 
-def test_a_single_frame_is_one_at_any_rate() -> None:
+def test_a_single_frame_is_one_frame_at_any_rate() -> None:
     for fps in (0.1, 12, 240):
         assert resampled([0], fps) == [0]
-    # A video that is shorter than a frame at the rate is one frame, too.
+    # A video that is shorter than one frame at the rate is one frame as well.
     assert resampled(np.arange(5) / 30, 1) == [0]
 
 
 def test_a_gap_of_years_costs_nothing() -> None:
-    """Broken stamps: the frames at the rate are counted, never listed."""
+    """With broken times, the frames at the rate are counted but never listed."""
     times = np.array([0, 1 / 30, 1e9])
     assert resampled_length(times, 30) > 10**10
-    assert on_screen(times, 30, np.array([0, 1, 10**9, 3 * 10**10])).tolist() == [0, 1, 1, 2]
+    assert source_indices(times, 30, np.array([0, 1, 10**9, 3 * 10**10])).tolist() == [0, 1, 1, 2]

@@ -8,12 +8,12 @@ from vswin_jax.data.pipeline.sampler import example_rng
 
 
 def _bilinear(frame: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Pixel centres at half pixels, edges repeated, no antialiasing."""
+    """Resize with half-pixel centres, repeated edges and no antialiasing."""
 
     def axis(size: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        at = np.clip((np.arange(new) + 0.5) * size / new - 0.5, 0, size - 1)
-        low = np.floor(at).astype(int)
-        return low, np.minimum(low + 1, size - 1), at - low
+        position = np.clip((np.arange(new) + 0.5) * size / new - 0.5, 0, size - 1)
+        low = np.floor(position).astype(int)
+        return low, np.minimum(low + 1, size - 1), position - low
 
     top, bottom, down = axis(frame.shape[0], height)
     left, right, along = axis(frame.shape[1], width)
@@ -28,11 +28,11 @@ def frame() -> np.ndarray:
 
 
 @pytest.mark.parametrize(("height", "width"), [(30, 43), (61, 43), (17, 20), (8, 90)])
-def test_resize_is_plain_bilinear(frame: np.ndarray, height: int, width: int) -> None:
-    ours = transforms.resize(frame, height, width)
-    assert ours.shape == (height, width, 3)
-    assert ours.dtype == np.uint8
-    np.testing.assert_allclose(ours, _bilinear(frame, height, width), atol=1.01)
+def test_resize_is_bilinear(frame: np.ndarray, height: int, width: int) -> None:
+    resized = transforms.resize(frame, height, width)
+    assert resized.shape == (height, width, 3)
+    assert resized.dtype == np.uint8
+    np.testing.assert_allclose(resized, _bilinear(frame, height, width), atol=1.01)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_short_side(before: tuple[int, int], short: int, after: tuple[int, int])
     assert transforms.resize_short_side(blank, short).shape == (*after, 3)
 
 
-def test_crop_reads_left_top_width_height(frame: np.ndarray) -> None:
+def test_crop_takes_left_top_width_height(frame: np.ndarray) -> None:
     np.testing.assert_array_equal(
         transforms.crop(frame[None], (5, 2, 7, 4)), frame[None, 2:6, 5:12]
     )
@@ -63,7 +63,7 @@ def test_centre_box(height: int, width: int, box: transforms.Box) -> None:
     assert transforms.centre_box(height, width, 224) == box
 
 
-def test_three_boxes_are_ends_then_middle() -> None:
+def test_three_boxes_are_the_ends_then_the_middle() -> None:
     # (301 - 224) // 2 = 38, and the far crop starts at 2 * 38 = 76, not at 77.
     wide = transforms.three_boxes(224, 301, 224)
     assert wide == [(0, 0, 224, 224), (76, 0, 224, 224), (38, 0, 224, 224)]
@@ -71,7 +71,7 @@ def test_three_boxes_are_ends_then_middle() -> None:
     assert tall == [(0, 0, 224, 224), (0, 76, 224, 224), (0, 38, 224, 224)]
 
 
-def test_three_boxes_need_the_short_side() -> None:
+def test_three_boxes_need_a_short_side_of_their_size() -> None:
     with pytest.raises(ValueError, match="shorter side of 224"):
         transforms.three_boxes(256, 340, 224)
 
@@ -89,11 +89,11 @@ def test_eval_crops(frame: np.ndarray) -> None:
 
 
 def _reference_box(
-    height: int, width: int, area: tuple[float, float], rng: np.random.Generator
+    height: int, width: int, scale: tuple[float, float], rng: np.random.Generator
 ) -> transforms.Box:
-    """The rule of the reference, one candidate at a time."""
+    """Sample a box by the rule of the reference, one candidate at a time."""
     logs = [rng.uniform(math.log(3 / 4), math.log(4 / 3)) for _ in range(10)]
-    areas = [rng.uniform(*area) * height * width for _ in range(10)]
+    areas = [rng.uniform(*scale) * height * width for _ in range(10)]
     for log_aspect, pixels in zip(logs, areas, strict=True):
         w = round(math.sqrt(pixels * math.exp(log_aspect)))
         h = round(math.sqrt(pixels / math.exp(log_aspect)))
@@ -104,13 +104,13 @@ def _reference_box(
     return (width - side) // 2, (height - side) // 2, side, side
 
 
-@pytest.mark.parametrize("area", [(0.08, 1.0), (0.9, 1.0)])
-def test_random_resized_crop_follows_the_reference(area: tuple[float, float]) -> None:
+@pytest.mark.parametrize("scale", [(0.08, 1.0), (0.9, 1.0)])
+def test_random_resized_crop_follows_the_reference(scale: tuple[float, float]) -> None:
     for draw in range(200):
         box = transforms.random_resized_crop_box(
-            60, 80, area, (3 / 4, 4 / 3), example_rng(0, 0, draw)
+            60, 80, scale, (3 / 4, 4 / 3), example_rng(0, 0, draw)
         )
-        assert box == _reference_box(60, 80, area, example_rng(0, 0, draw))
+        assert box == _reference_box(60, 80, scale, example_rng(0, 0, draw))
         left, top, width, height = box
         assert left >= 0
         assert top >= 0

@@ -9,7 +9,7 @@ from vswin_jax.errors import InputError
 
 
 def _write(folder: Path, numbers: range, name: str = "img_{:05}.png", shade: int = 0) -> None:
-    """Frame `i` is a picture of the red level 10 i + shade."""
+    """Write frames whose red channel is 10 x number + shade."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in numbers:
         picture = np.zeros((6, 8, 3), np.uint8)
@@ -33,7 +33,7 @@ def test_frames_in_the_order_of_their_numbers(tmp_path: Path, name: str) -> None
     assert _reds(FrameFolder(str(tmp_path)), [0, 11, 9, 0]) == [10, 120, 100, 10]
 
 
-def test_only_as_many_frames_as_the_list_says(tmp_path: Path) -> None:
+def test_num_frames_of_the_list_is_respected(tmp_path: Path) -> None:
     _write(tmp_path, range(1, 8))
     with open_video(FrameFolder(str(tmp_path), 5)) as video:
         assert video.num_frames == 5
@@ -41,20 +41,20 @@ def test_only_as_many_frames_as_the_list_says(tmp_path: Path) -> None:
         open_video(FrameFolder(str(tmp_path), 9))
 
 
-def test_optical_flow_beside_the_pictures_is_left_out(tmp_path: Path) -> None:
+def test_optical_flow_beside_the_frames_is_left_out(tmp_path: Path) -> None:
     _write(tmp_path, range(1, 4))
     _write(tmp_path, range(1, 4), "flow_x_{:05}.png", shade=5)
     assert _reds(FrameFolder(str(tmp_path)), [0, 1, 2]) == [10, 20, 30]
 
 
-def test_two_sequences_are_ambiguous(tmp_path: Path) -> None:
+def test_two_sequences_in_a_folder_are_refused(tmp_path: Path) -> None:
     _write(tmp_path, range(2), "left{}.png")
     _write(tmp_path, range(2), "right{}.png")
     with pytest.raises(InputError, match=r"'left', 'right'"):
         open_video(FrameFolder(str(tmp_path)))
 
 
-def test_no_images_and_no_folder(tmp_path: Path) -> None:
+def test_missing_images_and_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no numbered images"):
         open_video(FrameFolder(str(tmp_path)))
     with pytest.raises(InputError, match="No such file"):

@@ -1,11 +1,11 @@
-"""What other processes are asked to do in the tests; it imports nothing that takes time."""
+"""Functions that worker processes call in tests; the module imports nothing slow."""
 
 import os
 
 import numpy as np
 
 
-def end(out: np.ndarray) -> None:
+def exit_process(out: np.ndarray) -> None:
     os._exit(1)
 
 

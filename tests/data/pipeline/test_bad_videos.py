@@ -16,16 +16,16 @@ from vswin_jax.data.pipeline.bad_videos import (
     BadVideos,
     candidates,
     read_or_replace,
-    why_unreadable,
+    unreadable_reason,
 )
-from vswin_jax.data.pipeline.sampler import example_rng
+from vswin_jax.data.pipeline.sampler import SamplerState, example_rng
 from vswin_jax.errors import InputError
 
 WriteVideo = Callable[..., Path]
 
 
 class Numbers:
-    """A source whose example `i` is called "i"."""
+    """A source whose example `i` is named "i"."""
 
     label_names = ("a",)
     multi_label = False
@@ -50,7 +50,7 @@ def _indices(*arguments: int) -> list[int]:
 
 
 def test_replacements_never_change() -> None:
-    # A run that goes on with a newer version must read what the older one would have read.
+    # A run that is resumed with a newer version must read the same examples.
     assert _indices(3, 1, 4, 1000)[:6] == [4, 905, 727, 378, 488, 816]
 
 
@@ -60,15 +60,15 @@ def test_replacements_are_a_function_of_seed_epoch_and_example() -> None:
         assert _indices(*other)[1:] != _indices(3, 1, 4, 1000)[1:]
 
 
-def test_every_turn_of_an_example_has_replacements_of_its_own() -> None:
+def test_every_occurrence_of_an_example_has_its_own_replacements() -> None:
     drawn = [list(candidates(3, 1, 4, 1000, occurrence=occurrence)) for occurrence in range(3)]
     assert [index for index, _ in drawn[0]] == _indices(3, 1, 4, 1000)
-    assert len({tuple(index for index, _ in turn) for turn in drawn}) == 3
-    assert len({rng.random() for turn in drawn for _, rng in turn}) == sum(map(len, drawn))
+    assert len({tuple(index for index, _ in pairs) for pairs in drawn}) == 3
+    assert len({rng.random() for pairs in drawn for _, rng in pairs}) == sum(map(len, drawn))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 50, 10**6])
-def test_replacements_are_others_and_bounded(size: int) -> None:
+def test_replacements_are_other_examples_and_bounded(size: int) -> None:
     for index in (0, size - 1):
         drawn = _indices(0, 0, index, size)
         assert drawn[0] == index
@@ -77,17 +77,17 @@ def test_replacements_are_others_and_bounded(size: int) -> None:
     assert len(_indices(0, 0, 0, size)) >= min(size, 3)
 
 
-def test_all_examples_replace_alike() -> None:
+def test_all_examples_are_equally_likely_replacements() -> None:
     counts = np.bincount([_indices(0, epoch, 2, 5)[1] for epoch in range(400)], minlength=5)
     assert counts[2] == 0
     assert (counts[[0, 1, 3, 4]] > 60).all()  # 100 expected, 9 the standard deviation
 
 
-def test_an_example_keeps_its_draws_and_a_replacement_has_its_own() -> None:
-    (first, own), (other, draws) = itertools.islice(candidates(5, 2, 7, 30), 2)
+def test_an_example_keeps_its_generator_and_a_replacement_has_another() -> None:
+    (first, first_rng), (other, other_rng) = itertools.islice(candidates(5, 2, 7, 30), 2)
     expected = example_rng(5, 2, first)
-    np.testing.assert_array_equal(own.random(8), expected.random(8))
-    assert draws.random() not in (example_rng(5, 2, other).random(), expected.random())
+    np.testing.assert_array_equal(first_rng.random(8), expected.random(8))
+    assert other_rng.random() not in (example_rng(5, 2, other).random(), expected.random())
 
 
 def _read_unless(bad: set[int]) -> Callable[[Example, np.random.Generator], float]:
@@ -100,7 +100,8 @@ def _read_unless(bad: set[int]) -> Callable[[Example, np.random.Generator], floa
 
 
 def _read(index: int, size: int, bad: set[int], counts: BadVideos) -> tuple[Example, float]:
-    return read_or_replace(_read_unless(bad), Numbers(size), index, counts, seed=1, epoch=2, step=9)
+    state = SamplerState(epoch=2, example=index, occurrence=0)
+    return read_or_replace(_read_unless(bad), Numbers(size), state, counts, seed=1, step=9)
 
 
 def test_the_first_good_candidate_is_read(tmp_path: Path) -> None:
@@ -116,13 +117,13 @@ def test_the_first_good_candidate_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("size", "tried"), [(1, 1), (2, 2), (1000, 1 + MAX_REPLACEMENTS)])
-def test_nothing_to_read_at_all(size: int, tried: int) -> None:
+def test_no_candidate_can_be_read(size: int, tried: int) -> None:
     with pytest.raises(InputError, match=f"None of {tried} videos .* is torn.$"):
         _read(0, size, set(range(size)), BadVideos(max_fraction=1.0))
 
 
 def _count(counts: BadVideos, reads: int, bad_of_100: int) -> int:
-    """How many of `reads`, the bad ones evenly among them, pass before there are too many."""
+    """Return the number of `reads`, with evenly spread bad ones, up to the one that is refused."""
     for read in range(reads):
         if (read + 1) * bad_of_100 // 100 == read * bad_of_100 // 100:
             counts.count_good()
@@ -148,27 +149,29 @@ def _count(counts: BadVideos, reads: int, bad_of_100: int) -> int:
         (1.0, 100, None),
     ],
 )
-def test_when_the_share_ends_a_run(limit: float, bad_of_100: int, stops_at: int | None) -> None:
+def test_limit_that_stops_a_run(limit: float, bad_of_100: int, stops_at: int | None) -> None:
     reads = 1500
     assert _count(BadVideos(max_fraction=limit), reads, bad_of_100) == (stops_at or reads)
 
 
-def test_what_the_end_says(tmp_path: Path) -> None:
+def test_message_of_too_many_bad_videos(tmp_path: Path) -> None:
     counts = BadVideos(tmp_path / "bad_videos.csv")
     for number in range(19):
         counts.count_bad(f"{number}.mp4", f"'{number}.mp4' is torn.", step=1, epoch=1)
     with pytest.raises(InputError) as caught:
         counts.count_bad("19.mp4", "'19.mp4' is torn.", step=1, epoch=1)
-    sentence = str(caught.value)
-    assert sentence.startswith("20 of 20 reads (100.0%) met a video that cannot be read, more than")
-    assert "max_bad_fraction (0.05)" in sentence
+    message = str(caught.value)
+    assert message.startswith("20 of 20 reads (100.0%) met a video that cannot be read, more than")
+    assert "max_bad_fraction (0.05)" in message
     assert counts.summary().endswith(f"see {tmp_path / 'bad_videos.csv'}")
-    assert sentence.endswith(
-        "check_videos.py and repair them, or raise the limit; the last one says: '19.mp4' is torn."
+    assert message.endswith(
+        "check_videos.py and repair them, or raise the limit; the last error was: '19.mp4' is torn."
     )
 
 
-def test_a_video_is_named_and_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_video_is_listed_and_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "bad_videos.csv"
     with caplog.at_level(logging.WARNING, "vswin_jax"):
         first = BadVideos(path, 1.0)
@@ -214,16 +217,18 @@ def _example(path: Path) -> Example:
     return Example(str(path), 0, 0, path.name)
 
 
-def test_a_codec_that_nobody_knows(tmp_path: Path, write_video: WriteVideo) -> None:
+def test_an_unknown_codec(tmp_path: Path, write_video: WriteVideo) -> None:
     good = write_video("good.mp4", 3)
     odd = tmp_path / "odd.mp4"
     odd.write_bytes(good.read_bytes().replace(b"avc1", b"zzzz"))
-    assert "odd.mp4' is stored with a codec that cannot be decoded" in why_unreadable(_example(odd))
-    assert why_unreadable(_example(good)) == ""
+    assert "odd.mp4' is stored with a codec that cannot be decoded" in unreadable_reason(
+        _example(odd)
+    )
+    assert unreadable_reason(_example(good)) == ""
 
 
-def test_a_defect_of_ours_is_not_the_videos_fault(write_video: WriteVideo) -> None:
-    class Sliding(Numbers):
+def test_other_exceptions_do_not_count_as_bad_videos(write_video: WriteVideo) -> None:
+    class OneVideo(Numbers):
         def __getitem__(self, index: int) -> Example:
             return _example(path)
 
@@ -232,26 +237,27 @@ def test_a_defect_of_ours_is_not_the_videos_fault(write_video: WriteVideo) -> No
 
     path = write_video("good.mp4", 3)
     counts = BadVideos()
+    state = SamplerState(epoch=0, example=0, occurrence=0)
     with pytest.raises(AttributeError, match="no_such_draw"):
-        read_or_replace(read, Sliding(3), 0, counts, seed=0, epoch=0, step=0)
+        read_or_replace(read, OneVideo(3), state, counts, seed=0, step=0)
     assert counts.bad == 0
 
 
 def test_damage_in_the_middle_or_at_the_end_is_found(
     tmp_path: Path, write_video: WriteVideo
 ) -> None:
-    """Every frame a keyframe, so that each can be damaged alone."""
+    """Damage single frames of a video in which every frame is a keyframe."""
     path = write_video("whole.mp4", 9, g="1", bf="0")
     whole = path.read_bytes()
     with av.open(str(path)) as container:
         packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
     for position, size in (packets[4], packets[-1]):
         path.write_bytes(whole[:position] + b"\xff" * size + whole[position + size :])
-        assert "whole.mp4" in why_unreadable(_example(path)), position
+        assert "whole.mp4" in unreadable_reason(_example(path)), position
 
 
 def test_one_frame_and_uneven_frame_times_are_fine(tmp_path: Path, write_video: WriteVideo) -> None:
-    assert why_unreadable(_example(write_video("one.mp4", 1))) == ""
+    assert unreadable_reason(_example(write_video("one.mp4", 1))) == ""
     path = tmp_path / "uneven.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=12)
@@ -262,4 +268,4 @@ def test_one_frame_and_uneven_frame_times_are_fine(tmp_path: Path, write_video: 
             frame.pts, frame.time_base = time, Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    assert why_unreadable(_example(path)) == ""
+    assert unreadable_reason(_example(path)) == ""

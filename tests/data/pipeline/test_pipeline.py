@@ -16,21 +16,21 @@ from vswin_jax.data.clips.clips import test_views as views_of
 from vswin_jax.data.clips.clips import train_clip, train_clips
 from vswin_jax.data.pipeline.bad_videos import BadVideos
 from vswin_jax.data.pipeline.pipeline import eval_batches, train_batches
-from vswin_jax.data.pipeline.sampler import Order, example_at, example_rng
+from vswin_jax.data.pipeline.sampler import Sampler, example_at, example_rng
 from vswin_jax.data.sources.sources import VideoSource
 from vswin_jax.errors import InputError
 
 WriteVideo = Callable[..., Path]
 
-SPEC = ClipSpec(num_frames=2, frame_interval=2, resize=36, size=32, clips=2, crops=3)
+SPEC = ClipSpec(num_frames=2, frame_interval=2, resize=36, size=32, num_clips=2, num_crops=3)
 DTYPES = {"video": "uint8", "label": "int32", "mask": "float32", "id": "int32", "flip": "bool"}
 DRAWS = {"epoch": "int32", "frames": "int32", "box": "int32"}
 
 
 @pytest.fixture
 def source(write_video: WriteVideo, tmp_path: Path) -> VideoSource:
-    for place, name in enumerate(["jump/a", "jump/b", "run/a", "run/b", "run/c"]):
-        write_video(f"set/{name}.mp4", 5 + place)
+    for index, name in enumerate(["jump/a", "jump/b", "run/a", "run/b", "run/c"]):
+        write_video(f"set/{name}.mp4", 5 + index)
     return open_source(tmp_path / "set")
 
 
@@ -38,13 +38,13 @@ def _take(batches: object, count: int) -> list[dict[str, np.ndarray]]:
     return list(itertools.islice(batches, count))
 
 
-def _assert_equal(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
-    assert ours.keys() == theirs.keys()
-    for key in ours:
-        np.testing.assert_array_equal(ours[key], theirs[key], err_msg=key)
+def _assert_equal(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert actual.keys() == expected.keys()
+    for key in actual:
+        np.testing.assert_array_equal(actual[key], expected[key], err_msg=key)
 
 
-def test_training_batches_hold_what_order_and_seed_say(source: VideoSource) -> None:
+def test_training_batches_are_a_function_of_seed_and_position(source: VideoSource) -> None:
     batches = _take(train_batches(source, SPEC, batch_size=4, seed=3), 3)
     assert {key: array.dtype for key, array in batches[0].items()} == DTYPES | DRAWS
     assert batches[0]["video"].shape == (4, 1, 2, 32, 32, 3)
@@ -59,7 +59,7 @@ def test_training_batches_hold_what_order_and_seed_say(source: VideoSource) -> N
         _assert_equal(row, expected)
 
 
-def test_sets_of_labels_are_multi_hot_and_padding_is_zero(
+def test_label_sets_are_multi_hot_and_padding_is_zero(
     write_video: WriteVideo, tmp_path: Path
 ) -> None:
     for name in "abc":
@@ -81,11 +81,11 @@ def test_sets_of_labels_are_multi_hot_and_padding_is_zero(
         _take(eval_batches(source, SPEC, batch_size=2), 1)
 
 
-def test_any_step_can_be_the_first(source: VideoSource) -> None:
+def test_training_starts_at_any_step(source: VideoSource) -> None:
     whole = _take(train_batches(source, SPEC, batch_size=3, seed=1), 4)
     resumed = _take(train_batches(source, SPEC, batch_size=3, seed=1, start_step=2), 2)
-    for ours, theirs in zip(resumed, whole[2:], strict=True):
-        _assert_equal(ours, theirs)
+    for batch, expected in zip(resumed, whole[2:], strict=True):
+        _assert_equal(batch, expected)
 
 
 @pytest.mark.parametrize("make", [train_batches, eval_batches])
@@ -102,10 +102,10 @@ def test_hosts_split_the_global_batch(source: VideoSource, make: Callable[..., o
 
 
 @pytest.mark.parametrize("hosts", [1, 2])
-def test_repeats_are_read_once_and_lie_apart(source: VideoSource, hosts: int) -> None:
-    """Three clips of each of two videos a host: first those of both, then the second ones."""
+def test_repeats_are_read_once_and_kept_apart(source: VideoSource, hosts: int) -> None:
+    """Each host has three clips of two videos: the first clips of both, then the second ones."""
     spec = replace(SPEC, rand_augment_n=1)
-    settings = {"batch_size": 6 * hosts, "seed": 3, "repeats": 3, "process_count": hosts}
+    settings = {"batch_size": 6 * hosts, "seed": 3, "aug_repeats": 3, "process_count": hosts}
     for host in range(hosts):
         batches = _take(train_batches(source, spec, process_index=host, **settings), 3)
         for step, batch in enumerate(batches):
@@ -119,10 +119,10 @@ def test_repeats_are_read_once_and_lie_apart(source: VideoSource, hosts: int) ->
                     _assert_equal(row, expected | {"frames": clip.frames, "box": clip.box})
 
 
-def test_repeats_of_a_bad_video_are_those_of_its_replacement(source: VideoSource) -> None:
+def test_repeats_of_a_bad_video_come_from_its_replacement(source: VideoSource) -> None:
     Path(source[3].video).write_bytes(b"torn")
     counts = BadVideos(max_fraction=1.0)
-    settings = {"batch_size": 10, "seed": 0, "repeats": 2, "bad_videos": counts}
+    settings = {"batch_size": 10, "seed": 0, "aug_repeats": 2, "bad_videos": counts}
     (batch,) = _take(train_batches(source, SPEC, **settings), 1)
     ids = batch["id"].reshape(2, 5)
     assert ids[0].tolist() == ids[1].tolist()
@@ -131,35 +131,33 @@ def test_repeats_of_a_bad_video_are_those_of_its_replacement(source: VideoSource
     assert not any(np.array_equal(batch["box"][k], batch["box"][k + 5]) for k in range(5))
 
 
-def test_balanced_classes(source: VideoSource) -> None:
-    """Class 0 has two of the five videos, class 1 three; at 1 both have two or three turns."""
+def test_classes_are_balanced(source: VideoSource) -> None:
+    """Class 0 has two of the five videos, class 1 three; balanced, both have two or three rows."""
     batches = _take(train_batches(source, SPEC, batch_size=5, seed=3, class_balance=1.0), 12)
-    order = Order(3, 5, source.labels, 1.0)
+    sampler = Sampler(3, 5, source.labels, 1.0)
     twice = 0
     for epoch, batch in enumerate(batches):
-        turns = [order.at(epoch * 5 + row) for row in range(5)]
-        assert batch["id"].tolist() == [turn.example for turn in turns]
+        states = [sampler.at(epoch * 5 + row) for row in range(5)]
+        assert batch["id"].tolist() == [state.example for state in states]
         assert batch["epoch"].tolist() == [epoch] * 5
         assert sum(batch["label"]) in (2, 3)
-        for row, turn in enumerate(turns):
-            rng = example_rng(3, epoch, turn.example, occurrence=turn.occurrence)
-            clip = train_clip(source[turn.example], SPEC, rng)
+        for row, state in enumerate(states):
+            rng = example_rng(3, epoch, state.example, occurrence=state.occurrence)
+            clip = train_clip(source[state.example], SPEC, rng)
             np.testing.assert_array_equal(batch["video"][row], clip.clip)
-            twice += turn.occurrence
+            twice += state.occurrence
     assert twice > 0
     assert {sum(batch["label"]) for batch in batches} == {2, 3}
 
 
-def test_classes_cannot_be_balanced_without_one_label_a_video(source: VideoSource) -> None:
+def test_class_balance_needs_one_label_per_video(source: VideoSource) -> None:
     source.labels = np.eye(2, dtype=np.int32)[source.labels]
     with pytest.raises(InputError, match="class_balance needs one class for every video"):
         train_batches(source, SPEC, batch_size=1, seed=0, class_balance=0.5)
 
 
 @pytest.mark.parametrize("operations", [0, 2])
-def test_mirrored_clips_have_the_label_of_their_mirror(
-    source: VideoSource, operations: int
-) -> None:
+def test_mirrored_clips_have_the_mirrored_label(source: VideoSource, operations: int) -> None:
     spec = replace(SPEC, rand_augment_n=operations)
     settings = {"batch_size": 5, "seed": 0}
     plain = _take(train_batches(source, spec, **settings), 4)
@@ -177,20 +175,20 @@ def test_mirrored_clips_have_the_label_of_their_mirror(
     assert seen == {True, False}
 
 
-def test_the_number_of_threads_changes_nothing(source: VideoSource) -> None:
+def test_batches_do_not_depend_on_the_number_of_threads(source: VideoSource) -> None:
     one, four = (
         _take(train_batches(source, SPEC, batch_size=5, seed=0, threads=threads), 3)
         for threads in (1, 4)
     )
-    for ours, theirs in zip(one, four, strict=True):
-        _assert_equal(ours, theirs)
+    for batch, expected in zip(one, four, strict=True):
+        _assert_equal(batch, expected)
 
 
 @pytest.mark.parametrize(("batch_size", "hosts"), [(1, 1), (2, 1), (5, 1), (8, 1), (2, 2), (12, 4)])
 def test_evaluation_counts_every_video_once(
     source: VideoSource, batch_size: int, hosts: int
 ) -> None:
-    spec = replace(SPEC, num_frames=1, clips=1, crops=1)
+    spec = replace(SPEC, num_frames=1, num_clips=1, num_crops=1)
     per_host = [
         list(
             eval_batches(source, spec, batch_size=batch_size, process_index=h, process_count=hosts)
@@ -217,7 +215,7 @@ def test_evaluation_rows_are_all_views(source: VideoSource) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"torn", None, b"zzzz"], ids=["torn", "missing", "codec"])
-def test_a_broken_video_stops_an_evaluation_with_its_own_sentence(
+def test_a_broken_video_stops_an_evaluation_with_its_error(
     source: VideoSource, damage: bytes | None, tmp_path: Path
 ) -> None:
     path = tmp_path / "set/run/b.mp4"
@@ -232,7 +230,7 @@ def test_a_broken_video_stops_an_evaluation_with_its_own_sentence(
 
 @pytest.fixture
 def damaged(write_video: WriteVideo, tmp_path: Path) -> tuple[VideoSource, set[int]]:
-    """A set with a bad video of every kind among good ones, and the places of the bad ones."""
+    """Write a set of good videos and one bad video of every kind; return it and the bad indices."""
     for number in range(8):
         write_video(f"mixed/good/{number}.mp4", 5 + number)
     write_video("mixed/good/one_frame.mp4", 1)
@@ -242,7 +240,7 @@ def damaged(write_video: WriteVideo, tmp_path: Path) -> tuple[VideoSource, set[i
         "empty": b"",
         "text": b"no video at all",
         "codec": whole.replace(b"avc1", b"zzzz"),
-        "missing": b"gone when it is its turn",
+        "missing": b"removed before it is read",
     }
     for name, content in contents.items():
         path = tmp_path / f"mixed/bad/{name}.mp4"
@@ -264,7 +262,7 @@ def damaged(write_video: WriteVideo, tmp_path: Path) -> tuple[VideoSource, set[i
     return source, bad
 
 
-def test_bad_videos_are_replaced_alike_after_a_restart_and_on_any_hosts(
+def test_replacements_are_the_same_after_a_restart_and_on_any_hosts(
     damaged: tuple[VideoSource, set[int]], tmp_path: Path
 ) -> None:
     source, bad = damaged
@@ -285,10 +283,10 @@ def test_bad_videos_are_replaced_alike_after_a_restart_and_on_any_hosts(
         assert (row["label"], row["mask"]) == (1, 1)
         assert row["video"].any()
     with table.open(newline="") as file:
-        named = list(csv.DictReader(file))
-    assert sorted(row["path"] for row in named) == sorted(source[i].name for i in bad)
-    for ours, theirs in zip(take(5, start_step=3), whole[3:], strict=True):
-        _assert_equal(ours, theirs)
+        listed = list(csv.DictReader(file))
+    assert sorted(row["path"] for row in listed) == sorted(source[i].name for i in bad)
+    for batch, expected in zip(take(5, start_step=3), whole[3:], strict=True):
+        _assert_equal(batch, expected)
     hosts = [take(8, process_index=host, process_count=4) for host in range(4)]
     for step, batch in enumerate(whole):
         parts = [host[step] for host in hosts]
@@ -296,8 +294,8 @@ def test_bad_videos_are_replaced_alike_after_a_restart_and_on_any_hosts(
     assert len(table.read_text().splitlines()) == 1 + len(bad)
 
 
-def test_a_replacement_is_another_clip_than_its_own_turn(source: VideoSource) -> None:
-    """Of the five videos one is bad, so in every epoch one video comes twice: not the same clip."""
+def test_a_replacement_is_another_clip_than_at_its_own_position(source: VideoSource) -> None:
+    """One of the five videos is bad, so every epoch has two clips of one video, which differ."""
     (Path(source[3].video)).write_bytes(b"torn")
     batches = _take(train_batches(source, SPEC, batch_size=5, seed=0), 4)
     for batch in batches:
@@ -313,16 +311,16 @@ def test_too_many_bad_videos_stop_training(damaged: tuple[VideoSource, set[int]]
     assert type(caught.value) is InputError
 
 
-def test_nothing_but_bad_videos_stop_at_once(source: VideoSource) -> None:
+def test_only_bad_videos_stop_training_at_once(source: VideoSource) -> None:
     for index in range(5):
         Path(source[index].video).write_bytes(b"torn")
-    # Threads read ahead: by the time one of them has tried all five, they may have read many.
-    said = r"(None of 5 videos|of \d\d reads) .*\.mp4' cannot be read"
-    with pytest.raises(InputError, match=said):
+    # Threads prefetch: by the time one of them has tried all five, they may have read many.
+    message = r"(None of 5 videos|of \d\d reads) .*\.mp4' cannot be read"
+    with pytest.raises(InputError, match=message):
         next(train_batches(source, SPEC, batch_size=1, seed=0))
 
 
-def test_batches_before_a_broken_video_still_come(source: VideoSource, tmp_path: Path) -> None:
+def test_batches_before_a_broken_video_are_complete(source: VideoSource, tmp_path: Path) -> None:
     (tmp_path / "set/run/b.mp4").write_bytes(b"torn")  # the fourth of five
     batches = eval_batches(source, SPEC, batch_size=2)
     assert next(batches)["id"].tolist() == [0, 1]
@@ -331,7 +329,7 @@ def test_batches_before_a_broken_video_still_come(source: VideoSource, tmp_path:
     assert list(batches) == []
 
 
-def test_python_ends_while_clips_are_being_decoded(source: VideoSource, tmp_path: Path) -> None:
+def test_python_exits_while_clips_are_being_decoded(source: VideoSource, tmp_path: Path) -> None:
     code = """
 import sys
 from vswin_jax.data import ClipSpec, open_source
@@ -351,10 +349,9 @@ print(next(batches)["id"].shape)
     assert result.stdout.strip() == "(1,)"
 
 
-def test_a_defect_of_ours_keeps_its_type() -> None:
+def test_other_exceptions_keep_their_type() -> None:
     class Broken:
         label_names = ("a",)
-        multi_label = False
         multi_label = False
 
         def __len__(self) -> int:
@@ -367,7 +364,7 @@ def test_a_defect_of_ours_keeps_its_type() -> None:
         next(train_batches(Broken(), SPEC, batch_size=1, seed=0))
 
 
-def test_sizes_that_do_not_fit(source: VideoSource) -> None:
+def test_batch_sizes_that_do_not_fit(source: VideoSource) -> None:
     for batch_size, hosts in ((3, 2), (0, 1)):
         with pytest.raises(InputError, match="positive multiple"):
             train_batches(source, SPEC, batch_size=batch_size, seed=0, process_count=hosts)
@@ -379,25 +376,27 @@ def test_sizes_that_do_not_fit(source: VideoSource) -> None:
     ("settings", "words"),
     [
         (
-            {"batch_size": 4, "repeats": 3},
-            "multiple of the 1 process times the 3 repeats of a video",
+            {"batch_size": 4, "aug_repeats": 3},
+            r"multiple of the 1 process times aug_repeats \(3\) but is 4",
         ),
         (
-            {"batch_size": 6, "repeats": 3, "process_count": 4},
-            "the 4 processes times the 3 repeats",
+            {"batch_size": 6, "aug_repeats": 3, "process_count": 4},
+            r"the 4 processes times aug_repeats \(3\) but is 6",
         ),
-        ({"batch_size": 6, "repeats": 0}, "repeats from 1 up but 0.0 and 0 came"),
+        ({"batch_size": 6, "aug_repeats": 0}, "aug_repeats from 1 up but 0.0 and 0 came"),
         ({"batch_size": 6, "class_balance": 1.5}, "class_balance from 0 to 1"),
     ],
 )
-def test_orders_that_cannot_be(settings: dict[str, float], words: str, source: VideoSource) -> None:
+def test_sampling_options_out_of_range(
+    settings: dict[str, float], words: str, source: VideoSource
+) -> None:
     with pytest.raises(InputError, match=words):
         train_batches(source, SPEC, seed=0, **settings)
 
 
 @pytest.mark.parametrize("make", [train_batches, eval_batches])
-def test_frame_folders_have_no_rate(tmp_path: Path, make: Callable[..., object]) -> None:
-    """Said at once: otherwise every folder would be blamed and replaced."""
+def test_frame_folders_have_no_frame_rate(tmp_path: Path, make: Callable[..., object]) -> None:
+    """Raise at once: otherwise every folder would be counted as bad and replaced."""
     for name in ("jump", "run"):
         (tmp_path / "set" / name / "a").mkdir(parents=True)
         (tmp_path / "set" / name / "a" / "img_1.png").write_bytes(b"is not opened")

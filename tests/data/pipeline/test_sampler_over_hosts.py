@@ -1,4 +1,4 @@
-"""Restarted at random steps and on other numbers of hosts, a run reads what it would have read."""
+"""A run restarted at random steps on other numbers of hosts reads the same clips."""
 
 import contextlib
 import json
@@ -16,24 +16,24 @@ import pytest
 from vswin_jax.data import ClipSpec, Example, open_source
 from vswin_jax.data.pipeline import sampler
 from vswin_jax.data.pipeline.pipeline import train_batches
-from vswin_jax.data.sources.annotations import Row
+from vswin_jax.data.sources.annotations import AnnotationRow
 from vswin_jax.data.sources.sources import VideoSource
 
 pytestmark = pytest.mark.long
 
 WriteVideo = Callable[..., Path]
 
-# Eight plain epochs, or four of two clips a video; no epoch ends with a batch.
+# Eight plain epochs, or four with two clips of each video; no epoch ends with a batch.
 VIDEOS, BATCH_SIZE, STEPS = 11, 8, 11
 SPEC = {"num_frames": 3, "frame_interval": 2, "resize": 36, "size": 32}
-ORDERS: tuple[dict[str, float], ...] = ({}, {"repeats": 2, "class_balance": 1.0})
+ORDERS: tuple[dict[str, float], ...] = ({}, {"aug_repeats": 2, "class_balance": 1.0})
 # From the start, and after each of the three restarts.
 HOSTS = (1, 2, 4, 1)
 RESTARTS = sorted(random.Random(8).sample(range(1, STEPS), 3))
 SEED = 6
 
-# One host: prints (step, which order, what was drawn for its rows), also of a step that was not
-# asked for, and waits to be killed.
+# One host: prints (step, index in ORDERS, random draws of its rows), one step more than the test
+# reads, and waits to be killed.
 HOST = """
 import json, signal, sys
 from vswin_jax.data import ClipSpec, open_source
@@ -43,17 +43,17 @@ stop, spec, settings, orders = map(json.loads, sys.argv[2:])
 source = open_source(sys.argv[1])
 streams = [train_batches(source, ClipSpec(**spec), **settings, **order) for order in orders]
 for step in range(settings["start_step"], stop + 1):
-    for which, batches in enumerate(streams):
+    for order, batches in enumerate(streams):
         batch = next(batches)
         rows = zip(*(batch[name].tolist() for name in ("epoch", "id", "flip", "frames", "box")))
-        print(json.dumps([step, which, list(rows)]), flush=True)
+        print(json.dumps([step, order, list(rows)]), flush=True)
 signal.pause()
 """
 
 
 @pytest.fixture
 def videos(write_video: WriteVideo, tmp_path: Path) -> Path:
-    """Four videos of a class and seven of another, none as long as another."""
+    """Write four videos of one class and seven of another, all of different lengths."""
     for number in range(VIDEOS):
         write_video(f"set/{'jump' if number < 4 else 'run'}/{number}.mp4", 6 + 2 * number)
     return tmp_path / "set"
@@ -61,7 +61,7 @@ def videos(write_video: WriteVideo, tmp_path: Path) -> Path:
 
 @contextlib.contextmanager
 def host(videos: Path, stop: int, **settings: int) -> Iterator[Iterator[list[Any]]]:
-    """What a host prints; it is killed in the end, wherever it is."""
+    """Run a host that is killed at the end; yield what it prints."""
     arguments = [str(videos), *map(json.dumps, (stop, SPEC, settings, ORDERS))]
     command = [sys.executable, "-c", HOST, *arguments]
     with subprocess.Popen(
@@ -74,7 +74,7 @@ def host(videos: Path, stop: int, **settings: int) -> Iterator[Iterator[list[Any
 
 
 def read(videos: Path, start: int, stop: int, hosts: int) -> list[Counter[str]]:
-    """How often each draw came from step `start` to `stop` over all hosts, for each of `ORDERS`."""
+    """Count the draws of all hosts from step `start` to `stop`, for each of `ORDERS`."""
     drawn = [Counter[str]() for _ in ORDERS]
     settings = {"batch_size": BATCH_SIZE, "seed": SEED, "start_step": start, "threads": 2}
     with contextlib.ExitStack() as stack:
@@ -86,10 +86,11 @@ def read(videos: Path, start: int, stop: int, hosts: int) -> list[Counter[str]]:
         ]
         for lines in running:
             for expected in range(start, stop):
-                for which in range(len(ORDERS)):
-                    step, told, rows = next(lines)
-                    assert [step, told, len(rows)] == [expected, which, BATCH_SIZE // hosts]
-                    drawn[which].update(map(str, rows))
+                for order in range(len(ORDERS)):
+                    step, printed_order, rows = next(lines)
+                    assert [step, printed_order] == [expected, order]
+                    assert len(rows) == BATCH_SIZE // hosts
+                    drawn[order].update(map(str, rows))
     return drawn
 
 
@@ -104,28 +105,30 @@ def undisturbed(videos: Path, settings: dict[str, float]) -> list[list[Any]]:
     return rows
 
 
-def test_restarted_on_other_hosts_a_run_reads_the_same_clips(videos: Path) -> None:
+def test_a_run_restarted_on_other_hosts_reads_the_same_clips(videos: Path) -> None:
     starts = (0, *RESTARTS)
     parts = [read(videos, *part) for part in zip(starts, (*RESTARTS, STEPS), HOSTS, strict=True)]
-    for which, settings in enumerate(ORDERS):
+    for order, settings in enumerate(ORDERS):
         whole = undisturbed(videos, settings)
         assert len(whole) == STEPS * BATCH_SIZE
         # Frames and crops belong to an epoch and an id, so this is the multiset of every epoch.
-        assert sum((part[which] for part in parts), Counter()) == Counter(map(str, whole))
-        turns = Counter((epoch, index) for epoch, index, *_ in whole)
+        assert sum((part[order] for part in parts), Counter()) == Counter(map(str, whole))
+        counts = Counter((epoch, index) for epoch, index, *_ in whole)
         if not settings:
-            assert turns == Counter((epoch, index) for epoch in range(8) for index in range(VIDEOS))
+            assert counts == Counter(
+                (epoch, index) for epoch in range(8) for index in range(VIDEOS)
+            )
             continue
-        assert {epoch for epoch, _ in turns} == set(range(4))
+        assert {epoch for epoch, _ in counts} == set(range(4))
         for epoch in range(4):
             of_class = [0, 0]
             for index in range(VIDEOS):
-                of_class[index >= 4] += turns[epoch, index]
+                of_class[index >= 4] += counts[epoch, index]
             assert sorted(of_class) == [2 * 5, 2 * 6]
 
 
-class Counted(VideoSource):
-    """A data set that counts how many of its videos were asked for."""
+class CountingSource(VideoSource):
+    """A data set that counts the accesses to its videos."""
 
     reads = 0
 
@@ -135,10 +138,10 @@ class Counted(VideoSource):
 
 
 @pytest.mark.parametrize("balance", [0.0, 0.5])
-def test_the_millionth_step_is_the_first_one_at_no_cost(
+def test_starting_at_the_millionth_step_costs_nothing(
     balance: float, videos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As many epochs are put in order, and no video is opened that a batch does not need."""
+    """Compare with a start at step 0: as many epochs are shuffled, and as few videos are opened."""
     shuffled: list[int] = []
     permute = sampler.permutation
     monkeypatch.setattr(
@@ -146,16 +149,16 @@ def test_the_millionth_step_is_the_first_one_at_no_cost(
     )
     few = open_source(videos)
     # A thousand names for the same videos; steps 0 and 1,000,000 both begin an epoch.
-    rows = [Row(0, few[k % VIDEOS].name, "") for k in range(1000)]
+    rows = [AnnotationRow(0, few[k % VIDEOS].name, "") for k in range(1000)]
     labels = np.arange(1000, dtype=np.int32) % VIDEOS // 4
     reading = {"batch_size": 4, "seed": 1, "class_balance": balance, "threads": 1, "prefetch": 1}
     for start in (0, 1_000_000):
         shuffled.clear()
-        source = Counted(rows, labels, ("a", "b", "c"), str(videos), frames=False)
+        source = CountingSource(rows, labels, ("a", "b", "c"), str(videos), frames=False)
         batches = train_batches(source, ClipSpec(**SPEC), start_step=start, **reading)
         first = next(batches)
         assert first["epoch"].tolist() == [start * 4 // 1000] * 4
-        # A batch that waits, one that is being made, and the thread's own row.
+        # A prefetched batch, one that is being filled, and the row of the thread.
         assert 4 <= source.reads <= 3 * 4 + 1
         assert set(shuffled) == {start * 4 // 1000}
         batches.close()

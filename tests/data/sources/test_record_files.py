@@ -1,9 +1,8 @@
-"""Random access to records: what is read, what damage is noticed, how much is held open."""
+"""Random access to records: their content, the detection of damage, the limit on open files."""
 
 import gc
 import os
 import pickle
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +11,18 @@ import tensorflow as tf
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from vswin_jax.data.sources import record_files
-from vswin_jax.data.sources.record_files import RecordFiles, Stretch, record_offsets
+from vswin_jax.data.sources.record_files import FileSlice, RecordFiles, record_offsets
 from vswin_jax.errors import InputError
+
+from .conftest import failures_in_threads
 
 
 def _record(number: int) -> bytes:
-    """Records of all sizes, the first one empty."""
+    """Return a record of random bytes; record 0 is empty."""
     return np.random.default_rng(number).bytes(number * 977 % 5000)
 
 
-def _write(path: Path, file_format: str, records: list[bytes]) -> Stretch:
+def _write(path: Path, file_format: str, records: list[bytes]) -> FileSlice:
     if file_format == "tfrecord":
         with tf.io.TFRecordWriter(str(path)) as writer:
             for record in records:
@@ -31,7 +32,7 @@ def _write(path: Path, file_format: str, records: list[bytes]) -> Stretch:
         for record in records:
             writer.write(record)
         writer.close()
-    return Stretch(str(path), 0, len(records), len(records))
+    return FileSlice(str(path), 0, len(records), len(records))
 
 
 @pytest.fixture(params=record_files.FORMATS)
@@ -40,16 +41,16 @@ def file_format(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def stretches(tmp_path: Path, file_format: str) -> list[Stretch]:
-    """Twelve files of five records each, numbered through."""
+def slices(tmp_path: Path, file_format: str) -> list[FileSlice]:
+    """Write twelve files of five records each, numbered from 0 to 59."""
     return [
         _write(tmp_path / f"{k:02d}", file_format, [_record(5 * k + i) for i in range(5)])
         for k in range(12)
     ]
 
 
-def test_records_in_any_order(stretches: list[Stretch], file_format: str) -> None:
-    files = RecordFiles(stretches, file_format)
+def test_records_in_any_order(slices: list[FileSlice], file_format: str) -> None:
+    files = RecordFiles(slices, file_format)
     assert len(files) == 60
     for index in np.random.default_rng(0).permutation(60).tolist():
         assert files.read(index) == _record(index)
@@ -58,39 +59,27 @@ def test_records_in_any_order(stretches: list[Stretch], file_format: str) -> Non
             files.read(outside)
 
 
-def test_parts_of_files(stretches: list[Stretch], file_format: str) -> None:
-    part = [Stretch(stretches[3].path, 2, 2, 5), Stretch(stretches[1].path, 0, 5, 5)]
-    files = RecordFiles(part, file_format)
+def test_slices_of_files(slices: list[FileSlice], file_format: str) -> None:
+    parts = [FileSlice(slices[3].path, 2, 2, 5), FileSlice(slices[1].path, 0, 5, 5)]
+    files = RecordFiles(parts, file_format)
     assert [files.read(i) for i in range(7)] == [_record(i) for i in (17, 18, 5, 6, 7, 8, 9)]
 
 
-def test_threads_share_few_open_files(
-    stretches: list[Stretch], file_format: str, monkeypatch: pytest.MonkeyPatch
+def test_threads_share_a_limited_number_of_open_files(
+    slices: list[FileSlice], file_format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(record_files, "_most_open", lambda: 3)
-    files = RecordFiles(stretches, file_format)
-    wrong: list[int] = []
-
-    def read(seed: int) -> None:
-        for index in np.random.default_rng(seed).integers(0, 60, 300).tolist():
-            if files.read(index) != _record(index):
-                wrong.append(index)
-
-    threads = [threading.Thread(target=read, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    monkeypatch.setattr(record_files, "_max_open_files", lambda: 3)
+    files = RecordFiles(slices, file_format)
+    assert not failures_in_threads(lambda index: files.read(index) == _record(index), 60, 300)
     gc.collect()
-    assert _open_files(stretches) == 3
+    assert _count_open_files(slices) == 3
 
 
-def _open_files(stretches: list[Stretch]) -> int:
+def _count_open_files(slices: list[FileSlice]) -> int:
     folder = "/proc/self/fd"
     if not os.path.isdir(folder):
         pytest.skip("open files are counted in /proc")
-    paths = {stretch.path for stretch in stretches}
+    paths = {part.path for part in slices}
     targets = []
     for name in os.listdir(folder):
         try:
@@ -100,24 +89,26 @@ def _open_files(stretches: list[Stretch]) -> int:
     return sum(target in paths for target in targets)
 
 
-def test_it_can_be_pickled_while_in_use(stretches: list[Stretch], file_format: str) -> None:
-    files = RecordFiles(stretches, file_format)
+def test_pickling_while_files_are_open(slices: list[FileSlice], file_format: str) -> None:
+    files = RecordFiles(slices, file_format)
     files.read(7)
     copy = pickle.loads(pickle.dumps(files))
     assert copy.read(7) == files.read(7) == _record(7)
 
 
 @pytest.mark.parametrize("damage", ["cut short", "other length", "gone"])
-def test_damage_is_told(stretches: list[Stretch], file_format: str, damage: str) -> None:
-    path = Path(stretches[1].path)
+def test_damaged_files_raise_an_input_error(
+    slices: list[FileSlice], file_format: str, damage: str
+) -> None:
+    path = Path(slices[1].path)
     content = path.read_bytes()
     if damage == "gone":
         path.unlink()
     elif damage == "cut short":
         path.write_bytes(content[: len(content) // 2])
     else:
-        stretches[1] = Stretch(str(path), 0, 4, 4)
-    files = RecordFiles(stretches, file_format)
+        slices[1] = FileSlice(str(path), 0, 4, 4)
+    files = RecordFiles(slices, file_format)
     assert files.read(0) == _record(0)
     with pytest.raises(InputError) as caught:
         files.read(6)
@@ -127,11 +118,12 @@ def test_damage_is_told(stretches: list[Stretch], file_format: str, damage: str)
     assert "not there" in message if damage == "gone" else "is damaged" in message
 
 
-def test_a_changed_length_of_a_tfrecord_is_noticed_by_its_checksum(tmp_path: Path) -> None:
+def test_a_changed_length_in_a_tfrecord_file_fails_its_checksum(tmp_path: Path) -> None:
     path = tmp_path / "records"
     _write(path, "tfrecord", [b"first", b"second"])
     content = bytearray(path.read_bytes())
-    # 8 bytes of length and 4 of checksum before, 4 of checksum after: the second starts at 21.
+    # 8 bytes of length and 4 of checksum before the payload, 4 of checksum after it: the second
+    # record starts at byte 21.
     assert record_offsets(str(path), 2).tolist() == [0, 21, 43]
     content[21] += 1
     path.write_bytes(content)
@@ -139,21 +131,19 @@ def test_a_changed_length_of_a_tfrecord_is_noticed_by_its_checksum(tmp_path: Pat
         record_offsets(str(path), 2)
 
 
-def test_a_changed_byte_of_an_array_record_is_noticed(tmp_path: Path) -> None:
+def test_a_changed_byte_in_an_array_record_file_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "records"
-    stretch = _write(
-        path, "array_record", [np.random.default_rng(k).bytes(100_000) for k in (0, 1)]
-    )
+    part = _write(path, "array_record", [np.random.default_rng(k).bytes(100_000) for k in (0, 1)])
     content = bytearray(path.read_bytes())
     content[70_000] ^= 255
     path.write_bytes(content)
-    files = RecordFiles([stretch], "array_record")
+    files = RecordFiles([part], "array_record")
     with pytest.raises(InputError, match=r"is damaged \(record 0: "):
         files.read(0)
 
 
-def test_the_limit_of_the_system_bounds_the_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_of_the_process_bounds_the_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
     resource = pytest.importorskip("resource")
-    for limit, most in ((400, 100), (10**6, 1024), (1, 1), (resource.RLIM_INFINITY, 1024)):
+    for limit, expected in ((400, 100), (10**6, 1024), (1, 1), (resource.RLIM_INFINITY, 1024)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, limit=limit: (limit, limit))
-        assert record_files._most_open() == most
+        assert record_files._max_open_files() == expected

@@ -7,13 +7,8 @@ import pytest
 
 from vswin_jax.data import FrameFolder, open_source
 from vswin_jax.data.sources.sources import VideoSource
-from vswin_jax.errors import InputError
 
-
-def _touch(folder: Path, *names: str) -> None:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
+from .conftest import open_error, touch
 
 
 def _list(folder: Path, *lines: str, name: str = "list.txt") -> Path:
@@ -28,17 +23,8 @@ def _content(source: VideoSource) -> list[tuple[str, int]]:
     return [(example.name, example.label) for example in examples]
 
 
-def _error(*args: object, **kwargs: object) -> str:
-    with pytest.raises(InputError) as caught:
-        open_source(*args, **kwargs)
-    message = str(caught.value)
-    assert message.endswith(".")
-    assert "\n" not in message
-    return message
-
-
-def test_lines_of_path_and_number(tmp_path: Path) -> None:
-    _touch(tmp_path, "a.mp4", "sub/b c.mp4", "d.mp4")
+def test_list_of_paths_and_indices(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "sub/b c.mp4", "d.mp4")
     path = _list(tmp_path, "a.mp4 0", "", "sub/b c.mp4\t2", "  d.mp4   1  ")
     source = open_source(path)
     assert _content(source) == [("a.mp4", 0), ("sub/b c.mp4", 2), ("d.mp4", 1)]
@@ -46,8 +32,8 @@ def test_lines_of_path_and_number(tmp_path: Path) -> None:
     assert source[1].video == str(tmp_path / "sub/b c.mp4")
 
 
-def test_lines_with_names_sort_the_classes(tmp_path: Path) -> None:
-    _touch(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+def test_list_of_paths_and_names_sorts_the_classes(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "b.mp4", "c.mp4")
     source = open_source(_list(tmp_path, "a.mp4 run", "b.mp4 jump", "c.mp4 3"))
     assert source.label_names == ("3", "jump", "run")
     assert _content(source) == [("a.mp4", 2), ("b.mp4", 1), ("c.mp4", 0)]
@@ -55,8 +41,8 @@ def test_lines_with_names_sort_the_classes(tmp_path: Path) -> None:
 
 def test_root_and_absolute_paths(tmp_path: Path) -> None:
     videos = tmp_path / "videos"
-    _touch(videos, "a.mp4")
-    _touch(tmp_path, "b.mp4")
+    touch(videos, "a.mp4")
+    touch(tmp_path, "b.mp4")
     path = _list(tmp_path, "a.mp4 0", f"{tmp_path / 'b.mp4'} 0")
     source = open_source(path, root=videos)
     assert [source[i].video for i in (0, 1)] == [str(videos / "a.mp4"), str(tmp_path / "b.mp4")]
@@ -64,7 +50,7 @@ def test_root_and_absolute_paths(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("header", ["path,label", "Label, Video", "youtube,class,filename"])
 def test_csv(tmp_path: Path, header: str) -> None:
-    _touch(tmp_path, "a, b.mp4", "c.mp4")
+    touch(tmp_path, "a, b.mp4", "c.mp4")
     columns = [name.strip().lower() for name in header.split(",")]
     lines = [header]
     for video, label in (('"a, b.mp4"', "jump high"), ("c.mp4", "run")):
@@ -79,7 +65,7 @@ def test_csv(tmp_path: Path, header: str) -> None:
 
 
 def test_json_lines_and_array(tmp_path: Path) -> None:
-    _touch(tmp_path, "a.mp4", "b.mp4")
+    touch(tmp_path, "a.mp4", "b.mp4")
     records = [{"path": "a.mp4", "label": "run"}, {"filename": "b.mp4", "label": ["jump"]}]
     lines = _list(tmp_path, *map(json.dumps, records), name="list.jsonl")
     array = _list(tmp_path, json.dumps(records, indent=1), name="list.json")
@@ -107,8 +93,8 @@ def test_json_lines_and_array(tmp_path: Path) -> None:
 def test_sets_of_labels(
     tmp_path: Path, name: str, lines: list[str], sets: list[tuple[int, ...]]
 ) -> None:
-    """With jump before run: classes in ascending order, each once, and empty where it can be."""
-    _touch(tmp_path, "a b.mp4", "c.mp4", "d.mp4")
+    """Classes are in ascending order, each once; JSON and CSV may have empty sets."""
+    touch(tmp_path, "a b.mp4", "c.mp4", "d.mp4")
     source = open_source(_list(tmp_path, *lines, name=name), multi_label=True)
     assert source.label_names == ("jump", "run")
     assert source.multi_label
@@ -116,29 +102,29 @@ def test_sets_of_labels(
 
 
 def test_sets_of_numbers(tmp_path: Path) -> None:
-    _touch(tmp_path, "a.mp4", "b.mp4")
+    touch(tmp_path, "a.mp4", "b.mp4")
     path = _list(tmp_path, "a.mp4 2;0", "b.mp4 1")
     assert _content(open_source(path, multi_label=True)) == [("a.mp4", (0, 2)), ("b.mp4", (1,))]
     given = open_source(path, multi_label=True, label_names=["x", "y", "z"])
     assert given.label_names == ("x", "y", "z")
-    assert "line 1: the label must be from 0 to 1 but is 2" in _error(
+    assert "line 1: the label must be from 0 to 1 but is 2" in open_error(
         path, multi_label=True, num_classes=2
     )
     records = [{"path": "a.mp4", "label": [0, 2]}, {"path": "b.mp4", "label": [5]}]
     gap = _list(tmp_path, *map(json.dumps, records), name="l.jsonl")
-    assert "Class 1 of" in _error(gap, multi_label=True)
-    assert "line 2: the label must be" in _error(gap, multi_label=True, num_classes=3)
+    assert "Class 1 of" in open_error(gap, multi_label=True)
+    assert "line 2: the label must be" in open_error(gap, multi_label=True, num_classes=3)
 
 
-def test_a_name_that_is_not_known_is_found_in_its_set(tmp_path: Path) -> None:
-    _touch(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+def test_an_unknown_name_in_a_set_of_labels(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "b.mp4", "c.mp4")
     path = _list(tmp_path, "path,label", "a.mp4,", "b.mp4,run;jump", "c.mp4,run;fly", name="l.csv")
-    message = _error(path, multi_label=True, label_names=["jump", "run"])
+    message = open_error(path, multi_label=True, label_names=["jump", "run"])
     assert "line 4: class 'fly' is not among the 2 classes" in message
 
 
-def test_semicolons_are_part_of_a_name_where_videos_have_one_label(tmp_path: Path) -> None:
-    _touch(tmp_path, "a.mp4", "b.mp4")
+def test_semicolons_are_part_of_a_name_if_videos_have_one_label(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "b.mp4")
     source = open_source(_list(tmp_path, "a.mp4 run;jump", "b.mp4 run"))
     assert source.label_names == ("run", "run;jump")
     assert not source.multi_label
@@ -147,16 +133,16 @@ def test_semicolons_are_part_of_a_name_where_videos_have_one_label(tmp_path: Pat
 
 
 @pytest.mark.parametrize("labels", [["run", "jump"], []])
-def test_several_labels_name_the_setting(tmp_path: Path, labels: list[str]) -> None:
-    _touch(tmp_path, "a.mp4")
+def test_several_labels_without_multi_label_are_refused(tmp_path: Path, labels: list[str]) -> None:
+    touch(tmp_path, "a.mp4")
     path = _list(tmp_path, json.dumps({"path": "a.mp4", "label": labels}), name="l.jsonl")
-    message = _error(path)
+    message = open_error(path)
     assert f"line 1: expected one label but {len(labels)} came" in message
     assert "data.multi_label" in message
 
 
 @pytest.mark.parametrize(
-    ("name", "lines", "said"),
+    ("name", "lines", "message"),
     [
         ("l.txt", ["a.mp4 run", "a.mp4 run; jump"], "line 2: expected a path and labels with"),
         ("l.txt", ["a.mp4 run;;jump"], "line 1: expected a path and labels with"),
@@ -168,13 +154,15 @@ def test_several_labels_name_the_setting(tmp_path: Path, labels: list[str]) -> N
         ("l.jsonl", ['{"path": "a.mp4", "label": [["run"]]}'], "line 1: expected an object"),
     ],
 )
-def test_bad_lists_of_sets(tmp_path: Path, name: str, lines: list[str], said: str) -> None:
-    _touch(tmp_path, "a.mp4")
-    assert said in _error(_list(tmp_path, *lines, name=name), multi_label=True)
+def test_malformed_lists_of_label_sets(
+    tmp_path: Path, name: str, lines: list[str], message: str
+) -> None:
+    touch(tmp_path, "a.mp4")
+    assert message in open_error(_list(tmp_path, *lines, name=name), multi_label=True)
 
 
-def test_folders_and_frames_as_sets(tmp_path: Path) -> None:
-    _touch(tmp_path, "set/run/1.mp4", "set/jump/2.mp4")
+def test_folders_and_frames_with_multi_label(tmp_path: Path) -> None:
+    touch(tmp_path, "set/run/1.mp4", "set/jump/2.mp4")
     folder = open_source(tmp_path / "set", multi_label=True)
     assert _content(folder) == [("jump/2.mp4", (0,)), ("run/1.mp4", (1,))]
     _write_frames(tmp_path / "clip", 3)
@@ -183,8 +171,8 @@ def test_folders_and_frames_as_sets(tmp_path: Path) -> None:
     assert frames[0].label == (0, 1)
 
 
-def test_published_list_as_sets(tmp_path: Path) -> None:
-    _touch(tmp_path, "run/x_000001_000011.mp4")
+def test_published_list_with_multi_label(tmp_path: Path) -> None:
+    touch(tmp_path, "run/x_000001_000011.mp4")
     header = "label,youtube_id,time_start,time_end,split"
     path = _list(tmp_path, header, "run,x,1,11,val", "jump,y,1,11,val", name="val.csv")
     source = open_source(path, multi_label=True)
@@ -193,16 +181,16 @@ def test_published_list_as_sets(tmp_path: Path) -> None:
 
 
 def test_folder_of_classes(tmp_path: Path) -> None:
-    _touch(tmp_path, "run/2.mp4", "run/1.MKV", "run/notes.txt", "jump/a b.mov", ".cache/x.mp4")
-    _touch(tmp_path, "run/._1.mp4", "readme.md")
+    touch(tmp_path, "run/2.mp4", "run/1.MKV", "run/notes.txt", "jump/a b.mov", ".cache/x.mp4")
+    touch(tmp_path, "run/._1.mp4", "readme.md")
     source = open_source(tmp_path)
     assert source.label_names == ("jump", "run")
     assert _content(source) == [("jump/a b.mov", 0), ("run/1.MKV", 1), ("run/2.mp4", 1)]
     assert source[0].video == str(tmp_path / "jump/a b.mov")
 
 
-def test_folders_named_by_numbers_are_names(tmp_path: Path) -> None:
-    _touch(tmp_path, "10/a.mp4", "9/b.mp4")
+def test_numeric_folder_names_are_class_names(tmp_path: Path) -> None:
+    touch(tmp_path, "10/a.mp4", "9/b.mp4")
     source = open_source(tmp_path)
     assert source.label_names == ("10", "9")
     evaluation = open_source(
@@ -230,39 +218,39 @@ def test_raw_frames(tmp_path: Path, kind: str) -> None:
     assert folder[1].video == FrameFolder(str(tmp_path / "run/clip 1"))
 
 
-def test_evaluation_takes_the_training_sets_classes(tmp_path: Path) -> None:
-    _touch(tmp_path, "eval/run/a.mp4")
+def test_an_evaluation_set_uses_the_classes_of_the_training_set(tmp_path: Path) -> None:
+    touch(tmp_path, "eval/run/a.mp4")
     names = ("crawl", "jump", "run")
     source = open_source(tmp_path / "eval", label_names=names, num_classes=3)
     assert source.label_names == names
     assert _content(source) == [("run/a.mp4", 2)]
-    _touch(tmp_path, "eval/swim/a.mp4")
-    message = _error(tmp_path / "eval", label_names=names)
+    touch(tmp_path, "eval/swim/a.mp4")
+    message = open_error(tmp_path / "eval", label_names=names)
     assert "class 'swim' is not among the 3 classes" in message
     assert "'crawl', 'jump', 'run'" in message
 
 
-def test_numbers_of_classes(tmp_path: Path) -> None:
-    _touch(tmp_path, "a.mp4", "b.mp4")
+def test_labels_are_checked_against_the_number_of_classes(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "b.mp4")
     path = _list(tmp_path, "a.mp4 0", "b.mp4 5")
     assert len(open_source(path, num_classes=6).label_names) == 6
-    assert "line 2: the label must be from 0 to 4 but is 5" in _error(path, num_classes=5)
-    assert "line 2: the label must be from 0 to 1" in _error(path, label_names=["x", "y"])
-    assert "Class 1 of" in _error(path)
+    assert "line 2: the label must be from 0 to 4 but is 5" in open_error(path, num_classes=5)
+    assert "line 2: the label must be from 0 to 1" in open_error(path, label_names=["x", "y"])
+    assert "Class 1 of" in open_error(path)
     negative = _list(tmp_path, "a.mp4 -1", name="negative.txt")
-    assert "line 1" in _error(negative)
+    assert "line 1" in open_error(negative)
     named = _list(tmp_path, "a.mp4 x", "b.mp4 y", name="named.txt")
-    assert "3 classes" in _error(named, num_classes=3)
-    assert "3 classes" in _error(named, label_names=["x", "y"], num_classes=3)
+    assert "3 classes" in open_error(named, num_classes=3)
+    assert "3 classes" in open_error(named, label_names=["x", "y"], num_classes=3)
 
 
-def test_labels_that_count_from_one_are_noticed(tmp_path: Path) -> None:
-    _touch(tmp_path, "a.mp4", "b.mp4")
-    assert "Class 0 of" in _error(_list(tmp_path, "a.mp4 1", "b.mp4 2"))
+def test_labels_that_count_from_one_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "b.mp4")
+    assert "Class 0 of" in open_error(_list(tmp_path, "a.mp4 1", "b.mp4 2"))
 
 
 @pytest.mark.parametrize(
-    ("name", "lines", "kind", "said"),
+    ("name", "lines", "kind", "expected"),
     [
         ("l.txt", ["a.mp4 0", "a.mp4"], "auto", "line 2: expected `path label`"),
         ("l.txt", ["a.mp4 7"], "frames", "line 1: expected `folder number-of-frames label`"),
@@ -276,45 +264,47 @@ def test_labels_that_count_from_one_are_noticed(tmp_path: Path) -> None:
         ("l.txt", ["a.mp4 0"], "webdataset", "Unknown data format 'webdataset'"),
     ],
 )
-def test_bad_lists(tmp_path: Path, name: str, lines: list[str], kind: str, said: str) -> None:
-    _touch(tmp_path, "a.mp4")
-    message = _error(_list(tmp_path, *lines, name=name), kind=kind)
-    assert said in message
+def test_malformed_lists(
+    tmp_path: Path, name: str, lines: list[str], kind: str, expected: str
+) -> None:
+    touch(tmp_path, "a.mp4")
+    message = open_error(_list(tmp_path, *lines, name=name), kind=kind)
+    assert expected in message
 
 
-def test_missing_files_are_told_at_once(tmp_path: Path) -> None:
-    _touch(tmp_path, "a.mp4")
+def test_missing_files_are_reported_on_opening(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4")
     path = _list(tmp_path, "a.mp4 0", "b.mp4 0", "c.mp4 0")
-    message = _error(path)
+    message = open_error(path)
     assert "line 2: there is no 'b.mp4'" in message
     assert "2 of 3 are missing" in message
     assert len(open_source(path, must_exist=False)) == 3
     (tmp_path / "a.mp4").unlink()
-    assert "3 of 3 are missing" in _error(path, must_exist=False)
+    assert "3 of 3 are missing" in open_error(path, must_exist=False)
 
 
-def test_a_long_list_is_not_searched_for_at_open(tmp_path: Path) -> None:
+def test_the_files_of_a_long_list_are_not_looked_up_on_opening(tmp_path: Path) -> None:
     path = _list(tmp_path, *(f"{i}.mp4 {i % 7}" for i in range(10_001)))
     source = open_source(path)
     assert len(source) == 10_001
     assert source[10_000].label == 10_000 % 7
 
 
-def test_missing_and_empty_places(tmp_path: Path) -> None:
-    assert "gone.txt" in _error(tmp_path / "gone.txt")
-    assert "no sub-folders" in _error(tmp_path)
-    _touch(tmp_path, "run/a.mp4")
+def test_missing_files_and_empty_folders(tmp_path: Path) -> None:
+    assert "gone.txt" in open_error(tmp_path / "gone.txt")
+    assert "no sub-folders" in open_error(tmp_path)
+    touch(tmp_path, "run/a.mp4")
     (tmp_path / "jump").mkdir()
-    message = _error(tmp_path)
+    message = open_error(tmp_path)
     assert "class 'jump' has no videos" in message
-    assert "data format cannot be 'csv'" in _error(tmp_path, kind="csv")
+    assert "data format cannot be 'csv'" in open_error(tmp_path, kind="csv")
     binary = tmp_path / "video.mp4"
     binary.write_bytes(b"\xff\xfe\xfd" * 100)
-    assert "not a text file" in _error(binary)
+    assert "not a text file" in open_error(binary)
 
 
-def test_the_label_map_beside_a_list_counts(tmp_path: Path) -> None:
-    _touch(tmp_path, "a.mp4", "b.mp4")
+def test_label_names_beside_a_list_are_used(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "b.mp4")
     path = _list(tmp_path, "a.mp4 run", "b.mp4 jump")
     numbers = _list(tmp_path, "a.mp4 2", "b.mp4 0", name="numbers.txt")
     (tmp_path / "label_names.txt").write_text("run\nsit down\njump\n")
@@ -324,6 +314,6 @@ def test_the_label_map_beside_a_list_counts(tmp_path: Path) -> None:
     given = open_source(path, label_names=("jump", "run"))
     assert _content(given) == [("a.mp4", 1), ("b.mp4", 0)]
     (tmp_path / "label_names.txt").write_text("run\n")
-    assert "class 'jump' is not among the 1 classes" in _error(path)
+    assert "class 'jump' is not among the 1 classes" in open_error(path)
     (tmp_path / "label_names.txt").write_bytes(b"\xff\xfe")
-    assert "one class name a line" in _error(path)
+    assert "one class name a line" in open_error(path)

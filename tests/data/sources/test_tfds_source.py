@@ -1,9 +1,8 @@
-"""TFDS data sets through the one door, beside what TFDS itself reads from them."""
+"""TFDS data sets opened by `open_source`, compared with the reader of TFDS."""
 
 import importlib.util
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,13 @@ from vswin_jax import factory
 from vswin_jax.config import base
 from vswin_jax.data import Source, open_source, open_video
 from vswin_jax.data.decoding import frames
-from vswin_jax.data.pipeline.bad_videos import why_unreadable
+from vswin_jax.data.pipeline.bad_videos import unreadable_reason
 from vswin_jax.data.sources.tfds_features import find_keys
-from vswin_jax.data.sources.tfds_path import TfdsPath, parse
+from vswin_jax.data.sources.tfds_path import TfdsPath, parse_tfds_path
 from vswin_jax.errors import InputError
-from vswin_jax.runtime.worker_pool import in_processes
+from vswin_jax.runtime.worker_pool import map_in_processes
+
+from .conftest import failures_in_threads, open_error
 
 F = tfds.features
 CHECK_VIDEOS = Path(__file__).parents[3] / "scripts" / "check_videos.py"
@@ -29,7 +30,7 @@ CLASSES = ("jump high", "run")
 
 
 def _frames(number: int) -> np.ndarray:
-    """Three to six frames of noise, which only the same pixels equal."""
+    """Return three to six frames of random pixels."""
     shape = (3 + number % 4, 10, 14, 3)
     return np.random.default_rng(number).integers(0, 256, shape, dtype=np.uint8)
 
@@ -54,7 +55,7 @@ class TinyVideos(tfds.core.GeneratorBasedBuilder):
             yield number, {"video": _frames(number), "label": number % 2}
 
 
-# TFDS looks up where a builder's module is; that of a test is nowhere.
+# TFDS looks up a builder's module, and this one cannot be imported by name.
 TinyVideos.__module__ = "tiny_videos"
 
 
@@ -80,7 +81,7 @@ def _every_frame(source: Source, index: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("split", ["train", "train[25%:70%]", "test+train[-3:]"])
-def test_the_frames_and_labels_are_those_that_tfds_reads(
+def test_frames_and_labels_equal_those_that_tfds_reads(
     builder: tfds.core.DatasetBuilder, split: str
 ) -> None:
     source = open_source(f"{builder.data_dir}:{split}")
@@ -98,7 +99,7 @@ def test_the_frames_and_labels_are_those_that_tfds_reads(
     assert source.labels.dtype == np.int32
 
 
-def test_by_the_name_in_the_catalogue(builder: tfds.core.DatasetBuilder) -> None:
+def test_opening_by_the_name_in_the_catalogue(builder: tfds.core.DatasetBuilder) -> None:
     root = builder.data_path.parents[2]
     name = "tfds:tiny_videos"
     for path in (
@@ -108,7 +109,7 @@ def test_by_the_name_in_the_catalogue(builder: tfds.core.DatasetBuilder) -> None
         f"{name}:1.*.*:test",
     ):
         assert len(open_source(path, root=root)) == 5
-    for path, said in (
+    for path, message in (
         (f"{name}:val", "has no split 'val': it has test, train"),
         (f"{name}:test[", "has no split 'test['"),
         (name, f"as in {name}:SPLIT: add one of test, train"),
@@ -116,7 +117,7 @@ def test_by_the_name_in_the_catalogue(builder: tfds.core.DatasetBuilder) -> None
         (f"{name}/big:test", "run `tfds build tiny_videos/big --data_dir"),
         ("tfds:tiny videos:test", "Expected tfds:NAME[/CONFIG][:VERSION]:SPLIT"),
     ):
-        assert said in _error(path, root=root)
+        assert message in open_error(path, root=root)
 
 
 def test_only_the_frames_of_the_clip_are_decoded(
@@ -124,13 +125,13 @@ def test_only_the_frames_of_the_clip_are_decoded(
 ) -> None:
     source = open_source(f"{builder.data_dir}:train")
     decoded: list[int] = []
-    real = cv2.imdecode
+    imdecode = cv2.imdecode
 
-    def count(encoded: np.ndarray, flags: int) -> np.ndarray:
+    def counting_imdecode(encoded: np.ndarray, flags: int) -> np.ndarray:
         decoded.append(encoded.size)
-        return real(encoded, flags)
+        return imdecode(encoded, flags)
 
-    monkeypatch.setattr(frames.cv2, "imdecode", count)
+    monkeypatch.setattr(frames.cv2, "imdecode", counting_imdecode)
     with open_video(source[0].video) as video:
         clip = video.decode([2, 0, 2])
     assert len(decoded) == 2
@@ -140,47 +141,39 @@ def test_only_the_frames_of_the_clip_are_decoded(
 def test_threads_and_processes_share_a_source(builder: tfds.core.DatasetBuilder) -> None:
     source = open_source(f"{builder.data_dir}:train")
     expected = [_every_frame(source, index) for index in range(len(source))]
-    wrong: list[int] = []
 
-    def read(seed: int) -> None:
-        for index in np.random.default_rng(seed).integers(0, len(source), 40).tolist():
-            if not np.array_equal(_every_frame(source, index), expected[index]):
-                wrong.append(index)
+    def is_correct(index: int) -> bool:
+        return np.array_equal(_every_frame(source, index), expected[index])
 
-    threads = [threading.Thread(target=read, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
-    for index, example in in_processes(source.__getitem__, iter(range(3)), 1):
+    assert not failures_in_threads(is_correct, len(source), 40)
+    for index, example in map_in_processes(source.__getitem__, iter(range(3)), 1):
         assert (example.id, example.label) == (index, source[index].label)
         assert list(example.video.images) == list(source[index].video.images)
 
 
-def test_the_label_map_is_compared_by_name(builder: tfds.core.DatasetBuilder) -> None:
+def test_classes_are_matched_by_name(builder: tfds.core.DatasetBuilder) -> None:
     path = f"{builder.data_dir}:test"
     own = open_source(path, num_classes=2)
     other = open_source(path, label_names=("crawl", "run", "jump high"), num_classes=3)
     assert other.label_names == ("crawl", "run", "jump high")
     assert [own.label_names[k] for k in own.labels] == [other.label_names[k] for k in other.labels]
     assert other.labels.tolist() == [other[i].label for i in range(5)]
-    assert "class 'jump high' is not among the 2 classes" in _error(
+    assert "class 'jump high' is not among the 2 classes" in open_error(
         path, label_names=("run", "hop")
     )
-    assert "The model has 3 classes but" in _error(path, num_classes=3)
+    assert "The model has 3 classes but" in open_error(path, num_classes=3)
 
 
-def test_a_run_and_the_check_of_videos_take_these_paths(
+def test_the_factory_and_check_videos_accept_tfds_paths(
     builder: tfds.core.DatasetBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = base.base_config()
-    settings.data.train = f"{builder.data_dir}:train[:90%]"
-    settings.data.eval = "tfds:tiny_videos:test"
-    settings.data.root = str(builder.data_path.parents[2])
-    training = factory.open_split(settings, tmp_path, "train")
+    config = base.base_config()
+    config.data.train = f"{builder.data_dir}:train[:90%]"
+    config.data.eval = "tfds:tiny_videos:test"
+    config.data.root = str(builder.data_path.parents[2])
+    training = factory.open_split(config, tmp_path, "train")
     assert len(training) == 18
-    assert len(factory.open_split(settings, tmp_path, "eval", training.label_names)) == 5
+    assert len(factory.open_split(config, tmp_path, "eval", training.label_names)) == 5
     spec = importlib.util.spec_from_file_location("check_videos", CHECK_VIDEOS)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
@@ -205,22 +198,13 @@ assert not {"tensorflow_datasets", "array_record", "tensorflow"} & set(sys.modul
     assert result.returncode == 0, result.stderr
 
 
-def _error(path: str, **kwargs: Any) -> str:
-    with pytest.raises(InputError) as caught:
-        open_source(path, **kwargs)
-    message = str(caught.value)
-    assert message.endswith(".")
-    assert "\n" not in message
-    return message
-
-
 def _write_records(
     directory: Path,
     features: dict[str, F.FeatureConnector],
     examples: dict[str, list[dict[str, Any]]],
     file_format: str = "array_record",
 ) -> Path:
-    """A data set that TFDS writes, one file a split."""
+    """Write a data set with TFDS, one file a split."""
     directory.mkdir(parents=True)
     kinds = F.FeaturesDict(features)
     infos = []
@@ -260,7 +244,7 @@ def test_records_of_video_files(
         np.testing.assert_array_equal(np.stack(list(video.frames())), every_frame(path))
     assert (source[0].name, source[1].name) == ("a/\udcff.mp4", "val/1")
     assert (source[0].label, source[1].label) == (1, 0)
-    assert "'val/1' cannot be read as a video" in why_unreadable(source[1])
+    assert "'val/1' cannot be read as a video" in unreadable_reason(source[1])
 
 
 def test_times_of_images(tmp_path: Path) -> None:
@@ -287,7 +271,7 @@ def test_times_of_images(tmp_path: Path) -> None:
             frame = cv2.cvtColor(video.decode([1])[0], cv2.COLOR_RGB2BGR)
             np.testing.assert_array_equal(frame, _frames(0)[1])
     assert times == [[0.0, 0.25, 1.0], [0.0, 0.25, 0.5], None]
-    assert why_unreadable(source[3]) == "'train/3' has no frames: take it off the list."
+    assert unreadable_reason(source[3]) == "'train/3' has no frames: take it off the list."
 
 
 def test_labels_without_names(tmp_path: Path) -> None:
@@ -298,14 +282,14 @@ def test_labels_without_names(tmp_path: Path) -> None:
     assert source.labels.tolist() == [source[i].label for i in range(4)] == [1, 0, 2, 2]
     named = open_source(f"{plain}:train", label_names=("x", "y", "z"))
     assert (named.label_names, named[2].label) == (("x", "y", "z"), 2)
-    assert "train/2: the label must be from 0 to 1 but is 2" in _error(
+    assert "train/2: the label must be from 0 to 1 but is 2" in open_error(
         f"{plain}:train", num_classes=2
     )
     numbered = _write_records(
         tmp_path / "b", {"video": BYTES, "label": F.ClassLabel(num_classes=3)}, {"train": rows}
     )
     assert open_source(f"{numbered}:train", label_names=("x", "y", "z"))[0].label == 1
-    assert "has 4 classes but" in _error(f"{numbered}:train", label_names=("w", "x", "y", "z"))
+    assert "has 4 classes but" in open_error(f"{numbered}:train", label_names=("w", "x", "y", "z"))
     unlabelled = [{"video": b"x", "label": -1}]
     hidden = _write_records(
         tmp_path / "c", {"video": BYTES, "label": F.ClassLabel(names=CLASSES)}, {"test": unlabelled}
@@ -314,45 +298,45 @@ def test_labels_without_names(tmp_path: Path) -> None:
         open_source(f"{hidden}:test")[0]
 
 
-def test_stored_labels_spare_reading_the_records(tmp_path: Path) -> None:
+def test_stored_labels_are_used_instead_of_the_records(tmp_path: Path) -> None:
     rows = [{"video": b"x", "label": label} for label in (1, 0, 1)]
     features = {"video": BYTES, "label": F.ClassLabel(names=CLASSES)}
     directory = _write_records(tmp_path / "r", features, {"train": rows, "val": rows[:1]})
-    # Other labels than those in the records show which of them were taken.
+    # They differ from the labels in the records, so the test can tell which ones were used.
     np.save(directory / "labels-train.npy", np.array([0, 0, 1], np.int32))
     assert open_source(f"{directory}:train").labels.tolist() == [0, 0, 1]
     assert open_source(f"{directory}:train[1:]").labels.tolist() == [0, 1]
     assert open_source(f"{directory}:train", label_names=CLASSES[::-1]).labels.tolist() == [1, 1, 0]
     assert open_source(f"{directory}:val").labels.tolist() == [1]
     np.save(directory / "labels-train.npy", np.array([0, 0], np.int32))
-    assert "the 3 labels of the records" in _error(f"{directory}:train")
+    assert "the 3 labels of the records" in open_error(f"{directory}:train")
     (directory / "labels-train.npy").write_bytes(b"no array")
-    assert "labels-train.npy' cannot be read" in _error(f"{directory}:train")
+    assert "labels-train.npy' cannot be read" in open_error(f"{directory}:train")
 
 
-def test_directories_that_cannot_be_meant(tmp_path: Path) -> None:
+def test_directories_and_splits_that_are_refused(tmp_path: Path) -> None:
     features = {"video": BYTES, "label": F.ClassLabel(names=CLASSES)}
     rows = [{"video": b"x", "label": 0}]
     directory = _write_records(tmp_path / "a:b", features, {"train": rows, "empty": []})
     assert len(open_source(f"{directory}:train")) == 1
-    assert "add one of empty, train" in _error(str(directory))
-    assert "add one of empty, train" in _error(f"{directory}:")
-    assert "has no split 'val'" in _error(f"{directory}:val")
-    assert "'empty' of" in _error(f"{directory}:empty")
-    assert "with a DIRECTORY that holds dataset_info.json" in _error(str(tmp_path), kind="tfds")
+    assert "add one of empty, train" in open_error(str(directory))
+    assert "add one of empty, train" in open_error(f"{directory}:")
+    assert "has no split 'val'" in open_error(f"{directory}:val")
+    assert "'empty' of" in open_error(f"{directory}:empty")
+    assert "with a DIRECTORY that holds dataset_info.json" in open_error(str(tmp_path), kind="tfds")
     (directory / "features.json").write_text("{")
-    assert "cannot be opened as a TFDS data set" in _error(f"{directory}:train")
+    assert "cannot be opened as a TFDS data set" in open_error(f"{directory}:train")
 
 
-def test_how_paths_are_read(tmp_path: Path) -> None:
-    assert parse("tfds:a/b-1:1.2.*:train[:9%]+test") == TfdsPath(
+def test_paths_are_parsed(tmp_path: Path) -> None:
+    assert parse_tfds_path("tfds:a/b-1:1.2.*:train[:9%]+test") == TfdsPath(
         "a/b-1:1.2.*", "train[:9%]+test", is_directory=False
     )
-    assert parse("tfds:a") == TfdsPath("a", "", is_directory=False)
+    assert parse_tfds_path("tfds:a") == TfdsPath("a", "", is_directory=False)
     (tmp_path / "x:y").mkdir()
     (tmp_path / "x:y/dataset_info.json").touch()
     path = f"{tmp_path}/x:y:train[:5]"
-    assert parse(path) == TfdsPath(f"{tmp_path}/x:y", "train[:5]", is_directory=True)
+    assert parse_tfds_path(path) == TfdsPath(f"{tmp_path}/x:y", "train[:5]", is_directory=True)
 
 
 LABEL = F.ClassLabel(names=CLASSES)
@@ -369,7 +353,7 @@ LABEL = F.ClassLabel(names=CLASSES)
         ({"video": BYTES, "label": LABEL, "verb": LABEL}, "video", False, "label"),
     ],
 )
-def test_which_features_are_taken(
+def test_features_that_are_chosen(
     features: dict[str, Any], video: str, frames: bool, label: str
 ) -> None:
     keys = find_keys(F.FeaturesDict(features), "here")
@@ -377,7 +361,7 @@ def test_which_features_are_taken(
 
 
 @pytest.mark.parametrize(
-    ("features", "said"),
+    ("features", "message"),
     [
         ({"image": F.Image(), "label": LABEL}, "a video (a tensor"),
         ({"a": BYTES, "b": F.Video(), "label": LABEL}, "b (sequence of Image)"),
@@ -386,8 +370,8 @@ def test_which_features_are_taken(
         ({"video": F.Sequence(F.Video()), "label": LABEL}, "video (sequence of sequence of Image)"),
     ],
 )
-def test_which_features_are_refused(features: dict[str, Any], said: str) -> None:
+def test_features_that_are_refused(features: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
         find_keys(F.FeaturesDict(features), "here")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "Expected 'here' to have" in str(caught.value)

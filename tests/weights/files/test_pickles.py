@@ -1,4 +1,4 @@
-"""Pickles that would run, import, change or exhaust something: nothing happens."""
+"""Pickles that try to call, import or change something or to exhaust memory have no effect."""
 
 import copyreg
 import os
@@ -16,27 +16,27 @@ import pytest
 
 from vswin_jax.weights.files import pickles
 from vswin_jax.weights.files.byte_reader import ByteReader
-from vswin_jax.weights.files.pickles import Foreign, read_pickle
+from vswin_jax.weights.files.pickles import OpaqueObject, read_pickle
 from vswin_jax.weights.files.tensors import Storage, TensorBuilder, storage_id
 
-LONGEST = 256 << 20
+MAX_READ = 256 << 20
 STORAGE = Storage(np.arange(6, dtype=np.float32).view(np.uint8), np.dtype(np.float32))
 
 
 def read(content: bytes, persistent: Callable[[object], object] = storage_id) -> Any:
-    builders = TensorBuilder(most_bytes=1 << 30).builders()
-    return read_pickle(ByteReader(content, LONGEST), builders, persistent)
+    builders = TensorBuilder(max_bytes=1 << 30).builders()
+    return read_pickle(ByteReader(content, MAX_READ), builders, persistent)
 
 
 def read_tensor(arguments: tuple, function: str = "_rebuild_tensor_v2") -> Any:
-    """What is built from `arguments`, where the text "storage" is the persistent id of one."""
+    """Build a tensor from `arguments` after a storage."""
     rest = b"".join(pickle.dumps(item, 0)[:-1] for item in arguments)
     content = f"ctorch._utils\n{function}\n(Pid\n".encode() + rest + b"tR."
     return read(content, lambda _: STORAGE)
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_plain_data_is_what_pickle_reads(protocol: int) -> None:
+def test_plain_data_is_read_as_by_pickle(protocol: int) -> None:
     data = {
         "numbers": [0, -1, 255, 70_000, -(2**31), 2**63, 10**100, 1.5, float("inf"), True, None],
         "text": ["", "a\nb\\", "\u00e9\U0001f600", "x" * 300, "y" * 70_000],
@@ -55,7 +55,7 @@ def test_bytes_and_sets() -> None:
     assert read(pickle.dumps(data, 5)) == [*data[:5], [1], (2,)]
 
 
-class Runs:
+class ShellCommand:
     """Pickles as a call of `os.system`."""
 
     def __init__(self, path: Path) -> None:
@@ -67,13 +67,13 @@ class Runs:
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_a_call_is_not_made(tmp_path: Path, protocol: int) -> None:
-    content = pickle.dumps({"weights": 1, "evil": Runs(tmp_path / "ran")}, protocol)
+    content = pickle.dumps({"weights": 1, "evil": ShellCommand(tmp_path / "ran")}, protocol)
     loaded = read(content)
     assert loaded["weights"] == 1
     assert loaded["evil"].name.endswith("system")
     assert not list(tmp_path.iterdir())
     pickle.loads(content)
-    assert list(tmp_path.iterdir()), "the file of this test does not do what it should"
+    assert list(tmp_path.iterdir()), "the pickle of this test must run the command in pickle.loads"
 
 
 @pytest.mark.parametrize(
@@ -91,12 +91,12 @@ def test_a_call_is_not_made(tmp_path: Path, protocol: int) -> None:
     ],
     ids=["INST", "OBJ", "REDUCE", "NEWOBJ", "NEWOBJ_EX", "STACK_GLOBAL", "exec", "inside", "type"],
 )
-def test_every_opcode_that_calls(tmp_path: Path, content: bytes) -> None:
+def test_no_calling_opcode_calls_anything(tmp_path: Path, content: bytes) -> None:
     try:
         loaded = read(content.replace(b"{}", str(tmp_path / "ran").encode()))
     except ValueError:
-        loaded = Foreign("refused")
-    assert isinstance(loaded, Foreign)
+        loaded = OpaqueObject("refused")
+    assert isinstance(loaded, OpaqueObject)
     assert not list(tmp_path.iterdir())
 
 
@@ -106,7 +106,7 @@ def test_a_global_is_not_imported() -> None:
     assert "this" not in sys.modules
 
 
-def test_the_extension_registry_is_not_asked() -> None:
+def test_the_extension_registry_is_not_used() -> None:
     copyreg.add_extension("os", "system", 250)
     try:
         assert read(b"\x82\xfa.").name == "extension"
@@ -117,14 +117,14 @@ def test_the_extension_registry_is_not_asked() -> None:
 @pytest.mark.parametrize(
     "target", ["ctorch._utils\n_rebuild_tensor_v2\n", "ccollections\nOrderedDict\n", "cx\ny\n"]
 )
-def test_state_changes_nothing_of_ours(target: str) -> None:
-    before = dict(vars(Foreign)), dict(vars(TensorBuilder))
+def test_object_state_does_not_change_our_classes(target: str) -> None:
+    before = dict(vars(OpaqueObject)), dict(vars(TensorBuilder))
     content = f"{target}(N(S'name'\nS'changed'\nS'_tensor'\nNdtb.".encode()
     assert read(content).name == target[1:].replace("\n", ".").strip(".")
-    assert (dict(vars(Foreign)), dict(vars(TensorBuilder))) == before
+    assert (dict(vars(OpaqueObject)), dict(vars(TensorBuilder))) == before
 
 
-def test_state_appends_and_items_of_foreign_objects_and_tensors_leave_no_trace() -> None:
+def test_state_appends_and_items_of_opaque_objects_and_tensors_are_ignored() -> None:
     assert read(b"cx\ny\n)R(S'a'\nI1\ndbI1\naS'a'\nI1\ns(I1\ne(S'a'\nI1\nu.").name == "x.y"
     tensor = read(
         b"ctorch._utils\n_rebuild_tensor\n(Pid\nI0\n(I2\nt(I1\nttR(I1\n(I2\ntNI00\nS'aaaa'\ntb.",
@@ -166,8 +166,8 @@ def test_state_appends_and_items_of_foreign_objects_and_tensors_leave_no_trace()
         b"ccollections\nOrderedDict\n(]tR.",
     ],
 )
-def test_broken_pickles_are_value_errors(content: bytes) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - the reasons are many, and partly of pickletools
+def test_damaged_pickles_are_value_errors(content: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - many reasons, some of them from pickletools
         read(content)
 
 
@@ -183,7 +183,9 @@ def test_broken_pickles_are_value_errors(content: bytes) -> None:
         ((0, 7), (7, 1), 0, np.empty((0, 7))),
     ],
 )
-def test_tensors_by_hand(size: tuple, stride: tuple, offset: int, expected: object) -> None:
+def test_tensors_have_the_expected_values(
+    size: tuple, stride: tuple, offset: int, expected: object
+) -> None:
     tensor = read_tensor((offset, size, stride, False, None))
     np.testing.assert_array_equal(tensor, np.asarray(expected, np.float32), strict=True)
 
@@ -214,9 +216,9 @@ def test_tensors_never_leave_their_storage(arguments: tuple) -> None:
         read_tensor((*arguments, False, None))
 
 
-def test_a_conjugated_tensor_is_not_taken_for_its_values() -> None:
+def test_a_conjugated_tensor_is_opaque() -> None:
     assert read_tensor((0, (2,), (1,), False, None, {})).shape == (2,)
-    assert isinstance(read_tensor((0, (2,), (1,), False, None, {"conj": True})), Foreign)
+    assert isinstance(read_tensor((0, (2,), (1,), False, None, {"conj": True})), OpaqueObject)
 
 
 @pytest.mark.parametrize(
@@ -230,28 +232,28 @@ def test_a_conjugated_tensor_is_not_taken_for_its_values() -> None:
         b"N",
     ],
 )
-def test_what_is_no_storage(persistent: bytes) -> None:
+def test_invalid_storages_are_value_errors(persistent: bytes) -> None:
     with pytest.raises(ValueError, match=r"its tensors|its pickle"):
         read(persistent + b"Q.")
 
 
-def doubled_tuples(levels: int) -> bytes:
-    """A tuple of two equal tuples of two equal tuples ...: its hash takes 2^levels steps."""
+def nested_pairs(levels: int) -> bytes:
+    """Return a pickle of nested pairs of the same pair, whose hash takes 2^levels steps."""
     return b")" + b"2\x86" * levels
 
 
-def colliding(count: int) -> bytes:
-    """Numbers with one hash: a dict of them takes count^2 steps."""
+def colliding_numbers(count: int) -> bytes:
+    """Return opcodes for numbers with equal hashes; a dict of them takes count^2 steps."""
     return b"".join(b"\x8a\x10" + ((2**61 - 1) * n).to_bytes(16, "little") for n in range(count))
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        b"}" + doubled_tuples(200) + b"Ns.",
-        b"\x8f(" + doubled_tuples(200) + b"\x90.",
-        b"(" + doubled_tuples(200) + b"\x91.",
-        b"}(" + colliding(20_000) + b"u.",
+        b"}" + nested_pairs(200) + b"Ns.",
+        b"\x8f(" + nested_pairs(200) + b"\x90.",
+        b"(" + nested_pairs(200) + b"\x91.",
+        b"}(" + colliding_numbers(20_000) + b"u.",
         b"]" * 50_000 + b"a" * 49_999 + b".",
         b")" + b"\x85" * 50_000 + b".",
         b"]q\x00h\x00a.",
@@ -260,7 +262,7 @@ def colliding(count: int) -> bytes:
     ],
     ids=["key", "set", "frozenset", "collisions", "lists", "tuples", "cycle", "numbers", "marks"],
 )
-def test_bombs_are_read_or_refused_at_little_cost(content: bytes) -> None:
+def test_pickle_bombs_take_little_memory(content: bytes) -> None:
     tracemalloc.start()
     try:
         read(content)
@@ -273,18 +275,18 @@ def test_bombs_are_read_or_refused_at_little_cost(content: bytes) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_damaged_name_is_no_warning() -> None:
+def test_a_damaged_name_gives_no_warning() -> None:
     assert read(b"ca\\h\ny\n.").name == r"a\h.y"
 
 
-def test_there_is_a_most_of_operations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pickles, "_MOST_OPCODES", 10)
+def test_the_number_of_operations_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pickles, "_MAX_OPCODES", 10)
     assert read(b"N" * 10 + b".") is None
     with pytest.raises(ValueError, match="over 10 operations"):
         read(b"N" * 11 + b".")
 
 
-def test_a_length_that_is_not_there_takes_no_memory() -> None:
+def test_a_length_beyond_the_data_allocates_no_memory() -> None:
     tracemalloc.start()
     for opcode in (b"\x8e", b"\x8d", b"\x96"):
         with pytest.raises(ValueError, match="expected"):
@@ -294,7 +296,7 @@ def test_a_length_that_is_not_there_takes_no_memory() -> None:
     assert peak < 1 << 20
 
 
-def test_a_piece_is_only_as_long_as_allowed() -> None:
+def test_the_length_of_a_read_is_limited() -> None:
     with pytest.raises(ValueError, match="single piece of 11 bytes"):
-        ByteReader(bytes(12), longest=10).read(11)
-    assert ByteReader(bytes(12), longest=12).read(20) == bytes(12)
+        ByteReader(bytes(12), max_read=10).read(11)
+    assert ByteReader(bytes(12), max_read=12).read(20) == bytes(12)

@@ -1,4 +1,4 @@
-"""Torch files without torch: the committed fixtures, and what is none or is broken."""
+"""Files of torch.save read without torch: committed fixtures, other files and damaged ones."""
 
 import pickle
 import zipfile
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from vswin_jax.errors import InputError
-from vswin_jax.weights.files.pickles import Foreign
-from vswin_jax.weights.files.torch_file import read_torch_file, state_dict_of
+from vswin_jax.weights.files.pickles import OpaqueObject
+from vswin_jax.weights.files.torch_file import extract_state_dict, read_torch_file
 
 FIXTURES = Path(__file__).parents[2] / "data" / "weights"
 EXPECTED = dict(np.load(FIXTURES / "everything.npz"))
@@ -24,10 +24,10 @@ def read_everything(container: str) -> dict:
     return loaded
 
 
-def rewritten(path: Path, source: str = "everything_zip", **changes: object) -> Path:
-    """A torch zip file with other options of `zipfile`, a `top` folder or other `entries`."""
+def rewrite(path: Path, source: str = "everything_zip", **changes: object) -> Path:
+    """Copy a torch zip file with `zipfile` options, another folder or changed entries."""
     entries = dict(changes.pop("entries", {}))
-    top = changes.pop("top", f"{source}")
+    folder = changes.pop("folder", f"{source}")
     with (
         zipfile.ZipFile(FIXTURES / f"{source}.pth") as old,
         zipfile.ZipFile(path, "w", **changes) as new,
@@ -36,30 +36,30 @@ def rewritten(path: Path, source: str = "everything_zip", **changes: object) -> 
             rest = name.partition("/")[2]
             content = entries.get(rest, old.read(name))
             if content is not None:
-                new.writestr(f"{top}/{rest}", content)
+                new.writestr(f"{folder}/{rest}", content)
     return path
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("name", EXPECTED)
-def test_every_kind_of_tensor_has_its_values_and_dtype(container: str, name: str) -> None:
+def test_every_kind_of_tensor_has_the_expected_values_and_dtype(container: str, name: str) -> None:
     read = read_everything(container)["state_dict"][name]
     assert read.dtype == NARROW.get(name, EXPECTED[name].dtype)
     np.testing.assert_array_equal(read.astype(EXPECTED[name].dtype), EXPECTED[name], strict=True)
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_nothing_is_read_that_the_fixture_has_not(container: str) -> None:
+def test_exactly_the_tensors_of_the_fixture_are_read(container: str) -> None:
     assert list(read_everything(container)["state_dict"]) == list(EXPECTED)
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_what_is_no_data_is_a_name(container: str) -> None:
+def test_other_objects_are_opaque_and_have_names(container: str) -> None:
     loaded = read_everything(container)
     assert loaded["config"].name == "yacs.config.CfgNode"
     history = loaded["message_hub"]["log_scalars"]["loss"]
     assert history.name == "mmengine.logging.history_buffer.HistoryBuffer"
-    assert isinstance(loaded["meta"]["best"], Foreign)
+    assert isinstance(loaded["meta"]["best"], OpaqueObject)
     assert loaded["meta"]["epoch"] == 30
     np.testing.assert_array_equal(loaded["optimizer"]["state"][0]["step"], 1)
 
@@ -74,8 +74,8 @@ def test_tensors_are_views_of_the_file(container: str) -> None:
     assert state["broadcast"].strides == (0, 4)
 
 
-def test_the_zoo_file_of_mmaction2() -> None:
-    state = state_dict_of(read_torch_file(FIXTURES / "mmaction2_half.pth"), "half")
+def test_a_file_of_mmaction2s_model_zoo() -> None:
+    state = extract_state_dict(read_torch_file(FIXTURES / "mmaction2_half.pth"), "half")
     kernel = state["backbone.patch_embed.proj.weight"]
     assert kernel.dtype == np.float16
     np.testing.assert_array_equal(kernel.reshape(-1), np.arange(kernel.size) % 64 / 64)
@@ -93,7 +93,7 @@ def test_big_endian_zip_files(tmp_path: Path) -> None:
         key = str(list(EXPECTED).index("complex64"))
         words = np.frombuffer(file.read(f"everything_zip/data/{key}"), "u4")
         swapped[f"data/{key}"] = words.byteswap().tobytes()
-    loaded = read_torch_file(rewritten(tmp_path / "big.pth", entries=swapped))
+    loaded = read_torch_file(rewrite(tmp_path / "big.pth", entries=swapped))
     for name in ("float32", "float64", "float16", "bfloat16", "complex64"):
         read = loaded["state_dict"][name]
         assert read.dtype.isnative
@@ -101,9 +101,9 @@ def test_big_endian_zip_files(tmp_path: Path) -> None:
 
 
 def test_zip_files_with_any_folder_compressed_or_before_the_byteorder_entry(tmp_path: Path) -> None:
-    path = rewritten(
+    path = rewrite(
         tmp_path / "other.pth",
-        top="any name",
+        folder="any name",
         compression=zipfile.ZIP_DEFLATED,
         entries={"byteorder": None},
     )
@@ -112,7 +112,7 @@ def test_zip_files_with_any_folder_compressed_or_before_the_byteorder_entry(tmp_
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"),
+    ("content", "message"),
     [
         (b"", "is empty"),
         (b"\n<!DOCTYPE html><html>Not found</html>", "is a web page"),
@@ -124,16 +124,18 @@ def test_zip_files_with_any_folder_compressed_or_before_the_byteorder_entry(tmp_
         (b"\x80", "is cut short or damaged"),
     ],
 )
-def test_what_is_no_torch_file_is_named(tmp_path: Path, content: bytes, sentence: str) -> None:
+def test_other_kinds_of_files_are_named_in_the_error(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
     path = tmp_path / "model.pth"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=sentence) as raised:
+    with pytest.raises(InputError, match=message) as raised:
         read_torch_file(path)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
-def test_another_zip_file_is_named(tmp_path: Path) -> None:
+def test_another_zip_file_is_named_in_the_error(tmp_path: Path) -> None:
     path = tmp_path / "model.pth"
     with open(path, "wb") as file:
         np.savez(file, a=np.ones(3))
@@ -141,7 +143,7 @@ def test_another_zip_file_is_named(tmp_path: Path) -> None:
         read_torch_file(path)
 
 
-def test_a_missing_file_and_a_directory(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_directory_are_errors(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="There is no file"):
         read_torch_file(tmp_path / "none.pth")
     with pytest.raises(InputError, match="cannot be read"):
@@ -159,7 +161,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, container: str, kept: float
 
 
 @pytest.mark.parametrize(
-    ("entries", "sentence"),
+    ("entries", "message"),
     [
         ({"data/0": b"\0" * 95}, "a storage has 95 of its 96 bytes"),
         ({"data/0": None}, "its entry everything_zip/data/0 is missing"),
@@ -167,15 +169,17 @@ def test_a_truncated_file_is_refused(tmp_path: Path, container: str, kept: float
         ({"data.pkl": b""}, "damaged"),
     ],
 )
-def test_broken_entries(tmp_path: Path, entries: dict[str, bytes | None], sentence: str) -> None:
-    path = rewritten(tmp_path / "broken.pth", entries=entries)
-    with pytest.raises(InputError, match=sentence):
+def test_missing_and_truncated_entries_are_errors(
+    tmp_path: Path, entries: dict[str, bytes | None], message: str
+) -> None:
+    path = rewrite(tmp_path / "broken.pth", entries=entries)
+    with pytest.raises(InputError, match=message):
         read_torch_file(path)
 
 
 def test_a_compressed_entry_cannot_grow_without_bound(tmp_path: Path) -> None:
     zeros = bytes(200 << 20)
-    path = rewritten(
+    path = rewrite(
         tmp_path / "bomb.pth", entries={"data.pkl": zeros}, compression=zipfile.ZIP_DEFLATED
     )
     with pytest.raises(InputError, match="many times larger than the file"):
@@ -195,38 +199,38 @@ TENSORS = {"a": np.ones(2), "b": np.zeros(3)}
         {"state_dict_ema": TENSORS, "epoch": 3},
         {"state_dict": {f"module.{name}": value for name, value in TENSORS.items()}},
         {f"module._orig_mod.{name}": value for name, value in TENSORS.items()},
-        TENSORS | {"config": Foreign("x"), "epoch": 3},
+        TENSORS | {"config": OpaqueObject("x"), "epoch": 3},
     ],
 )
-def test_where_a_state_dict_is_found(loaded: dict) -> None:
-    found = state_dict_of(loaded, "file")
+def test_a_state_dict_is_found_under_common_keys(loaded: dict) -> None:
+    found = extract_state_dict(loaded, "file")
     assert list(found) == ["a", "b"]
     assert found["a"] is TENSORS["a"]
 
 
-def test_a_prefix_of_some_names_only_stays() -> None:
-    assert list(state_dict_of({"module.a": np.ones(1), "b": np.ones(1)}, "file")) == [
+def test_a_prefix_of_only_some_names_is_kept() -> None:
+    assert list(extract_state_dict({"module.a": np.ones(1), "b": np.ones(1)}, "file")) == [
         "module.a",
         "b",
     ]
 
 
 @pytest.mark.parametrize(
-    ("loaded", "sentence"),
+    ("loaded", "message"),
     [
         ({"epoch": 3, "optimizer": {}}, "it is a dict with the keys epoch, optimizer;"),
         ({}, r"it is a dict with the keys \(none\);"),
         ({f"k{n}": n for n in range(20)}, "k7 and 12 more;"),
-        (Foreign("my.Model"), r"it is an object of my\.Model;"),
+        (OpaqueObject("my.Model"), r"it is an object of my\.Model;"),
         ([np.ones(3)], "it is a list;"),
     ],
 )
-def test_no_state_dict_says_what_came(loaded: object, sentence: str) -> None:
-    with pytest.raises(InputError, match=sentence):
-        state_dict_of(loaded, "file")
+def test_the_error_without_a_state_dict_describes_the_object(loaded: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        extract_state_dict(loaded, "file")
 
 
-def test_what_was_read_outlives_the_name_of_the_file(tmp_path: Path) -> None:
+def test_arrays_remain_valid_after_the_file_is_unlinked(tmp_path: Path) -> None:
     path = tmp_path / "model.pth"
     path.write_bytes((FIXTURES / "everything_zip.pth").read_bytes())
     path.chmod(0o400)

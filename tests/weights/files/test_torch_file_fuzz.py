@@ -1,4 +1,4 @@
-"""Whatever the bytes of a torch file: an object or an `InputError`, soon and in little memory."""
+"""Fuzzing: any bytes give an object or an `InputError`, quickly and in little memory."""
 
 import io
 import pickle
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vswin_jax.errors import InputError
-from vswin_jax.weights.files.torch_file import read_torch_file, state_dict_of
+from vswin_jax.weights.files.torch_file import extract_state_dict, read_torch_file
 
 pytest.importorskip("hypothesis")
 from hypothesis import HealthCheck, given, settings
@@ -22,8 +22,8 @@ SEEDS = {path.stem: path.read_bytes() for path in sorted(FIXTURES.glob("*.pth"))
 with zipfile.ZipFile(FIXTURES / "everything_zip.pth") as archive:
     PICKLE = archive.read("everything_zip/data.pkl")
 
-# The same examples every time: a failure here is a defect, not luck. To look for more, raise
-# max_examples and drop derandomize.
+# The examples are the same in every run, so that no failure is by chance. For a wider search, raise
+# max_examples and remove derandomize.
 FUZZ = settings(
     max_examples=150,
     deadline=None,
@@ -43,10 +43,10 @@ PIECES = st.one_of(
 
 @st.composite
 def mutated(draw: st.DrawFn, seed: bytes) -> bytes:
-    """`seed` with some places overwritten, cut out or doubled, and maybe without its end."""
+    """Overwrite, insert, delete and repeat pieces of `seed`, and perhaps cut off its end."""
     content = bytearray(seed)
     for _ in range(draw(st.integers(1, 4))):
-        # Both ends have the headers and the directory, where most of what can break is.
+        # The headers and the directory, at both ends, are the likeliest places of defects.
         place = draw(st.integers(-len(content), len(content)))
         kind = draw(st.sampled_from(["overwrite", "insert", "delete", "repeat"]))
         piece = draw(PIECES)
@@ -87,7 +87,7 @@ OPCODES = st.lists(
 
 
 def with_pickle(content: bytes) -> bytes:
-    """A sound zip file around any `data.pkl`."""
+    """Return a valid zip file with any `data.pkl`."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as zipped:
         zipped.writestr("a/data.pkl", content)
@@ -98,16 +98,16 @@ def with_pickle(content: bytes) -> bytes:
 
 
 def with_object(content: bytes) -> bytes:
-    """A legacy file around any pickle of the object."""
+    """Return a legacy file with any pickle of the object."""
     head = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}]
     start = b"".join(pickle.dumps(item, 2) for item in head)
     return start + content + pickle.dumps(["0"], 2) + (24).to_bytes(8, "little") + bytes(96)
 
 
 def outcome(path: Path) -> str:
-    """Reads and looks at every value; the error's sentence, the only error let through."""
+    """Read the file and all its values, and return the message of an `InputError`, if any."""
     try:
-        for value in state_dict_of(read_torch_file(path), str(path)).values():
+        for value in extract_state_dict(read_torch_file(path), str(path)).values():
             np.array(value)
     except InputError as error:
         return str(error)
@@ -118,13 +118,13 @@ def read(content: bytes, path: Path) -> None:
     path.write_bytes(content)
     tracemalloc.start()
     try:
-        sentence = outcome(path)
+        message = outcome(path)
     finally:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert str(path) in sentence
-    assert "\n" not in sentence
-    # The allowance of a file, and what Python needs besides.
+    assert str(path) in message
+    assert "\n" not in message
+    # The expansion limit of a small file is 64 MiB; the rest is for Python objects.
     assert peak < 160 << 20
 
 
@@ -137,7 +137,7 @@ def test_mutated_files(seed: str, data: st.DataObject, tmp_path: Path) -> None:
 
 @FUZZ
 @given(content=mutated(PICKLE))
-def test_mutated_pickles_in_a_sound_zip_file(content: bytes, tmp_path: Path) -> None:
+def test_mutated_pickles_in_a_valid_zip_file(content: bytes, tmp_path: Path) -> None:
     read(with_pickle(content), tmp_path / "fuzz.pth")
 
 

@@ -1,4 +1,4 @@
-"""Files that torch writes here and now, with every dtype it can write, against torch's tensors."""
+"""Files written by the installed torch, with every dtype, against torch's tensors."""
 
 from collections import OrderedDict
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vswin_jax.weights.files.pickles import Foreign
-from vswin_jax.weights.files.torch_file import read_torch_file, state_dict_of
+from vswin_jax.weights.files.pickles import OpaqueObject
+from vswin_jax.weights.files.torch_file import extract_state_dict, read_torch_file
 
 torch = pytest.importorskip("torch")
 
@@ -33,17 +33,19 @@ def test_every_dtype_bit_for_bit(tmp_path: Path, dtype: str, zipped: bool) -> No
     generator = torch.Generator().manual_seed(0)
     tensor = (100 * torch.rand((3, 5), generator=generator)).to(getattr(torch, dtype))
     read = saved(tmp_path / "a.pth", {"w": tensor, "t": tensor.T, "part": tensor[1:, ::2]}, zipped)
-    for name, wanted in (("w", tensor), ("t", tensor.T), ("part", tensor[1:, ::2])):
+    for name, expected in (("w", tensor), ("t", tensor.T), ("part", tensor[1:, ::2])):
         assert read[name].dtype.name == dtype
-        assert read[name].shape == wanted.shape
-        np.testing.assert_array_equal(np.ascontiguousarray(read[name]).view(np.uint8), bits(wanted))
+        assert read[name].shape == expected.shape
+        np.testing.assert_array_equal(
+            np.ascontiguousarray(read[name]).view(np.uint8), bits(expected)
+        )
 
 
 @ZIPPED
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_every_protocol(tmp_path: Path, protocol: int, zipped: bool) -> None:
     state = torch.nn.Linear(3, 2).state_dict()
-    read = state_dict_of(saved(tmp_path / "a.pth", {"model": state}, zipped, protocol), "a")
+    read = extract_state_dict(saved(tmp_path / "a.pth", {"model": state}, zipped, protocol), "a")
     assert list(read) == list(state)
     for name in state:
         np.testing.assert_array_equal(read[name], state[name].numpy(), strict=True)
@@ -63,16 +65,16 @@ def test_a_training_state_with_a_data_parallel_model(tmp_path: Path, zipped: boo
         "rng": torch.get_rng_state(),
     }
     read = saved(tmp_path / "a.pth", whole, zipped)
-    found = state_dict_of(read, "a")
+    found = extract_state_dict(read, "a")
     assert list(found) == list(model.state_dict())
     momentum = optimizer.state_dict()["state"][0]["momentum_buffer"].numpy()
     np.testing.assert_array_equal(read["optimizer"]["state"][0]["momentum_buffer"], momentum)
 
 
-# torch means to drop quantised tensors; files with them stay.
+# torch plans to remove quantized tensors, but files with them will remain.
 @pytest.mark.filterwarnings("ignore:.*quantized tensor creation:UserWarning")
 @ZIPPED
-def test_tensors_that_are_not_dense_are_foreign(tmp_path: Path, zipped: bool) -> None:
+def test_tensors_that_are_not_dense_are_opaque(tmp_path: Path, zipped: bool) -> None:
     tensors = {
         "sparse": torch.eye(3).to_sparse(),
         "quantised": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
@@ -80,11 +82,11 @@ def test_tensors_that_are_not_dense_are_foreign(tmp_path: Path, zipped: bool) ->
         "dense": torch.ones(2),
     }
     read = saved(tmp_path / "a.pth", tensors, zipped)
-    assert [name for name in tensors if isinstance(read[name], Foreign)] == list(tensors)[:3]
+    assert [name for name in tensors if isinstance(read[name], OpaqueObject)] == list(tensors)[:3]
     np.testing.assert_array_equal(read["dense"], [1, 1])
 
 
 @ZIPPED
 def test_a_whole_model_is_refused_by_name(tmp_path: Path, zipped: bool) -> None:
     with pytest.raises(ValueError, match=r"it is an object of torch\.nn\.modules\.linear\.Linear"):
-        state_dict_of(saved(tmp_path / "a.pth", torch.nn.Linear(2, 2), zipped), "a")
+        extract_state_dict(saved(tmp_path / "a.pth", torch.nn.Linear(2, 2), zipped), "a")

@@ -1,4 +1,4 @@
-"""Bicubic against values that torch 2.13 computed; test_bicubic_oracle.py asks it again."""
+"""Bicubic resizing against values computed by torch 2.13 (test_bicubic_oracle.py runs torch)."""
 
 import numpy as np
 import pytest
@@ -31,18 +31,18 @@ GROWN = np.array(
 SHRUNK = np.array([[-0.1922499, 0.2565196], [-1.5534147, -0.2540109]])
 
 
-@pytest.mark.parametrize("wanted", [GROWN, SHRUNK], ids=["grown", "shrunk"])
-def test_values_are_torchs(wanted: np.ndarray) -> None:
-    np.testing.assert_allclose(resize_bicubic(X, wanted.shape), wanted, atol=1e-6, rtol=0)
+@pytest.mark.parametrize("expected", [GROWN, SHRUNK], ids=["grown", "shrunk"])
+def test_values_equal_those_of_torch(expected: np.ndarray) -> None:
+    np.testing.assert_allclose(resize_bicubic(X, expected.shape), expected, atol=1e-6, rtol=0)
 
 
-def test_leading_axes_are_kept_apart() -> None:
+def test_leading_axes_are_independent() -> None:
     several = np.stack([X, -2 * X])[:, None].astype(np.float32)
     resized = resize_bicubic(several, (9, 5))
     assert (resized.shape, resized.dtype) == ((2, 1, 9, 5), np.float32)
     np.testing.assert_allclose(resized[1, 0], -2 * GROWN, atol=2e-6, rtol=0)
 
 
-def test_equal_sizes_and_constants_stay() -> None:
+def test_equal_sizes_and_constants_are_unchanged() -> None:
     assert resize_bicubic(X, (5, 3)) is X
     np.testing.assert_allclose(resize_bicubic(np.full((3, 3), 7.0), (8, 2)), 7.0, rtol=1e-14)

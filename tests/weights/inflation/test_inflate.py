@@ -1,4 +1,4 @@
-"""A 2D Swin as a 3D one: a video that stands still must look like its image."""
+"""Inflation of a 2D Swin to 3D: a video of equal frames must have the image's feature maps."""
 
 import jax
 import jax.numpy as jnp
@@ -7,11 +7,8 @@ import pytest
 
 from vswin_jax.errors import InputError
 from vswin_jax.models import SwinTransformer3D, create_model, init_params
-from vswin_jax.weights import from_state_dict, is_2d, to_state_dict
-from vswin_jax.weights.inflation import inflate
+from vswin_jax.weights import from_state_dict, inflate, is_2d, to_state_dict
 from vswin_jax.weights.inflation.bicubic import resize_bicubic
-
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 SMALL = {"embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2)}
 PATCH = "patch_embed.proj.weight"
@@ -26,7 +23,7 @@ def build(window: Sizes, patch: Sizes) -> SwinTransformer3D:
 
 @pytest.fixture(scope="module")
 def image_state() -> State:
-    """An image model's: that of a video model whose patches and windows have one frame."""
+    """Return an image model's state, from a video model with patches and windows of one frame."""
     shapes = jax.eval_shape(lambda: init_params(build((1, 3, 3), (1, 4, 4)), jax.random.key(0)))
     rng = np.random.default_rng(0)
     state = {
@@ -46,7 +43,7 @@ def final_map(state: State, window: Sizes, patch: Sizes, clip: jax.Array) -> np.
 
 
 @pytest.mark.parametrize(
-    ("window", "patch", "ways"),
+    ("window", "patch", "methods"),
     [
         ((2, 3, 3), (2, 4, 4), {}),
         ((4, 3, 3), (4, 4, 4), {}),
@@ -55,16 +52,17 @@ def final_map(state: State, window: Sizes, patch: Sizes, clip: jax.Array) -> np.
         ((2, 2, 2), (4, 4, 4), {"patches": "center"}),
     ],
 )
-def test_a_still_has_the_images_maps_in_every_frame(
-    image_state: State, window: Sizes, patch: Sizes, ways: dict[str, str]
+def test_a_video_of_equal_frames_has_the_maps_of_the_image(
+    image_state: State, window: Sizes, patch: Sizes, methods: dict[str, str]
 ) -> None:
-    # The last stage is no smaller than a window: the reference clamps videos and images unlike.
+    # The last stage is no smaller than a window, as the reference clamps videos and images
+    # differently.
     side = max(24, 8 * window[1])
     still = jax.random.normal(jax.random.key(0), (1, 1, side, side, 3))
     still = jnp.tile(still, (1, 16, 1, 1, 1))
-    video, _ = inflate(image_state, patch, window, **ways)
+    video, _ = inflate(image_state, patch, window, **methods)
     video = final_map(video, window, patch, still)
-    # The image model with its own tables, resized for the window where that is another.
+    # The image model with its own tables, resized to the window if it differs.
     flat = (1, *window[1:])
     image = dict(image_state)
     for name in image:
@@ -78,44 +76,47 @@ def test_a_still_has_the_images_maps_in_every_frame(
     np.testing.assert_allclose(video, np.broadcast_to(image, video.shape), atol=1e-5)
 
 
-def test_the_centre_ways_fill_one_slice(image_state: State) -> None:
-    video, how = inflate(image_state, (4, 4, 4), (3, 3, 3), patches="center", tables="center")
+def test_the_center_methods_fill_one_slice(image_state: State) -> None:
+    video, changes = inflate(image_state, (4, 4, 4), (3, 3, 3), patches="center", tables="center")
     kernel, table = video[PATCH], video[TABLE].reshape(5, 25, 2)
     np.testing.assert_array_equal(kernel[:, :, 2], image_state[PATCH])
     np.testing.assert_array_equal(table[2], image_state[TABLE])
     assert not kernel[:, :, [0, 1, 3]].any()
     assert not table[[0, 1, 3, 4]].any()
-    assert how[PATCH] == "put into frame 2 of 4, the others zero"
-    assert how[TABLE] == "put at offset 0 in time, zero at the other 4"
+    assert changes[PATCH] == "put into frame 2 of 4, the others zero"
+    assert changes[TABLE] == "put at offset 0 in time, zero at the other 4"
 
 
-def test_what_was_done_is_said_and_the_rest_is_untouched(image_state: State) -> None:
-    video, how = inflate(image_state, (2, 4, 4), (2, 4, 4))
-    assert how[PATCH] == "repeated over 2 frames and divided by 2"
-    assert how[TABLE] == "resized by bicubic from window 3x3 to 4x4, repeated for 3 offsets in time"
-    assert len(how) == 5
-    assert all(video[name] is image_state[name] for name in image_state if name not in how)
+def test_changes_are_described_and_other_tensors_are_unchanged(image_state: State) -> None:
+    video, changes = inflate(image_state, (2, 4, 4), (2, 4, 4))
+    assert changes[PATCH] == "repeated over 2 frames and divided by 2"
+    assert (
+        changes[TABLE]
+        == "resized by bicubic from window 3x3 to 4x4, repeated for 3 offsets in time"
+    )
+    assert len(changes) == 5
+    assert all(video[name] is image_state[name] for name in image_state if name not in changes)
     assert is_2d(image_state)
     assert not is_2d(video)
 
 
-def test_half_precision_is_inflated_in_single(image_state: State) -> None:
+def test_half_precision_is_inflated_in_float32(image_state: State) -> None:
     halves = {name: value.astype(np.float16) for name, value in image_state.items()}
-    video, how = inflate(halves, (3, 4, 4), (2, 3, 3))
+    video, changes = inflate(halves, (3, 4, 4), (2, 3, 3))
     np.testing.assert_array_equal(video[PATCH][:, :, 1], halves[PATCH].astype(np.float32) / 3)
-    assert all(video[name].dtype == np.float32 for name in how)
+    assert all(video[name].dtype == np.float32 for name in changes)
 
 
-def test_another_patch_keeps_the_embedding_of_an_even_colour(image_state: State) -> None:
-    even = {**image_state, PATCH: np.ones((8, 3, 4, 4), np.float32)}
-    video, how = inflate(even, (2, 8, 8), (2, 3, 3))
+def test_another_patch_size_keeps_the_embedding_of_a_constant_colour(image_state: State) -> None:
+    constant = {**image_state, PATCH: np.ones((8, 3, 4, 4), np.float32)}
+    video, changes = inflate(constant, (2, 8, 8), (2, 3, 3))
     assert video[PATCH].shape == (8, 3, 2, 8, 8)
     np.testing.assert_allclose(video[PATCH].sum((1, 2, 3, 4)), 3 * 4 * 4, rtol=1e-6)
-    assert how[PATCH].startswith("resized by bicubic from 4x4 to 8x8 pixels, repeated")
+    assert changes[PATCH].startswith("resized by bicubic from 4x4 to 8x8 pixels, repeated")
 
 
 @pytest.mark.parametrize("shape", [(24, 2), (36, 2), (25,), (), (0, 2)])
-def test_a_table_of_no_square_window_gets_a_sentence(
+def test_a_table_of_no_square_window_is_an_error(
     image_state: State, shape: tuple[int, ...]
 ) -> None:
     state = {**image_state, TABLE: np.zeros(shape, np.float32)}
@@ -123,7 +124,7 @@ def test_a_table_of_no_square_window_gets_a_sentence(
         inflate(state, (2, 4, 4), (2, 3, 3))
 
 
-def test_wrong_ways_and_kernels_get_a_sentence(image_state: State) -> None:
+def test_unknown_methods_and_empty_kernels_are_errors(image_state: State) -> None:
     with pytest.raises(InputError, match=r"Unknown way of inflating patches 'centre'.*'center'"):
         inflate(image_state, (2, 4, 4), (2, 3, 3), patches="centre")
     with pytest.raises(InputError, match="Unknown way of inflating tables 'copy'"):

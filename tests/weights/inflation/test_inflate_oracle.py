@@ -1,4 +1,7 @@
-"""A still through the inflated model against the image models themselves; CI has the libraries."""
+"""Inflated models on videos of equal frames against the image models of torch libraries.
+
+The libraries are installed in CI.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,16 +15,16 @@ from vswin_jax.models import create_model
 from vswin_jax.weights import load_with_report, to_canonical
 
 torch = pytest.importorskip("torch", reason="the oracle needs torch")
-pytestmark = pytest.mark.usefixtures("quick_compiler", "torchvision_models")
+pytestmark = pytest.mark.usefixtures("torchvision_models")
 
 SIZES = {"embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4)}
 CLASSES = 10
-# Nothing is clamped: the last stage is one window.
+# The last stage is one window, so no window is clamped.
 WINDOWS = {"equal": (5, 5), "shrunk": (5, 3), "grown": (3, 5)}
 Final = Callable[[Any], Any]
 
 
-def of_timm(window: int, side: int) -> tuple[torch.nn.Module, Final]:
+def build_timm(window: int, side: int) -> tuple[torch.nn.Module, Final]:
     swin = pytest.importorskip("timm.models.swin_transformer")
     model = swin.SwinTransformer(
         img_size=side, window_size=window, num_classes=CLASSES, drop_path_rate=0.0, **SIZES
@@ -29,7 +32,7 @@ def of_timm(window: int, side: int) -> tuple[torch.nn.Module, Final]:
     return model, model.forward_features
 
 
-def of_huggingface(window: int, side: int) -> tuple[torch.nn.Module, Final]:
+def build_huggingface(window: int, side: int) -> tuple[torch.nn.Module, Final]:
     transformers = pytest.importorskip("transformers")
     config = transformers.SwinConfig(
         image_size=side,
@@ -48,7 +51,7 @@ def of_huggingface(window: int, side: int) -> tuple[torch.nn.Module, Final]:
     return model, final
 
 
-def of_torchvision(window: int, side: int) -> tuple[torch.nn.Module, Final]:
+def build_torchvision(window: int, side: int) -> tuple[torch.nn.Module, Final]:
     swin = pytest.importorskip("torchvision.models.swin_transformer")
     sizes = {name: size if name == "embed_dim" else list(size) for name, size in SIZES.items()}
     model = swin.SwinTransformer([4, 4], window_size=[window] * 2, num_classes=CLASSES, **sizes)
@@ -56,7 +59,7 @@ def of_torchvision(window: int, side: int) -> tuple[torch.nn.Module, Final]:
 
 
 def write(model: torch.nn.Module, layout: str, directory: Path) -> Path:
-    """A file of that layout, by the means of its library."""
+    """Write a file of a layout with the library's own functions."""
     if layout == "huggingface":
         model.save_pretrained(directory)
         return directory / "model.safetensors"
@@ -69,7 +72,7 @@ def write(model: torch.nn.Module, layout: str, directory: Path) -> Path:
 
 
 def resized(state: dict[str, Any], side: int) -> dict[str, Any]:
-    """The parameters of a state_dict with their bias tables as torch resizes them."""
+    """Return the parameters of a state_dict, with bias tables resized by torch."""
     parameters = {}
     for name, value in state.items():
         if name.endswith("bias_table"):
@@ -86,14 +89,14 @@ def resized(state: dict[str, Any], side: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("layout", "build"),
     [
-        ("microsoft", of_timm),
-        ("timm", of_timm),
-        ("huggingface", of_huggingface),
-        ("huggingface_memory", of_huggingface),
-        ("torchvision_2d", of_torchvision),
+        ("microsoft", build_timm),
+        ("timm", build_timm),
+        ("huggingface", build_huggingface),
+        ("huggingface_memory", build_huggingface),
+        ("torchvision_2d", build_torchvision),
     ],
 )
-def test_a_still_has_the_image_models_final_map(
+def test_a_video_of_equal_frames_has_the_final_map_of_the_image_model(
     tmp_path: Path,
     layout: str,
     build: Callable[[int, int], tuple[torch.nn.Module, Final]],
@@ -104,7 +107,7 @@ def test_a_still_has_the_image_models_final_map(
     released, _ = build(before, 8 * before)
     with torch.no_grad():
         for parameter in released.parameters():
-            # Away from the initial values, under which much of the network hardly matters.
+            # With the initial values, much of the network would hardly affect the output.
             parameter.add_(torch.randn_like(parameter) * 0.1)
     path = write(released, layout, tmp_path)
     image_model, final = build(after, 8 * after)
@@ -113,11 +116,11 @@ def test_a_still_has_the_image_models_final_map(
     assert all(name.endswith(("index", "attn_mask")) for name in left.missing_keys)
     image = np.random.default_rng(0).standard_normal((1, 3, 8 * after, 8 * after), np.float32)
     with torch.no_grad():
-        wanted = final(image_model.eval() and torch.from_numpy(image)).numpy()
+        expected = final(image_model.eval() and torch.from_numpy(image)).numpy()
     model = create_model("swin_tiny", CLASSES, window_size=(2, after, after), **SIZES)
     variables, report = load_with_report(path, model)
     assert (report.layout, report.count("fresh"), report.count("unexpected")) == (layout, 0, 0)
     still = np.repeat(image.transpose(0, 2, 3, 1)[:, None], 8, axis=1)
     found = jax.jit(lambda x: model.apply(variables, x, method="features"))(still)["final"]
-    assert np.abs(wanted).mean() > 0.3
-    np.testing.assert_allclose(found, np.broadcast_to(wanted[:, None], found.shape), atol=1e-5)
+    assert np.abs(expected).mean() > 0.3
+    np.testing.assert_allclose(found, np.broadcast_to(expected[:, None], found.shape), atol=1e-5)

@@ -1,4 +1,4 @@
-"""Layouts by their keys, canonical names, and round trips through our tree."""
+"""Detection of layouts, canonical names, and round trips through the Flax tree."""
 
 import json
 import re
@@ -14,15 +14,15 @@ from vswin_jax.models import create_model, init_params
 from vswin_jax.models.variants import VARIANTS
 from vswin_jax.weights.layouts.layouts import (
     LAYOUTS_3D,
-    detect,
+    detect_layout,
     from_canonical,
-    sources,
+    source_names,
     to_canonical,
 )
 from vswin_jax.weights.layouts.names import from_state_dict, to_state_dict
 
 DATA = Path(__file__).parents[2] / "data"
-# Written by the libraries themselves: `write_layout_names.py`.
+# Written by `write_layout_names.py` with the libraries.
 NAMES = json.loads((DATA / "weights" / "layout_names.json").read_text())
 
 State = dict[str, np.ndarray]
@@ -55,7 +55,7 @@ def canonical_shapes(
     patch: tuple[int, ...],
     classes: int,
 ) -> Shapes:
-    """Of any Swin, as video_swin_facts, section 1.5, lists them."""
+    """Return the shapes of any Swin, from video_swin_facts, section 1.5."""
     shapes = {
         "patch_embed.proj.weight": (width, 3, *patch),
         **{f"patch_embed.{name}": (width,) for name in ("proj.bias", "norm.weight", "norm.bias")},
@@ -78,13 +78,13 @@ SMALL_3D = canonical_shapes(8, (2, 2), (1, 2), 75, (2, 4, 4), 5)
 
 
 def values_for(shapes: Shapes) -> State:
-    """Other random values for each tensor."""
+    """Return a state with random values."""
     rng = np.random.default_rng(0)
     return {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
 
 
 def cheap_values_for(shapes: Shapes) -> State:
-    """Tensors of any size in hardly any memory, which differ from their own transposes."""
+    """Return tensors that take little memory and differ from their transposes."""
     return {name: _cheap(shape, seed) for seed, (name, shape) in enumerate(shapes.items())}
 
 
@@ -96,7 +96,7 @@ def _cheap(shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 
 def same_memory(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether these are the same numbers of the same memory in the same order."""
+    """Return True if two arrays are the same view of the same memory."""
     ones, others = one.__array_interface__, other.__array_interface__
     return all(ones[k] == others[k] for k in ("data", "shape", "typestr")) and (
         one.strides == other.strides
@@ -104,7 +104,7 @@ def same_memory(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def microsoft_state() -> State:
-    """A 2D state as microsoft's trainer saves it, with both kinds of buffers."""
+    """Return a 2D state in the form of microsoft's trainer, with both kinds of buffers."""
     state = values_for(SMALL_2D)
     for stage, block in ((0, 0), (0, 1), (1, 0), (1, 1)):
         attn = f"layers.{stage}.blocks.{block}."
@@ -114,7 +114,7 @@ def microsoft_state() -> State:
     return state
 
 
-def their_states() -> Iterator[tuple[str, State, Shapes]]:
+def states_of_all_layouts() -> Iterator[tuple[str, State, Shapes]]:
     for layout, shapes in NAMES.items():
         yield layout, values_for(shapes), SMALL_3D if layout == "torchvision" else SMALL_2D
     yield "microsoft", microsoft_state(), SMALL_2D
@@ -125,23 +125,24 @@ def their_states() -> Iterator[tuple[str, State, Shapes]]:
 
 
 @pytest.mark.parametrize(
-    ("layout", "state", "wanted"), [pytest.param(*case, id=case[0]) for case in their_states()]
+    ("layout", "state", "expected"),
+    [pytest.param(*case, id=case[0]) for case in states_of_all_layouts()],
 )
-def test_every_layout_is_detected_and_renamed(layout: str, state: State, wanted: Shapes) -> None:
-    assert detect(state) == layout
+def test_every_layout_is_detected_and_renamed(layout: str, state: State, expected: Shapes) -> None:
+    assert detect_layout(state) == layout
     canonical = to_canonical(state)
-    assert {name: value.shape for name, value in canonical.items()} == wanted
-    for name, own in sources(state).items():
+    assert {name: value.shape for name, value in canonical.items()} == expected
+    for name, own in source_names(state).items():
         parts = np.concatenate([state[part] for part in own])
         np.testing.assert_array_equal(canonical[name], parts, err_msg=name)
 
 
-def test_the_names_of_the_released_swin_tiny_are_the_canonical_ones_and_original() -> None:
+def test_the_released_swin_tiny_has_the_original_layout() -> None:
     lines = (DATA / "swin_t_state_dict.txt").read_text().splitlines()
     released = {name: np.zeros(1) for name in (line.split()[0] for line in lines)}
     released["backbone.patch_embed.proj.weight"] = np.zeros((96, 3, 2, 4, 4))
     tiny = canonical_shapes(96, (2, 2, 6, 2), (3, 6, 12, 24), 2535, (2, 4, 4), 400)
-    assert detect(released) == "original"
+    assert detect_layout(released) == "original"
     assert to_canonical(released).keys() == tiny.keys()
 
 
@@ -149,7 +150,7 @@ BLOCK = "swin.encoder.layers.1.blocks.0."
 
 
 @pytest.mark.parametrize(
-    ("layout", "theirs", "ours"),
+    ("layout", "source", "canonical"),
     [
         ("huggingface", BLOCK + "attention.output.dense.weight", "layers.1.blocks.0.attn.proj"),
         ("huggingface", BLOCK + "output.dense.weight", "layers.1.blocks.0.mlp.fc2"),
@@ -164,8 +165,8 @@ BLOCK = "swin.encoder.layers.1.blocks.0."
         ("torchvision_2d", "features.0.2.weight", "patch_embed.norm"),
     ],
 )
-def test_a_tensor_goes_where_it_belongs(layout: str, theirs: str, ours: str) -> None:
-    assert sources(values_for(NAMES[layout]))[ours + ".weight"] == (theirs,)
+def test_tensors_get_their_canonical_names(layout: str, source: str, canonical: str) -> None:
+    assert source_names(values_for(NAMES[layout]))[canonical + ".weight"] == (source,)
 
 
 @pytest.mark.parametrize("layout", ["huggingface", "huggingface_memory"])
@@ -182,13 +183,13 @@ def test_queries_keys_and_values_are_joined_in_this_order(layout: str) -> None:
 
 
 def test_an_old_timm_file_is_of_the_microsoft_layout() -> None:
-    assert detect(values_for(SMALL_2D)) == "microsoft"
+    assert detect_layout(values_for(SMALL_2D)) == "microsoft"
 
 
 def test_a_file_without_head_or_patch_norm_is_detected_too() -> None:
     state = values_for(SMALL_2D)
     kept = {k: v for k, v in state.items() if not k.startswith(("head.", "patch_embed.norm."))}
-    assert detect(kept) == "microsoft"
+    assert detect_layout(kept) == "microsoft"
     assert to_canonical(kept).keys() == kept.keys()
     for layout in ("timm", "huggingface"):
         bare = {
@@ -196,11 +197,11 @@ def test_a_file_without_head_or_patch_norm_is_detected_too() -> None:
             for k, v in values_for(NAMES[layout]).items()
             if not k.startswith(("head.", "classifier."))
         }
-        assert detect(bare) == layout
+        assert detect_layout(bare) == layout
         assert to_canonical(bare).keys() == {k for k in SMALL_2D if not k.startswith("head.")}
 
 
-def test_mmaction2_has_a_norm_for_each_map_and_the_last_is_the_final_one() -> None:
+def test_the_last_numbered_norm_of_mmaction2_is_the_final_norm() -> None:
     state = from_canonical(values_for(SMALL_3D), "mmaction2")
     assert "backbone.norm1.weight" in state  # of two stages
     state["backbone.norm0.weight"] = np.zeros(8, np.float32)
@@ -210,18 +211,18 @@ def test_mmaction2_has_a_norm_for_each_map_and_the_last_is_the_final_one() -> No
     assert canonical.keys() - SMALL_3D.keys() == {"norm0.weight"}
 
 
-def test_what_no_rule_knows_keeps_its_name() -> None:
+def test_a_name_without_a_rule_is_kept() -> None:
     state = values_for(NAMES["huggingface"])
     state["swin.embeddings.mask_token"] = state["ema.decay"] = np.zeros(1, np.float32)
     del state[BLOCK + "attention.self.key.weight"]
-    left_over = sources(state).keys() - SMALL_2D.keys()
+    left_over = source_names(state).keys() - SMALL_2D.keys()
     assert left_over == {
         "embeddings.mask_token",
         "ema.decay",
         "layers.1.blocks.0.attn.query.weight",
         "layers.1.blocks.0.attn.value.weight",
     }
-    assert "layers.1.blocks.0.attn.qkv.weight" not in sources(state)
+    assert "layers.1.blocks.0.attn.qkv.weight" not in source_names(state)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS_3D)
@@ -230,7 +231,7 @@ def test_round_trips_are_bit_exact(variant: str, layout: str) -> None:
     own = VARIANTS[variant]
     shapes = canonical_shapes(own.embed_dim, own.depths, own.num_heads, 2535, (2, 4, 4), 400)
     state = from_canonical(cheap_values_for(shapes), layout)
-    assert detect(state) == layout
+    assert detect_layout(state) == layout
     params = from_state_dict(to_canonical(state))
     back = from_canonical(to_state_dict(params), layout)
     assert back.keys() == state.keys()
@@ -238,45 +239,48 @@ def test_round_trips_are_bit_exact(variant: str, layout: str) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_canonical_state_has_the_shapes_of_our_tree(variant: str) -> None:
+def test_a_canonical_state_has_the_shapes_of_the_flax_tree(variant: str) -> None:
     own = VARIANTS[variant]
     shapes = canonical_shapes(own.embed_dim, own.depths, own.num_heads, 2535, (2, 4, 4), 400)
     params = from_state_dict(cheap_values_for(shapes))
-    wanted = jax.eval_shape(lambda: init_params(create_model(variant), jax.random.key(0)))
-    assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, wanted)
+    expected = jax.eval_shape(lambda: init_params(create_model(variant), jax.random.key(0)))
+    assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, expected)
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
         ((), "holds nothing, which are not the tensors of a whole Swin"),
-        (("fc.weight",), "holds 'fc.weight', which are not .* know .original, mmaction2, .*timm"),
+        (
+            ("fc.weight",),
+            "holds 'fc.weight', which are not .* supported layout .original, mmaction2, .*timm",
+        ),
         ("abcdef", "holds 'a', 'b', 'c', 'd' and 2 more"),
         (("layers.0.blocks.0.attn.qkv.weight",), "not the tensors of a whole Swin"),
         (("patch_embed.proj.weight",), "not the tensors of a whole Swin"),
         (("layers.0.blocks.0.attn.logit_scale", "patch_embed.proj.weight"), "Swin V2"),
     ],
 )
-def test_what_is_no_swin_gets_a_sentence(names: tuple[str, ...], message: str) -> None:
+def test_other_checkpoints_are_errors(names: tuple[str, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        detect({name: np.zeros((8, 3, 4, 4), np.float32) for name in names})
+        detect_layout({name: np.zeros((8, 3, 4, 4), np.float32) for name in names})
 
 
-def test_two_names_of_one_tensor_get_a_sentence() -> None:
+def test_two_names_of_one_tensor_are_an_error() -> None:
     state = values_for(SMALL_3D)
     state["cls_head.fc_cls.weight"] = state["head.weight"]
     with pytest.raises(InputError, match=r"'head.weight' and 'cls_head.fc_cls.weight', .* both"):
         to_canonical(state)
 
 
-def test_queries_of_another_shape_get_a_sentence() -> None:
+def test_queries_of_another_shape_are_an_error() -> None:
     state = values_for(NAMES["huggingface"])
     state[BLOCK + "attention.self.query.bias"] = np.zeros((), np.float32)
     with pytest.raises(InputError, match=r"one shape, got .*query.bias \(\), .*key.bias \(16,\)"):
         to_canonical(state)
 
 
-def test_an_unknown_layout_gets_a_sentence() -> None:
+def test_an_unknown_layout_is_an_error() -> None:
     with pytest.raises(InputError, match="Unknown layout 'tim': did you mean 'timm'"):
         to_canonical(values_for(SMALL_2D), "tim")
     with pytest.raises(InputError, match=r"Unknown layout to write 'timm'.* mmaction2, original"):

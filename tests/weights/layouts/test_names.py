@@ -1,4 +1,4 @@
-"""Canonical names and our parameter tree, there and back."""
+"""Conversion of canonical names to the Flax tree and back."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ SMALL = {"embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "window_size": (
 
 
 def reference_names() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a released swin_tiny, from its fixture."""
+    """Read the names and shapes of a released swin_tiny from a fixture."""
     lines = (Path(__file__).parents[2] / "data" / "swin_t_state_dict.txt").read_text().splitlines()
     rows = (line.strip().split(" ", 1) for line in lines)
     return {
@@ -24,17 +24,17 @@ def reference_names() -> dict[str, tuple[int, ...]]:
 def test_names_and_shapes_are_those_of_a_released_checkpoint() -> None:
     model = create_model("swin_tiny", 400)
     params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
-    ours = to_state_dict(jax.tree.map(lambda leaf: np.broadcast_to(0.0, leaf.shape), params))
+    exported = to_state_dict(jax.tree.map(lambda leaf: np.broadcast_to(0.0, leaf.shape), params))
     released = {
         name.replace("cls_head.fc_cls.", "head.").removeprefix("backbone."): shape
         for name, shape in reference_names().items()
         if "index" not in name
     }
     assert len(released) == 173
-    assert {name: value.shape for name, value in ours.items()} == released
+    assert {name: value.shape for name, value in exported.items()} == released
 
 
-def test_there_and_back_is_bit_exact() -> None:
+def test_a_round_trip_is_bit_exact() -> None:
     model = create_model("swin_tiny", 5, **SMALL)
     shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     rng = np.random.default_rng(0)

@@ -1,39 +1,42 @@
-"""Dry run: the programs of a run, compiled for devices that need not be there, and their price."""
+"""Dry run: compiles the steps of a run ahead of time and reports their costs."""
 
 import jax
 from ml_collections import ConfigDict
 
 from vswin_jax.analysis.dry_run.advice import advice
 from vswin_jax.analysis.dry_run.programs import (
-    Attempt,
-    Subject,
+    CompileResult,
+    CompileTarget,
     compile_eval_step,
     compile_train_step,
 )
 from vswin_jax.analysis.dry_run.table import table
 from vswin_jax.analysis.topologies import topology_devices
 
-__all__ = ["Attempt", "Subject", "compile_eval_step", "compile_train_step", "dry_run"]
+__all__ = ["CompileResult", "CompileTarget", "compile_eval_step", "compile_train_step", "dry_run"]
 
 
 def dry_run(config: ConfigDict, topology: str = "") -> tuple[str, bool]:
-    """Compiles the steps of a config and says what they need.
+    """Compile the steps of a config and report their costs per device.
 
     Args:
-        topology: a TPU slice such as "v5e:16x16", for whose chips the TPU compiler compiles; "" is
-            the devices of this machine.
+      config: The config of the run.
+      topology: A topology to compile for, such as "v5e:16x16" or "h200:8"; "" for the devices of
+        this machine.
 
     Returns:
-        The table and what to change, as text; whether the steps fit, also where nobody knows.
+      The table and the suggested changes, as text; and False if a step does not fit the memory of a
+      device, else True, also if that memory is unknown.
 
     Raises:
-        InputError: an unknown topology, no TPU compiler, a mesh or batch that does not divide.
+      InputError: The topology is unknown, its compiler is not installed, or the mesh or the batch
+        does not divide.
     """
     devices = topology_devices(topology) if topology else jax.devices()
-    subject = Subject.of(config, devices)
-    attempts = [compile_train_step(subject), compile_eval_step(subject)]
-    text = table(subject, attempts)
-    suggestions = advice(subject, *attempts)
+    target = CompileTarget.from_config(config, devices)
+    results = [compile_train_step(target), compile_eval_step(target)]
+    text = table(target, results)
+    suggestions = advice(target, training=results[0], evaluation=results[1])
     if suggestions:
-        text += "\n\n" + "\n".join(("what to change", *(f"  - {line}" for line in suggestions)))
-    return text, all(attempt.fits is not False for attempt in attempts)
+        text += "\n\n" + "\n".join(("suggested changes", *(f"  - {line}" for line in suggestions)))
+    return text, all(result.fits is not False for result in results)

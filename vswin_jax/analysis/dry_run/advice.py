@@ -1,123 +1,139 @@
-"""What to change in a config, by the numbers of its dry run."""
+"""Suggested changes to a config, from the results of its dry run."""
 
 from collections.abc import Iterator
 
-from vswin_jax.analysis.dry_run.programs import Attempt, Subject
+from vswin_jax.analysis.dry_run.programs import CompileResult, CompileTarget
 from vswin_jax.analysis.dry_run.sizes import (
     block_inputs_bytes,
-    bytes_a_chip,
+    bytes_per_device,
+    format_bytes,
     logits_bytes,
-    memory,
-    micro_rows,
+    microbatch_size,
 )
-from vswin_jax.sharding.mesh import batch_parts
+from vswin_jax.sharding.mesh import num_batch_shards
 
-# Of the memory; what is less is not worth a suggestion.
-_WORTH = 0.05
-
-
-def advice(subject: Subject, training: Attempt, evaluation: Attempt) -> list[str]:
-    """Sentences that say what to change, each with the setting and what it is worth."""
-    lines = _to_fit(subject, training) if training.fits is False else _with_room(subject, training)
-    return [*lines, *_evaluation(subject, evaluation)]
+# A suggestion must save at least this fraction of the memory of a device.
+_MIN_SAVING = 0.05
 
 
-def _to_fit(subject: Subject, training: Attempt) -> Iterator[str]:
-    state = bytes_a_chip(subject.state)
-    least = training.available * _WORTH
+def advice(target: CompileTarget, training: CompileResult, evaluation: CompileResult) -> list[str]:
+    """Return suggestions as sentences, each with the setting to change and its effect."""
+    if training.fits is False:
+        lines = _reduce_memory(target, training)
+    else:
+        lines = _use_free_memory(target, training)
+    return [*lines, *_reduce_evaluation_memory(target, evaluation)]
+
+
+def _reduce_memory(target: CompileTarget, training: CompileResult) -> Iterator[str]:
+    state = bytes_per_device(target.state)
+    min_saving = training.available * _MIN_SAVING
     rest = training.needed - state
+    rows, model = microbatch_size(target), target.model
     yield (
-        f"The training step needs {memory(training.needed)} a device and there are "
-        f"{memory(training.available)}: {memory(state)} are its state, {memory(rest)} the batch, "
-        f"activations and gradients of {micro_rows(subject)} clips. In this order:"
+        f"The training step needs {format_bytes(training.needed)} per device, but a device has "
+        f"{format_bytes(training.available)}: {format_bytes(state)} are the training state, "
+        f"{format_bytes(rest)} the batch, activations and gradients of {rows} clips. Change in "
+        f"this order:"
     )
-    rows, model = micro_rows(subject), subject.model
     if model.remat == "none":
-        kept = memory(block_inputs_bytes(subject, rows))
-        yield (
-            f"--config.model.remat=block keeps the input of each block alone, about {kept}, and "
-            f"computes the rest again (a third more arithmetic)."
-        )
-    if state > least:
-        yield from _smaller_state(subject, state)
-    yield from _smaller_batch(subject, state, rest, training.available)
-    logits = logits_bytes(subject, rows)
-    if model.attention == "xla" and logits > least:
-        yield (
-            f"The attention logits of one block of the first stage are {memory(logits)}: an "
-            f"implementation that does not store them is worth a try (--config.model.attention)."
-        )
+        yield _remat(target, rows)
+    if state > min_saving:
+        yield from _reduce_state(target, state)
+    yield from _reduce_microbatch(target, state, rest, training.available)
+    if model.attention == "xla" and logits_bytes(target, rows) > min_saving:
+        yield _logits(target, rows)
 
 
-def _smaller_state(subject: Subject, state: int) -> Iterator[str]:
-    mesh, config = subject.mesh.shape, subject.config
+def _remat(target: CompileTarget, rows: int) -> str:
+    stored = format_bytes(block_inputs_bytes(target, rows))
+    return (
+        f"--config.model.remat=block stores only the input of each block, about {stored}, and "
+        f"computes the rest again (a third more arithmetic)."
+    )
+
+
+def _logits(target: CompileTarget, rows: int) -> str:
+    return (
+        f"The attention logits of one block of the first stage are "
+        f"{format_bytes(logits_bytes(target, rows))}: try an implementation that does not store "
+        f"them (--config.model.attention)."
+    )
+
+
+def _reduce_state(target: CompileTarget, state: int) -> Iterator[str]:
+    mesh, config = target.mesh.shape, target.config
     if mesh["fsdp"] == 1 and mesh["data"] > 1:
-        share = mesh["data"]
+        shards = mesh["data"]
         yield (
-            f"--config.mesh.fsdp={share} --config.mesh.data=1 spreads parameters, moments and "
-            f"average: about {memory(state / share)} of state a device."
+            f"--config.mesh.fsdp={shards} --config.mesh.data=1 shards parameters, moments and "
+            f"average: about {format_bytes(state / shards)} of state per device."
         )
     if config.train.ema_decay > 0:
-        average = memory(bytes_a_chip(subject.state.ema_params))
-        yield f"--config.train.ema_decay=0 does without the average's {average}."
+        average = format_bytes(bytes_per_device(target.state.ema_params))
+        yield f"--config.train.ema_decay=0 saves the {average} of the averaged parameters."
 
 
-def _smaller_batch(subject: Subject, state: int, rest: int, available: int) -> Iterator[str]:
-    train = subject.config.train
-    local = train.batch_size // batch_parts(subject.mesh)
+def _reduce_microbatch(
+    target: CompileTarget, state: int, rest: int, available: int
+) -> Iterator[str]:
+    steps = target.config.train.grad_accum_steps
+    local = target.config.train.batch_size // num_batch_shards(target.mesh)
     room = available - state
-    # Nearly all of it grows with the clips of a micro-batch.
-    more = (n for n in range(train.accumulate + 1, local + 1) if local % n == 0)
-    enough = next((n for n in more if rest * train.accumulate / n <= room), None)
+    # The estimate takes all of `rest` as proportional to the clips of a micro-batch, as nearly all
+    # of it is.
+    candidates = (n for n in range(steps + 1, local + 1) if local % n == 0)
+    enough = next((n for n in candidates if rest * steps / n <= room), None)
     if enough is not None:
         yield (
-            f"--config.train.accumulate={enough} makes micro-batches of {local // enough} clips a "
-            f"device: about {memory(rest * train.accumulate / enough)} instead of {memory(rest)}, "
-            f"the same step."
+            f"--config.train.grad_accum_steps={enough} makes micro-batches of {local // enough} "
+            f"clips per device: about {format_bytes(rest * steps / enough)} instead of "
+            f"{format_bytes(rest)}, for the same step."
         )
-    elif local > train.accumulate:
+    elif local > steps:
         yield (
-            f"--config.train.accumulate={local} makes micro-batches of one clip a device: about "
-            f"{memory(rest * train.accumulate / local)} instead of {memory(rest)}."
+            f"--config.train.grad_accum_steps={local} makes micro-batches of one clip per device: "
+            f"about {format_bytes(rest * steps / local)} instead of {format_bytes(rest)}."
         )
     else:
         yield (
-            "A device has a single clip at a time already: --config.mesh.window=2 cuts clips into "
-            "parts for two devices, --config.mesh.model=2 shares heads and hidden channels; or "
-            "give the run smaller clips (--config.data.num_frames, --config.data.size)."
+            "A device has a single clip at a time already: --config.mesh.window=2 splits each clip "
+            "over two devices, --config.mesh.model=2 splits heads and hidden channels; or use "
+            "smaller clips (--config.data.num_frames, --config.data.size)."
         )
 
 
-def _with_room(subject: Subject, training: Attempt) -> Iterator[str]:
+def _use_free_memory(target: CompileTarget, training: CompileResult) -> Iterator[str]:
     if training.available is None:
         return
-    accumulate = subject.config.train.accumulate
-    state = bytes_a_chip(subject.state)
+    steps = target.config.train.grad_accum_steps
+    state = bytes_per_device(target.state)
     rest = training.needed - state
-    fewer = (n for n in range(1, accumulate) if accumulate % n == 0)
-    enough = (n for n in fewer if state + rest * accumulate / n <= training.available)
+    fewer = (n for n in range(1, steps) if steps % n == 0)
+    enough = (n for n in fewer if state + rest * steps / n <= training.available)
     best = next(enough, None)
     if best is not None:
         yield (
-            f"There is room: --config.train.accumulate={best} should need about "
-            f"{memory(state + rest * accumulate / best)} a device, and has fewer and larger passes."
+            f"There is room: --config.train.grad_accum_steps={best} should need about "
+            f"{format_bytes(state + rest * steps / best)} per device, for fewer and larger passes."
         )
 
 
-def _evaluation(subject: Subject, evaluation: Attempt) -> Iterator[str]:
+def _reduce_evaluation_memory(target: CompileTarget, evaluation: CompileResult) -> Iterator[str]:
     if evaluation.fits is not False:
         return
-    views, rows = subject.config.eval, subject.eval_rows // batch_parts(subject.mesh)
-    needs = f"The evaluation step needs {memory(evaluation.needed)} a device:"
+    views, shards = target.config.eval, num_batch_shards(target.mesh)
+    rows = target.padded_eval_batch // shards
+    needs = f"The evaluation step needs {format_bytes(evaluation.needed)} per device:"
     if views.views_per_pass > 1:
         yield (
-            f"{needs} --config.eval.views_per_pass=1 lets one view of a video through the model at "
-            f"a time, not {views.views_per_pass}."
+            f"{needs} --config.eval.views_per_pass=1 evaluates one view of a video at a time "
+            f"instead of {views.views_per_pass}."
         )
     elif rows > 1:
         yield (
-            f"{needs} --config.eval.batch_size={batch_parts(subject.mesh)} gives it one video at a "
-            f"time, not {rows}."
+            f"{needs} --config.eval.batch_size={shards} evaluates one video per device at a time "
+            f"instead of {rows}."
         )
     else:
-        yield f"{needs} give the run chips with more memory, or smaller clips."
+        yield f"{needs} use devices with more memory, or smaller clips."

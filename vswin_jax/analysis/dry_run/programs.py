@@ -1,4 +1,4 @@
-"""The programs of a run, compiled from its config alone: no array is made and no file is read."""
+"""Compiles the steps of a run from its config alone, without making arrays or reading files."""
 
 import contextlib
 import logging
@@ -19,87 +19,93 @@ from vswin_jax import factory, models
 from vswin_jax.analysis.compiled_program import CompiledProgram, read_program
 from vswin_jax.data.moving_shapes.moving_shapes import CLASSES
 from vswin_jax.errors import InputError
-from vswin_jax.runtime.hardware import Chip, chip_of
-from vswin_jax.sharding.mesh import batch_parts, batch_shardings, mesh_of
-from vswin_jax.training.setup import abstract_training
+from vswin_jax.runtime.hardware import ChipSpec, chip_of
+from vswin_jax.sharding.mesh import batch_shardings, mesh_from_config, num_batch_shards
+from vswin_jax.training.setup import TrainingSetup
 from vswin_jax.training.state import TrainState, inference_params
 from vswin_jax.training.steps import TrainStep, make_eval_step
-from vswin_jax.training.task import task_of
+from vswin_jax.training.task import task_from_config
 
 log = logging.getLogger("vswin_jax")
 
-# Kinetics-400's training videos, in round numbers: the length of the schedule is all they decide.
+# The training videos of Kinetics-400, in round numbers; only the length of the schedule depends on
+# them.
 NUM_EXAMPLES = 240_000
 NUM_CLASSES = 400
-STILL_COMPILING = 30.0  # seconds between two lines
+LOG_SECONDS = 30.0  # between two log lines of a compilation
 
 _SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is compiled: a config on a mesh of devices, which may be those of a topology.
+class CompileTarget:
+    """A config on a mesh of devices, which may be those of a topology, to compile for.
 
-    chip: None where the table of chips does not have the devices, such as CPUs; assumed: what the
-    config leaves open and how it was filled, in sentences.
+    Attributes:
+      config: The config of the run.
+      model: The model, split over the mesh.
+      mesh: The mesh of the devices.
+      chip: The peaks of a device; None for devices that are not in `hardware.CHIPS`, such as CPUs.
+      train_step: The training step.
+      state: The training state, as shapes with shardings.
+      assumed: Sentences about values that the config leaves open.
     """
 
     config: ConfigDict
     model: models.SwinTransformer3D
     mesh: Mesh
-    chip: Chip | None
+    chip: ChipSpec | None
     train_step: TrainStep
     state: TrainState
     assumed: tuple[str, ...]
 
     @classmethod
-    def of(cls, config: ConfigDict, devices: Sequence[jax.Device]) -> "Subject":
-        """The subject of a config.
+    def from_config(cls, config: ConfigDict, devices: Sequence[jax.Device]) -> "CompileTarget":
+        """Build the model, the mesh and the abstract state that a config describes.
 
         Raises:
-            InputError: the mesh does not fit the devices, or a setting is wrong.
+          InputError: The mesh does not fit the devices, or a setting is wrong.
         """
-        mesh = mesh_of(config, devices)
+        mesh = mesh_from_config(config, devices)
         classes, assumed = _num_classes(config)
         model = factory.split_over(mesh, config, factory.build_model(config, classes))
-        train_step, state = abstract_training(
-            config, model=model, num_examples=NUM_EXAMPLES, mesh=mesh, task=task_of(config)
+        setup = TrainingSetup.from_config(
+            config, NUM_EXAMPLES, model=model, mesh=mesh, task=task_from_config(config)
         )
         assumed += (f"an epoch has {NUM_EXAMPLES:,} videos (only the schedule's length knows)",)
         chip = chip_of(devices[0].device_kind)
-        return cls(config, model, mesh, chip, train_step, state, assumed)
+        return cls(config, model, mesh, chip, setup.train_step, setup.target, assumed)
 
     @property
-    def eval_rows(self) -> int:
-        """Videos of a batch of the evaluation, which is filled up to divide."""
-        return math.ceil(self.config.eval.batch_size / batch_parts(self.mesh)) * batch_parts(
-            self.mesh
-        )
+    def padded_eval_batch(self) -> int:
+        """Videos of an evaluation batch, padded to a multiple of the batch shards."""
+        shards = num_batch_shards(self.mesh)
+        return math.ceil(self.config.eval.batch_size / shards) * shards
 
     def batch(self, rows: int, views: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """The shapes of a batch as it lies on the devices.
+        """Return the shapes and shardings of a batch on the devices.
 
         Raises:
-            InputError: the rows or the clips do not divide over the mesh.
+          InputError: The rows or the clips do not divide over the mesh.
         """
-        data, shards = self.config.data, batch_parts(self.mesh)
+        data, shards = self.config.data, num_batch_shards(self.mesh)
         if rows % shards:
             raise InputError(
                 f"A batch of {rows} clips does not divide over {shards} devices: make "
                 f"config.train.batch_size a multiple of {shards}, or use fewer devices."
             )
-        label = task_of(self.config).blank_labels(rows, self.model.num_classes)
-        shapes = {
+        label = task_from_config(self.config).blank_labels(rows, self.model.num_classes)
+        arrays = {
             "video": ((rows, views, data.num_frames, data.size, data.size, 3), jnp.uint8),
             "label": (label.shape, label.dtype),
             "mask": ((rows,), jnp.float32),
             "flip": ((rows,), jnp.bool_),
         }
-        sizes = {name: shape for name, (shape, _) in shapes.items()}
-        shardings = batch_shardings(sizes, self.mesh, self.config.mesh.window_over)
+        shapes = {name: shape for name, (shape, _) in arrays.items()}
+        shardings = batch_shardings(shapes, self.mesh, self.config.mesh.window_over)
         return {
             name: jax.ShapeDtypeStruct(shape, dtype, sharding=shardings[name])
-            for name, (shape, dtype) in shapes.items()
+            for name, (shape, dtype) in arrays.items()
         }
 
 
@@ -112,11 +118,15 @@ def _num_classes(config: ConfigDict) -> tuple[int, tuple[str, ...]]:
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """What the compiler made of a step.
+class CompileResult:
+    """The result of compiling a step.
 
-    program: None where it found that the step needs more memory than a chip has; needed: bytes a
-    chip; available: those that there are, or None where nobody knows.
+    Attributes:
+      name: The name of the step.
+      seconds: The time of the compilation.
+      program: The compiled program; None if it ran out of memory at compile time.
+      needed: The bytes that the step needs on each device.
+      available: The memory of a device in bytes, or None if it is unknown.
     """
 
     name: str
@@ -127,51 +137,56 @@ class Attempt:
 
     @property
     def fits(self) -> bool | None:
-        """None where nobody knows."""
+        """True if the step fits the memory of a device, None if that memory is unknown."""
         return None if self.available is None else self.needed <= self.available
 
 
-def compile_train_step(subject: Subject) -> Attempt:
-    """The training step, on the config's batch.
+def compile_train_step(target: CompileTarget) -> CompileResult:
+    """Compile the training step for the batch of the config.
 
     Raises:
-        InputError: a batch that does not divide.
+      InputError: The batch does not divide over the mesh.
     """
-    batch = subject.batch(subject.config.train.batch_size, views=1)
-    return _compile(subject, "training step", subject.train_step, subject.state, batch)
+    batch = target.batch(target.config.train.batch_size, views=1)
+    return _compile(target, "training step", target.train_step, target.state, batch)
 
 
-def compile_eval_step(subject: Subject) -> Attempt:
-    """The step of the evaluation that ends a run, with all views."""
-    config, views = subject.config, subject.config.eval
-    batch = subject.batch(subject.eval_rows, views.clips * views.crops)
+def compile_eval_step(target: CompileTarget) -> CompileResult:
+    """Compile the step of the final evaluation, with all views."""
+    config, views = target.config, target.config.eval
+    batch = target.batch(target.padded_eval_batch, views.num_clips * views.num_crops)
     step = make_eval_step(
-        subject.model, views.views_per_pass, task_of(config), subject.mesh, config.train.autotune
+        target.model,
+        views.views_per_pass,
+        task_from_config(config),
+        target.mesh,
+        config.train.autotune,
     )
     shapes = {name: batch[name] for name in ("video", "label", "flip")}
-    return _compile(subject, "evaluation step", step, inference_params(subject.state), shapes)
+    return _compile(target, "evaluation step", step, inference_params(target.state), shapes)
 
 
-def _compile(subject: Subject, name: str, step: Any, *arguments: Any) -> Attempt:
-    available = subject.chip.memory_bytes if subject.chip else None
+def _compile(target: CompileTarget, name: str, step: Any, *arguments: Any) -> CompileResult:
+    available = target.chip.memory_bytes if target.chip else None
     start = time.monotonic()
-    # What is chosen by platform is chosen for these devices, not for this machine's.
-    on_devices = jax.sharding.use_abstract_mesh(subject.mesh.abstract_mesh)
-    with _saying(f"compiling the {name} for {subject.mesh.size} devices"), on_devices:
+    # With the mesh set, implementations are chosen for its platform and not for this machine's.
+    use_mesh = jax.sharding.use_abstract_mesh(target.mesh.abstract_mesh)
+    with _log_progress(f"compiling the {name} for {target.mesh.size} devices"), use_mesh:
         try:
             compiled = step.lower(*arguments).compile()
         except jax.errors.JaxRuntimeError as error:
-            needed, limit = _sizes_of_failure(error)
-            return Attempt(name, time.monotonic() - start, None, needed, limit)
+            needed, limit = _parse_out_of_memory(error)
+            return CompileResult(name, time.monotonic() - start, None, needed, limit)
     seconds = time.monotonic() - start
     program = read_program(compiled)
-    return Attempt(name, seconds, program, program.memory.peak, available)
+    return CompileResult(name, seconds, program, program.memory.peak, available)
 
 
-def _sizes_of_failure(error: jax.errors.JaxRuntimeError) -> tuple[int, int]:
-    """Bytes needed and there, from a compiler's words: "... (28.0G) exceeds ... (15.75G)".
+def _parse_out_of_memory(error: jax.errors.JaxRuntimeError) -> tuple[int, int]:
+    """Parse the bytes needed and available from "... (28.0G) exceeds ... (15.75G)".
 
-    An error of any other kind is raised again.
+    Raises:
+      jax.errors.JaxRuntimeError: `error` itself, if it is of another kind.
     """
     text = str(error)
     sizes = re.findall(r"\b(\d+(?:\.\d+)?)([KMGT]?)i?B?\b", text.partition("emory")[2])
@@ -182,16 +197,16 @@ def _sizes_of_failure(error: jax.errors.JaxRuntimeError) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _saying(what: str) -> Iterator[None]:
-    """Says now and then that `what` still goes on: a compiler does not tell how far it is."""
+def _log_progress(activity: str) -> Iterator[None]:
+    """Log `activity` and regularly its elapsed time, since compilers report no progress."""
     done, start = threading.Event(), time.monotonic()
 
-    def speak() -> None:
-        while not done.wait(STILL_COMPILING):
-            log.info("%s: %.0f s so far", what, time.monotonic() - start)
+    def log_elapsed() -> None:
+        while not done.wait(LOG_SECONDS):
+            log.info("%s: %.0f s so far", activity, time.monotonic() - start)
 
-    log.info("%s", what)
-    thread = threading.Thread(target=speak, daemon=True)
+    log.info("%s", activity)
+    thread = threading.Thread(target=log_elapsed, daemon=True)
     thread.start()
     try:
         yield

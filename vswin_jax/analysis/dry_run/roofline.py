@@ -1,39 +1,39 @@
-"""The least time that a program can take on a chip (Williams et al., "Roofline", CACM 2009)."""
+"""Roofline bounds of the time of a program on a chip (Williams et al., CACM 2009)."""
 
 from dataclasses import dataclass
 
 from vswin_jax.analysis.compiled_program import CompiledProgram
-from vswin_jax.runtime.hardware import Chip
+from vswin_jax.runtime.hardware import ChipSpec
 
 
 @dataclass(frozen=True)
 class Roofline:
-    """Seconds of each resource if it were the only one; at best they are all busy at once."""
+    """Lower bounds of a program's time in seconds, by the peak of each resource of a chip."""
 
-    arithmetic: float
-    traffic: float
-    links: float
+    compute: float
+    memory: float
+    interconnect: float
 
     @classmethod
-    def of(cls, program: CompiledProgram, chip: Chip) -> "Roofline":
-        """By the chip's peaks."""
+    def from_program(cls, program: CompiledProgram, chip: ChipSpec) -> "Roofline":
+        """Divide the costs of a program by the peaks of a chip."""
         return cls(
-            program.flops / chip.flops,
-            program.memory_traffic / chip.memory_bandwidth,
-            program.wire_bytes / chip.link_bandwidth,
+            compute=program.flops / chip.flops,
+            memory=program.memory_traffic / chip.memory_bandwidth,
+            interconnect=program.wire_bytes / chip.link_bandwidth,
         )
 
     @property
     def seconds(self) -> float:
-        """The least time of the whole."""
-        return max(self.arithmetic, self.traffic, self.links)
+        """The lower bound of the time, since at best all resources are busy at once."""
+        return max(self.compute, self.memory, self.interconnect)
 
     @property
     def limit(self) -> str:
-        """What sets it."""
+        """The resource that sets the bound, in words."""
         names = {
-            self.links: "limited by the interconnect",
-            self.traffic: "limited by memory traffic",
-            self.arithmetic: "limited by arithmetic",
+            self.interconnect: "limited by the interconnect",
+            self.memory: "limited by memory traffic",
+            self.compute: "limited by arithmetic",
         }
         return names[self.seconds]

@@ -1,4 +1,4 @@
-"""What a run keeps on a chip, from its shapes alone, and numbers for people."""
+"""Sizes of parameters, state and activations, computed from shapes, and number formatting."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,19 +8,18 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from vswin_jax.analysis.dry_run.programs import Subject
-from vswin_jax.sharding.mesh import batch_parts
+from vswin_jax.analysis.dry_run.programs import CompileTarget
+from vswin_jax.runtime.hardware import GIB
+from vswin_jax.sharding.mesh import num_batch_shards
 
-GIB = 2**30
 
-
-def bytes_in_all(tree: Any) -> int:
-    """Of all leaves, each once."""
+def total_bytes(tree: Any) -> int:
+    """Return the bytes of all leaves, each counted once."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def bytes_a_chip(tree: Any) -> int:
-    """Of each leaf the part that one device holds."""
+def bytes_per_device(tree: Any) -> int:
+    """Return the bytes of the shards of all leaves on one device."""
     return sum(_shard_bytes(leaf) for leaf in jax.tree.leaves(tree))
 
 
@@ -29,87 +28,99 @@ def _shard_bytes(leaf: jax.ShapeDtypeStruct) -> int:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The parameters that are laid out in one way."""
+class ParameterLayout:
+    """The parameters with the same sharding.
+
+    Attributes:
+      spec: The sharding.
+      tensors: The number of parameters.
+      total: Their bytes.
+      per_device: The bytes of their shards on one device.
+      example: The path and the shape of the largest of them.
+    """
 
     spec: PartitionSpec
     tensors: int
-    in_all: int
-    a_chip: int
+    total: int
+    per_device: int
     example: str
 
     def __str__(self) -> str:
-        axes = [(place, axis) for place, axis in enumerate(self.spec) if axis is not None]
+        axes = [(index, axis) for index, axis in enumerate(self.spec) if axis is not None]
         if not axes:
-            return "whole on every device"
-        return "axis " + ", ".join(f"{place} over {_names(axis)}" for place, axis in axes)
+            return "replicated"
+        return "axis " + ", ".join(f"{index} over {_names(axis)}" for index, axis in axes)
 
 
 def _names(axis: str | tuple[str, ...]) -> str:
     return axis if isinstance(axis, str) else " x ".join(axis)
 
 
-def layouts(params: Any) -> list[Layout]:
-    """How parameters are laid out, the heaviest way first; the example is its largest tensor."""
+def layouts(params: Any) -> list[ParameterLayout]:
+    """Group parameters by their sharding, the group with the most bytes first."""
     groups: dict[PartitionSpec, list[tuple[str, Any]]] = {}
     for path, leaf in jax.tree.leaves_with_path(params):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         groups.setdefault(leaf.sharding.spec, []).append((name, leaf))
     found = [_layout(spec, leaves) for spec, leaves in groups.items()]
-    return sorted(found, key=lambda layout: -layout.in_all)
+    return sorted(found, key=lambda layout: -layout.total)
 
 
-def _layout(spec: PartitionSpec, named: Iterable[tuple[str, Any]]) -> Layout:
+def _layout(spec: PartitionSpec, named: Iterable[tuple[str, Any]]) -> ParameterLayout:
     named = list(named)
     leaves = [leaf for _, leaf in named]
     name, largest = max(named, key=lambda pair: pair[1].size)
     shape = "x".join(map(str, largest.shape))
-    return Layout(
-        spec, len(leaves), bytes_in_all(leaves), bytes_a_chip(leaves), f"{name} [{shape}]"
+    return ParameterLayout(
+        spec=spec,
+        tensors=len(leaves),
+        total=total_bytes(leaves),
+        per_device=bytes_per_device(leaves),
+        example=f"{name} [{shape}]",
     )
 
 
-def micro_rows(subject: Subject) -> int:
-    """Clips of a micro-batch on each part of the mesh's batch axes."""
-    train = subject.config.train
-    return train.batch_size // train.accumulate // batch_parts(subject.mesh)
+def microbatch_size(target: CompileTarget) -> int:
+    """Return the clips of a micro-batch in each batch shard."""
+    train = target.config.train
+    return train.batch_size // train.grad_accum_steps // num_batch_shards(target.mesh)
 
 
-def extents(subject: Subject) -> tuple[int, int, int]:
-    """Tokens of a clip along (time, height, width) in the first stage."""
-    data, patch = subject.config.data, subject.model.patch_size
+def grid_size(target: CompileTarget) -> tuple[int, int, int]:
+    """Return the tokens of a clip along (time, height, width) in the first stage."""
+    data, patch = target.config.data, target.model.patch_size
     return tuple(
         -(-pixels // size)
         for pixels, size in zip((data.num_frames, data.size, data.size), patch, strict=True)
     )
 
 
-def tokens(subject: Subject) -> list[tuple[int, int]]:
-    """(tokens of a clip, channels) of each stage, without padding."""
-    time, height, width = extents(subject)
+def tokens_per_stage(target: CompileTarget) -> list[tuple[int, int]]:
+    """Return (tokens of a clip, channels) of each stage, without padding."""
+    time, height, width = grid_size(target)
     return [
-        (time * -(-height // 2**stage) * -(-width // 2**stage), subject.model.embed_dim * 2**stage)
-        for stage in range(len(subject.model.depths))
+        (time * -(-height // 2**stage) * -(-width // 2**stage), target.model.embed_dim * 2**stage)
+        for stage in range(len(target.model.depths))
     ]
 
 
-def block_inputs_bytes(subject: Subject, rows: int) -> int:
-    """What remat="block" keeps of `rows` clips: the input of every block."""
-    model = subject.model
-    item = model.dtype.itemsize
-    depths = zip(tokens(subject), model.depths, strict=True)
-    return int(sum(rows * count * dim * item * depth for (count, dim), depth in depths))
+def block_inputs_bytes(target: CompileTarget, rows: int) -> int:
+    """Return the bytes that remat="block" stores of `rows` clips: the input of every block."""
+    model = target.model
+    itemsize = model.dtype.itemsize
+    stages = zip(tokens_per_stage(target), model.depths, strict=True)
+    return int(sum(rows * count * dim * itemsize * depth for (count, dim), depth in stages))
 
 
-def logits_bytes(subject: Subject, rows: int) -> int:
-    """The float32 attention logits of one block of the first stage, for `rows` clips."""
-    model, sizes = subject.model, extents(subject)
-    window = np.minimum(model.window_size, sizes)
-    return int(rows * np.prod(sizes) * np.prod(window) * model.num_heads[0] * 4)
+def logits_bytes(target: CompileTarget, rows: int) -> int:
+    """Return the bytes of the float32 attention logits of one block of the first stage."""
+    model, grid = target.model, grid_size(target)
+    window = np.minimum(model.window_size, grid)
+    return int(rows * np.prod(grid) * np.prod(window) * model.num_heads[0] * 4)
 
 
-def memory(size: float) -> str:
-    """Bytes in a binary unit: 1.41 GiB, 352 MiB."""
+def format_bytes(size: float) -> str:
+    """Format bytes in a binary unit: 1.41 GiB, 352 MiB."""
     for unit, scale in (("GiB", GIB), ("MiB", 2**20)):
         if size >= scale / 10:
             return (
@@ -120,16 +131,16 @@ def memory(size: float) -> str:
     return f"{size / 2**10:.3g} KiB"
 
 
-def amount(value: float, unit: str) -> str:
-    """A number in a decimal unit: 740 GB, 17.4 TFLOP."""
+def format_si(value: float, unit: str) -> str:
+    """Format a number with a decimal prefix: 740 GB, 17.4 TFLOP."""
     for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(value) >= size:
             return f"{value / size:.3g} {prefix}{unit}"
     return f"{value:.3g} {unit}"
 
 
-def duration(seconds: float) -> str:
-    """Seconds for people, from nanoseconds up."""
+def format_seconds(seconds: float) -> str:
+    """Format seconds in s, ms, us or ns."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"

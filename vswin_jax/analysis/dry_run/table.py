@@ -1,152 +1,171 @@
-"""The table of a dry run."""
+"""The text table of a dry run."""
 
 from collections.abc import Iterable, Sequence
 
 import jax
 
-from vswin_jax.analysis.compiled_program import KINDS, CompiledProgram
-from vswin_jax.analysis.dry_run.programs import Attempt, Subject
+from vswin_jax.analysis.compiled_program import COLLECTIVE_KINDS, CompiledProgram
+from vswin_jax.analysis.dry_run.programs import CompileResult, CompileTarget
 from vswin_jax.analysis.dry_run.roofline import Roofline
 from vswin_jax.analysis.dry_run.sizes import (
-    amount,
-    bytes_a_chip,
-    bytes_in_all,
-    duration,
+    bytes_per_device,
+    format_bytes,
+    format_seconds,
+    format_si,
     layouts,
-    memory,
-    micro_rows,
+    microbatch_size,
+    total_bytes,
 )
+from vswin_jax.runtime.hardware import ChipSpec
 
-Row = Sequence[str]
+TableRow = Sequence[str]
 
 
-def table(subject: Subject, attempts: Sequence[Attempt]) -> str:
-    """Everything that is known of the compiled steps, as text of a few screens."""
+def table(target: CompileTarget, results: Sequence[CompileResult]) -> str:
+    """Format all that is known of the compiled steps as text of a few screens."""
     blocks = [
-        _aligned(_facts(subject)),
-        _aligned(_layout_rows(subject)),
-        _aligned(_step_rows(subject, attempts)),
-        _aligned(_collective_rows(attempts)),
+        _align(_config_rows(target)),
+        _align(_sharding_rows(target)),
+        _align(_step_rows(target, results)),
+        _align(_collective_rows(results)),
     ]
     return "\n\n".join(filter(None, blocks))
 
 
-def _aligned(rows: Sequence[Row]) -> str:
+def _align(rows: Sequence[TableRow]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)] if rows else []
     lines = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _facts(subject: Subject) -> list[Row]:
-    config, model, mesh, chip = subject.config, subject.model, subject.mesh, subject.chip
-    data, state = config.data, subject.state
+def _config_rows(target: CompileTarget) -> list[TableRow]:
+    config, model, mesh, chip = target.config, target.model, target.mesh, target.chip
     kind = mesh.devices.flat[0].device_kind if chip is None else chip.name
     axes = (f"{name} {size}" for name, size in mesh.shape.items())
-    rows = [
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(target.state.params))
+    return [
         ("config", config.name),
-        ("devices", f"{mesh.size} x {kind}{'' if chip is None else _figures(subject)}"),
+        ("devices", f"{mesh.size} x {kind}{'' if chip is None else _chip_peaks(chip)}"),
         ("mesh", " x ".join(axes)),
         ("model", f"{config.model.name}, {model.dtype.name}, {model.num_classes} classes"),
         ("", f"attention={model.attention}, remat={model.remat}"),
-        (
-            "batch",
-            f"{config.train.batch_size} clips of {data.num_frames}x{data.size}x{data.size}, "
-            f"{micro_rows(subject)} a device at a time, {config.train.accumulate} times a step",
-        ),
-        ("parameters", f"{sum(leaf.size for leaf in jax.tree.leaves(state.params)):,}"),
+        ("batch", _batch_words(target)),
+        ("parameters", f"{parameters:,}"),
+        ("state per device", _state_words(target)),
+        *(("assumed", sentence) for sentence in target.assumed),
     ]
+
+
+def _batch_words(target: CompileTarget) -> str:
+    data, train = target.config.data, target.config.train
+    return (
+        f"{train.batch_size} clips of {data.num_frames}x{data.size}x{data.size}, micro-batches of "
+        f"{microbatch_size(target)} per device, {train.grad_accum_steps} per step"
+    )
+
+
+def _state_words(target: CompileTarget) -> str:
+    state = target.state
     parts = {
         "parameters": state.params,
         "average": state.ema_params,
         "optimizer": state.opt_state,
     }
-    sizes = (
-        f"{name} {memory(bytes_a_chip(tree))} of {memory(bytes_in_all(tree))}"
+    return ", ".join(
+        f"{name} {format_bytes(bytes_per_device(tree))} of {format_bytes(total_bytes(tree))}"
         for name, tree in parts.items()
         if tree is not None
     )
-    rows.append(("state a device", ", ".join(sizes)))
-    return rows + [("assumed", sentence) for sentence in subject.assumed]
 
 
-def _figures(subject: Subject) -> str:
-    chip = subject.chip
+def _chip_peaks(chip: ChipSpec) -> str:
     return (
-        f": {memory(chip.memory_bytes)}, {amount(chip.flops, 'FLOP/s')} (bfloat16), "
-        f"{amount(chip.memory_bandwidth, 'B/s')}, links {amount(chip.link_bandwidth, 'B/s')}"
+        f": {format_bytes(chip.memory_bytes)}, {format_si(chip.flops, 'FLOP/s')} (bfloat16), "
+        f"{format_si(chip.memory_bandwidth, 'B/s')}, links {format_si(chip.link_bandwidth, 'B/s')}"
     )
 
 
-def _layout_rows(subject: Subject) -> list[Row]:
-    rows: list[Row] = [("layout of the parameters", "tensors", "in all", "a device", "such as")]
-    for layout in layouts(subject.state.params):
-        sizes = memory(layout.in_all), memory(layout.a_chip)
+def _sharding_rows(target: CompileTarget) -> list[TableRow]:
+    rows: list[TableRow] = [
+        ("sharding of parameters", "tensors", "total", "per device", "largest tensor")
+    ]
+    for layout in layouts(target.state.params):
+        sizes = format_bytes(layout.total), format_bytes(layout.per_device)
         rows.append((str(layout), str(layout.tensors), *sizes, layout.example))
     return rows
 
 
-def _step_rows(subject: Subject, attempts: Sequence[Attempt]) -> list[Row]:
-    rows: list[Row] = [
-        ("a device, a step", *(attempt.name for attempt in attempts)),
-        ("compiling", *(f"{attempt.seconds:.0f} s" for attempt in attempts)),
-        ("memory", *map(_memory_words, attempts)),
+def _step_rows(target: CompileTarget, results: Sequence[CompileResult]) -> list[TableRow]:
+    rows: list[TableRow] = [
+        ("per device and step", *(result.name for result in results)),
+        ("compile time", *(f"{result.seconds:.0f} s" for result in results)),
+        ("memory", *map(_memory_words, results)),
     ]
-    programs = [attempt.program for attempt in attempts]
-    for name, of_program in (
-        ("  arguments", lambda p: memory(p.memory.arguments)),
-        ("  outputs beside them", lambda p: memory(p.memory.outputs - p.memory.aliased)),
-        ("  temporaries", lambda p: memory(p.memory.temporaries)),
-        ("  code", lambda p: memory(p.memory.code)),
-        ("arithmetic", lambda p: amount(p.flops, "FLOP")),
-        ("memory traffic", lambda p: amount(p.memory_traffic, "B")),
-        ("FLOP a byte", lambda p: f"{p.flops / max(p.memory_traffic, 1):.3g}"),
-        ("interconnect", lambda p: f"{amount(p.wire_bytes, 'B')} sent"),
+    programs = [result.program for result in results]
+    for name, format_cell in (
+        ("  arguments", lambda p: format_bytes(p.memory.arguments)),
+        ("  outputs not aliased", lambda p: format_bytes(p.memory.outputs - p.memory.aliased)),
+        ("  temporaries", lambda p: format_bytes(p.memory.temporaries)),
+        ("  code", lambda p: format_bytes(p.memory.code)),
+        ("arithmetic", lambda p: format_si(p.flops, "FLOP")),
+        ("memory traffic", lambda p: format_si(p.memory_traffic, "B")),
+        ("FLOP per byte", lambda p: f"{p.flops / max(p.memory_traffic, 1):.3g}"),
+        ("interconnect", lambda p: f"{format_si(p.wire_bytes, 'B')} sent"),
         ("Pallas kernels", _kernels),
     ):
-        rows.append((name, *("-" if p is None else of_program(p) for p in programs)))
-    return rows + _roofline_rows(subject, programs)
+        rows.append((name, *("-" if p is None else format_cell(p) for p in programs)))
+    return rows + _roofline_rows(target, programs)
 
 
-def _memory_words(attempt: Attempt) -> str:
-    if attempt.available is None:
-        return memory(attempt.needed)
-    words = "fits in" if attempt.fits else "DOES NOT FIT in"
-    return f"{memory(attempt.needed)}, {words} {memory(attempt.available)}"
+def _memory_words(result: CompileResult) -> str:
+    if result.available is None:
+        return format_bytes(result.needed)
+    words = "fits in" if result.fits else "DOES NOT FIT in"
+    return f"{format_bytes(result.needed)}, {words} {format_bytes(result.available)}"
 
 
 def _kernels(program: CompiledProgram) -> str:
-    # The target that Pallas gives its TPU kernels.
+    # The custom call target of Pallas kernels on TPU.
     return str(program.custom_calls.get("tpu_custom_call", 0))
 
 
-def _roofline_rows(subject: Subject, programs: Iterable[CompiledProgram | None]) -> list[Row]:
-    chip = subject.chip
+def _roofline_rows(
+    target: CompileTarget, programs: Iterable[CompiledProgram | None]
+) -> list[TableRow]:
+    chip = target.chip
     if chip is None:
         return []
-    bounds = [program and Roofline.of(program, chip) for program in programs]
+    bounds = [program and Roofline.from_program(program, chip) for program in programs]
     rows = (
-        ("time of the arithmetic", lambda b: duration(b.arithmetic)),
-        ("time of the traffic", lambda b: duration(b.traffic)),
-        ("time of the links", lambda b: duration(b.links)),
-        ("the step takes at least", lambda b: f"{duration(b.seconds)} ({b.limit})"),
-        ("arithmetic at most", lambda b: f"{b.arithmetic / b.seconds:.1%} of the peak"),
+        ("compute time", lambda b: format_seconds(b.compute)),
+        ("memory time", lambda b: format_seconds(b.memory)),
+        ("interconnect time", lambda b: format_seconds(b.interconnect)),
+        ("step time at least", lambda b: f"{format_seconds(b.seconds)} ({b.limit})"),
+        ("FLOP/s at most", lambda b: f"{b.compute / b.seconds:.1%} of the peak"),
     )
-    return [(name, *("-" if b is None else of_bound(b) for b in bounds)) for name, of_bound in rows]
+    return [
+        (name, *("-" if b is None else format_cell(b) for b in bounds))
+        for name, format_cell in rows
+    ]
 
 
-def _collective_rows(attempts: Sequence[Attempt]) -> list[Row]:
-    counted = [attempt.program.by_kind() if attempt.program else {} for attempt in attempts]
-    kinds = [kind for kind in KINDS if any(kind in counts for counts in counted)]
+def _collective_rows(results: Sequence[CompileResult]) -> list[TableRow]:
+    counted = [result.program.by_kind() if result.program else {} for result in results]
+    kinds = [kind for kind in COLLECTIVE_KINDS if any(kind in counts for counts in counted)]
     if not kinds:
         return [("collectives", "none")]
-    rows: list[Row] = [("collectives", *(attempt.name for attempt in attempts))]
+    rows: list[TableRow] = [("collectives", *(result.name for result in results))]
     for kind in kinds:
         cells = (
-            f"{counts[kind][0]} x, {amount(counts[kind][1], 'B')} sent" if kind in counts else "-"
+            f"{counts[kind][0]} x, {format_si(counts[kind][1], 'B')} sent"
+            if kind in counts
+            else "-"
             for counts in counted
         )
         rows.append((f"  {kind}", *cells))
-    unknown = any(not c.trips_known for a in attempts if a.program for c in a.program.collectives)
+    unknown = any(
+        not c.trip_count_known for a in results if a.program for c in a.program.collectives
+    )
     if unknown:
-        rows.append(("  some in loops of unknown length, counted once", *[""] * len(attempts)))
+        rows.append(("  some in loops of unknown trip count, counted once", *[""] * len(results)))
     return rows

@@ -1,6 +1,6 @@
-"""Which class a clip belongs to once it is mirrored: classes such as left and right change places.
+"""The classes of mirrored clips: pairs of classes such as left and right are exchanged.
 
-A map of mirrored labels is int32 [K]: the class of the mirror image of each class, itself for most.
+A map of mirrored labels has the class of the mirror image for each class; most are unchanged.
 """
 
 import os
@@ -8,54 +8,56 @@ import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from jaxtyping import Int, Int32
 
 from vswin_jax.data.sources.annotations import bad_line, read_text
 from vswin_jax.errors import InputError
 
 LEFT_RIGHT = "left_right"
-# Words as people write them in class names, so an underscore ends one.
+# Word borders, where an underscore (as in move_left) or a digit ends a word, unlike with \b.
 _SIDE = re.compile(r"(?<![^\W\d_])(left|right)(?![^\W\d_])", re.IGNORECASE)
-_NAMED = 3  # classes without a partner that the summary names
+_MAX_NAMED = 3  # unpaired classes that `describe_pairs` lists by name
 
 
-def mirrored_labels(rule: str, names: Sequence[str]) -> np.ndarray:
-    """The map of mirrored labels for the classes `names`, int32 [K].
+def mirrored_labels(rule: str, names: Sequence[str]) -> Int32[np.ndarray, " K"]:
+    """Return the map of mirrored labels for the classes `names`.
 
     Args:
-        rule: `left_right` pairs the classes whose names differ in the words left and right alone,
-            which change places; otherwise the path of a text file with the names of a pair of
-            classes on each line, a tab between them.
-        names: of the classes, in the order of the labels.
+      rule: `left_right` pairs classes whose names differ only in that left and right are exchanged.
+        Any other value is the path of a text file with two class names on each line, separated by
+        a tab.
+      names: of the classes, in the order of the labels.
 
     Raises:
-        InputError: no classes pair, or the file cannot be used; it names the line.
+      InputError: there is no pair, or a line of the file cannot be used.
     """
     partner = np.arange(len(names), dtype=np.int32)
-    for one, other in _left_right(names) if rule == LEFT_RIGHT else _listed(rule, names):
-        partner[[one, other]] = other, one
+    pairs = _left_right_pairs(names) if rule == LEFT_RIGHT else _listed_pairs(rule, names)
+    for first, second in pairs:
+        partner[[first, second]] = second, first
     return partner
 
 
-def describe_pairs(partner: np.ndarray, names: Sequence[str]) -> str:
-    """A map of mirrored labels in a sentence, with the classes that seem to lack a partner."""
+def describe_pairs(partner: Int[np.ndarray, " K"], names: Sequence[str]) -> str:
+    """Describe a map of mirrored labels, with the classes whose partner seems to be missing."""
     pairs = int((partner != np.arange(len(partner))).sum()) // 2
-    said = (
+    text = (
         f"mirrored clips exchange the labels of {pairs} pair{'s' if pairs > 1 else ''} of classes"
     )
-    alone = [n for k, n in enumerate(names) if partner[k] == k and _SIDE.search(n)]
-    if not alone:
-        return said
-    more = ", ..." if len(alone) > _NAMED else ""
+    unpaired = [n for k, n in enumerate(names) if partner[k] == k and _SIDE.search(n)]
+    if not unpaired:
+        return text
+    more = ", ..." if len(unpaired) > _MAX_NAMED else ""
     return (
-        f"{said}; {len(alone)} that name a side have no partner and keep theirs: "
-        f"{', '.join(map(repr, alone[:_NAMED]))}{more}"
+        f"{text}; {len(unpaired)} that name a side have no partner and keep theirs: "
+        f"{', '.join(map(repr, unpaired[:_MAX_NAMED]))}{more}"
     )
 
 
-def _left_right(names: Sequence[str]) -> list[tuple[int, int]]:
+def _left_right_pairs(names: Sequence[str]) -> list[tuple[int, int]]:
     index_of = {name: index for index, name in enumerate(names)}
-    swapped = [index_of.get(_SIDE.sub(_other_side, name), -1) for name in names]
-    pairs = [(k, other) for k, other in enumerate(swapped) if k < other and swapped[other] == k]
+    mirrored = [index_of.get(_SIDE.sub(_opposite_side, name), -1) for name in names]
+    pairs = [(k, other) for k, other in enumerate(mirrored) if k < other and mirrored[other] == k]
     if not pairs:
         raise InputError(
             f"config.data.flip_labels is {LEFT_RIGHT!r} but no two of the {len(names)} classes "
@@ -64,15 +66,15 @@ def _left_right(names: Sequence[str]) -> list[tuple[int, int]]:
     return pairs
 
 
-def _other_side(match: re.Match[str]) -> str:
+def _opposite_side(match: re.Match[str]) -> str:
     word = match[0]
-    other = "right" if word.lower() == "left" else "left"
+    opposite = "right" if word.lower() == "left" else "left"
     if word.isupper():
-        return other.upper()
-    return other.capitalize() if word[0].isupper() else other
+        return opposite.upper()
+    return opposite.capitalize() if word[0].isupper() else opposite
 
 
-def _listed(path: str, names: Sequence[str]) -> Iterator[tuple[int, int]]:
+def _listed_pairs(path: str, names: Sequence[str]) -> Iterator[tuple[int, int]]:
     if not os.path.isfile(path):
         raise InputError(
             f"Expected config.data.flip_labels to be {LEFT_RIGHT!r} or a text file of pairs of "
@@ -81,15 +83,9 @@ def _listed(path: str, names: Sequence[str]) -> Iterator[tuple[int, int]]:
     index_of = {name: index for index, name in enumerate(names)}
     line_of: dict[str, int] = {}
     for number, line in enumerate(read_text(path).splitlines(), start=1):
-        if not line.strip():
-            continue
-        pair = [name.strip() for name in line.split("\t")]
-        if len(pair) != 2 or pair[0] == pair[1]:
-            raise bad_line(path, number, "the names of two classes with a tab between them", line)
-        for name in pair:
-            _check_name(name, f"{path!r}, line {number}", index_of, line_of)
-            line_of[name] = number
-        yield index_of[pair[0]], index_of[pair[1]]
+        if line.strip():
+            first, second = _parse_pair(path, number, line, index_of, line_of)
+            yield index_of[first], index_of[second]
     if not line_of:
         raise InputError(
             f"Expected {path!r}, which config.data.flip_labels names, to list pairs of classes but "
@@ -97,14 +93,29 @@ def _listed(path: str, names: Sequence[str]) -> Iterator[tuple[int, int]]:
         )
 
 
-def _check_name(name: str, where: str, index_of: dict[str, int], line_of: dict[str, int]) -> None:
+def _parse_pair(
+    path: str, number: int, line: str, index_of: dict[str, int], line_of: dict[str, int]
+) -> list[str]:
+    """Return the two class names of a line, and store their line number in `line_of`."""
+    pair = [name.strip() for name in line.split("\t")]
+    if len(pair) != 2 or pair[0] == pair[1]:
+        raise bad_line(path, number, "the names of two classes with a tab between them", line)
+    for name in pair:
+        _check_name(name, f"{path!r}, line {number}", index_of, line_of)
+        line_of[name] = number
+    return pair
+
+
+def _check_name(
+    name: str, location: str, index_of: dict[str, int], line_of: dict[str, int]
+) -> None:
     if name not in index_of:
         raise InputError(
-            f"{where}: {name!r} is none of the {len(index_of)} classes of the training set: write "
-            f"it as in the run's label_names.txt."
+            f"{location}: {name!r} is none of the {len(index_of)} classes of the training set: "
+            f"write it as in the run's label_names.txt."
         )
     if name in line_of:
         raise InputError(
-            f"{where}: {name!r} has a partner already, on line {line_of[name]}: name every class "
-            f"once."
+            f"{location}: {name!r} has a partner already, on line {line_of[name]}: name every "
+            f"class once."
         )

@@ -1,13 +1,13 @@
-"""RandAugment as the Something-Something recipe of Video Swin applies it: one draw a clip.
+"""RandAugment as the Something-Something recipe of Video Swin applies it: one draw per clip.
 
-The recipe calls `RandAugment(n=4, m=7)` of imgaug 0.4.0, with one draw for all frames. Flip and
-crop always come first, then `n` of the 18 operations below in random order. Values are imgaug's,
-which differ from the paper's (Cubuk et al. 2020) in the enhancements, in the translations, and in
-the tanh of the shears. Magnitudes m run from 0 to 30.
+The recipe calls `RandAugment(n=4, m=7)` of imgaug 0.4.0, with one draw for all frames. A flip and a
+crop always come first, then `n` of the 18 operations below in random order. The ranges are those of
+imgaug, which differ from the paper's (Cubuk et al. 2020) in the enhancements, in the translations,
+and in the tanh of the shears. Magnitudes m are from 0 to 30.
 
-The draws are the clip's, but autocontrast and equalize stretch each frame's own histogram and
-contrast turns about each frame's own mean, so colours may change within a clip. imgaug gets the
-frames one by one and does exactly this.
+All frames share the random draws, but autocontrast and equalize use the histogram of each frame,
+and contrast uses the mean of each frame, so colours may change within a clip. imgaug does the same,
+since the recipe calls it frame by frame.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from vswin_jax.errors import InputError
@@ -28,18 +29,11 @@ Enhancer = Callable[[Image.Image], Any]
 
 
 def rand_augment(
-    clip: np.ndarray, rng: np.random.Generator, n: int = 4, m: int = 7
-) -> tuple[np.ndarray, bool]:
-    """Flips with probability 1/2, crops up to m/224 a side, then `n` distinct random operations.
+    clip: UInt8[np.ndarray, "T H W 3"], rng: np.random.Generator, n: int = 4, m: int = 7
+) -> tuple[UInt8[np.ndarray, "T H W 3"], bool]:
+    """Flip at random, crop each side, apply `n` distinct random operations of magnitude `m`.
 
-    Args:
-      clip: uint8 RGB `[T, H, W, 3]`.
-      rng: the source of all draws; every frame gets the same ones.
-      n: number of operations out of the 18, 0 to 18.
-      m: magnitude of each, 0 to 30.
-
-    Returns:
-      uint8 `[T, H, W, 3]`, and whether it was flipped.
+    Returns the clip and True if it was flipped. All frames get the same random draws.
 
     Raises:
       InputError: `n` or `m` is out of range.
@@ -56,11 +50,10 @@ def rand_augment(
     return clip, flip
 
 
-def crop_sides(clip: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
-    """Cuts U(0, m)/224 of the length off at each side and stretches the rest to the old size.
-
-    Clips are uint8 `[T, H, W, 3]`, and the cuts are the same in all frames.
-    """
+def crop_sides(
+    clip: UInt8[np.ndarray, "T H W 3"], m: int, rng: np.random.Generator
+) -> UInt8[np.ndarray, "T H W 3"]:
+    """Crop U(0, m)/224 of the length off each side, the same for all frames, and resize back."""
     height, width = clip.shape[1:3]
     lengths = np.array([height, width, height, width])
     top, right, bottom, left = np.rint(lengths * rng.uniform(0, m, 4) / 224).astype(int)
@@ -85,19 +78,19 @@ def _autocontrast(clip: np.ndarray, m: int, rng: np.random.Generator) -> np.ndar
 
 
 def _equalize(clip: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
-    def table(channel: np.ndarray) -> np.ndarray:
+    def lookup_table(channel: np.ndarray) -> np.ndarray:
         counts = np.bincount(channel.ravel(), minlength=256)
-        # Pillow leaves out the brightest value that occurs here, imgaug the brightest there is.
+        # imgaug leaves out the value 255 here; Pillow leaves out the brightest value that occurs.
         step = counts[:-1].sum() // 255
         if step == 0 or np.count_nonzero(counts) == 1:
             return np.arange(256)
         return np.minimum((step // 2 + np.cumsum(counts) - counts) // step, 255)
 
-    def frame(picture: np.ndarray) -> np.ndarray:
-        tables = [table(picture[..., channel]) for channel in range(3)]
-        return cv2.LUT(picture, np.stack(tables, axis=-1)[None].astype(np.uint8))
+    def equalize_frame(frame: np.ndarray) -> np.ndarray:
+        tables = [lookup_table(frame[..., channel]) for channel in range(3)]
+        return cv2.LUT(frame, np.stack(tables, axis=-1)[None].astype(np.uint8))
 
-    return np.stack([frame(picture) for picture in clip])
+    return np.stack([equalize_frame(frame) for frame in clip])
 
 
 def _invert(clip: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
@@ -105,19 +98,19 @@ def _invert(clip: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _posterize(clip: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
-    """Keeps 8 to 2 bits."""
+    """Keep the highest 8 to 2 bits."""
     dropped = int(m * 6 / MAX_MAGNITUDE)
     return clip & np.uint8(256 - 2**dropped)
 
 
 def _solarize(clip: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
-    """Inverts what is at least as bright as 256 to 0."""
+    """Invert the values from a threshold of 256 to 0 up."""
     threshold = 256 - int(m * 256 / MAX_MAGNITUDE)
     return np.where(clip >= threshold, 255 - clip, clip)
 
 
 def _enhance(enhancer: Enhancer, clip: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
-    """By a factor of 1 ± 0 to 0.9."""
+    """Enhance by a factor of 1 ± 0 to 0.9."""
     factor = 1 + _sign(rng) * m * 0.9 / MAX_MAGNITUDE
     return _per_frame(clip, lambda frame: enhancer(frame).enhance(factor))
 
@@ -129,7 +122,7 @@ def _filter(
 
 
 def _affine(clip: np.ndarray, *inverse: float) -> np.ndarray:
-    """Takes each pixel (x, y) from (a x + b y + c, d x + e y + f), the nearest one, or grey."""
+    """Take pixel (x, y) from the nearest one to (a x + b y + c, d x + e y + f), or make it grey."""
 
     def warp(frame: Image.Image) -> Image.Image:
         affine = Image.Transform.AFFINE
@@ -139,7 +132,7 @@ def _affine(clip: np.ndarray, *inverse: float) -> np.ndarray:
 
 
 def _rotate(clip: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
-    """By 0 to 30 degrees, about the middle."""
+    """Rotate by 0 to 30 degrees about the centre."""
     angle = np.deg2rad(_sign(rng) * m)
     cos, sin = np.cos(angle), np.sin(angle)
     y, x = np.array(clip.shape[1:3]) / 2
@@ -147,27 +140,30 @@ def _rotate(clip: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _shear_x(clip: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
-    """By 0 to 0.3 radians, of which imgaug takes the hyperbolic tangent, from the top left."""
+    """Shear from the top left by 0 to 0.3 radians, of which imgaug takes the hyperbolic tangent."""
     return _affine(clip, 1, -np.tanh(_sign(rng) * m * 0.3 / MAX_MAGNITUDE), 0, 0, 1, 0)
 
 
 def _shear_y(clip: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
-    """As `_shear_x`, downwards."""
+    """Shear downwards, otherwise as `_shear_x`."""
     return _affine(clip, 1, 0, 0, -np.tanh(_sign(rng) * m * 0.3 / MAX_MAGNITUDE), 1, 0)
 
 
 def _translate_x(clip: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
-    """By 0 to 33 % of the width."""
+    """Translate by 0 to 33 % of the width."""
     return _affine(clip, 1, 0, _sign(rng) * m * 0.33 / MAX_MAGNITUDE * clip.shape[2], 0, 1, 0)
 
 
 def _translate_y(clip: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
-    """By 0 to 33 % of the height."""
+    """Translate by 0 to 33 % of the height."""
     return _affine(clip, 1, 0, 0, 0, 1, _sign(rng) * m * 0.33 / MAX_MAGNITUDE * clip.shape[1])
 
 
 def _cutout(clip: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
-    """A grey square of 0 to 20/32 of the height; its middle is anywhere, so edges may cut it."""
+    """Paint a grey square of 0 to 20/32 of the height.
+
+    Its centre is uniform over the frame, so the square may extend beyond the edges.
+    """
     height, width = clip.shape[1:3]
     half = m * (20 / 32) / MAX_MAGNITUDE * height / 2
     x, y = rng.uniform(0, 1, 2) * (width, height)

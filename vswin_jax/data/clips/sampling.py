@@ -1,65 +1,75 @@
-"""Which frames of a video make a clip, exactly as the reference samples them.
+"""Frame sampling, exactly as the reference does it.
 
-`dense` is the rule of Kinetics: a window of `num_frames * interval` consecutive frames, every
-`interval`-th of them taken; videos that are too short start again from their first frame (`loop`).
-`uniform` is the rule of Something-Something v2 (`frame_uniform`): the whole video in `num_frames`
-equal segments, one frame from each. Source: reference facts, section 5.2.
+`dense` is the rule of Kinetics: every `interval`-th of `num_frames * interval` consecutive frames;
+videos that are too short start again from their first frame (`loop`). `uniform` is the rule of
+Something-Something v2 (`frame_uniform`): the whole video in `num_frames` equal segments, one frame
+of each. Source: reference facts, section 5.2.
 
-At a target rate the same rules choose among the frames that the video would have at that rate
-(`resampled_length`), and `on_screen` finds the video's own frames for them.
+With a target frame rate, the same rules sample from the frames that the video would have at that
+rate (`resampled_length`), and `source_indices` maps these to the video's own frames.
 """
 
 import math
 
 import numpy as np
+from jaxtyping import Float64, Int64
 
-# Seconds by which a frame may be late: Matroska and FLV keep whole milliseconds.
-_LATE = 1e-3
+# Tolerance of presentation times in seconds: Matroska and FLV round them to milliseconds.
+_TIME_TOLERANCE = 1e-3
 
 
-def dense_train(total: int, num_frames: int, interval: int, rng: np.random.Generator) -> np.ndarray:
-    """Frame indices int64 [num_frames] of one clip at a random place of `total` frames."""
+def dense_train(
+    total: int, num_frames: int, interval: int, rng: np.random.Generator
+) -> Int64[np.ndarray, " num_frames"]:
+    """Return the frame indices of a clip at a random position in `total` frames."""
     starts = total - num_frames * interval + 1
     start = int(rng.integers(starts)) if starts > 0 else 0
     return (start + np.arange(num_frames) * interval) % total
 
 
-def dense_test(total: int, num_frames: int, interval: int, clips: int) -> np.ndarray:
-    """Frame indices int64 [clips, num_frames], the clips evenly spread; one clip is centred."""
+def dense_test(
+    total: int, num_frames: int, interval: int, num_clips: int
+) -> Int64[np.ndarray, "num_clips num_frames"]:
+    """Return the frame indices of evenly spread clips; a single clip is centred."""
     span = num_frames * interval
-    spacing = (total - span + 1) / clips
-    starts = np.arange(clips) * spacing + spacing / 2 if total >= span else np.zeros(clips)
+    spacing = (total - span + 1) / num_clips
+    starts = np.arange(num_clips) * spacing + spacing / 2 if total >= span else np.zeros(num_clips)
     return (starts.astype(np.int64)[:, None] + np.arange(num_frames) * interval) % total
 
 
-def uniform_train(total: int, num_frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Frame indices int64 [num_frames]: one at random from every segment, both ends included."""
+def uniform_train(
+    total: int, num_frames: int, rng: np.random.Generator
+) -> Int64[np.ndarray, " num_frames"]:
+    """Return a random frame index of each segment, both ends included."""
     starts, ends = _segments(total, num_frames)
     return rng.integers(starts, ends, endpoint=True)
 
 
-def uniform_test(total: int, num_frames: int) -> np.ndarray:
-    """Frame indices int64 [1, num_frames]: the middle of every segment."""
+def uniform_test(total: int, num_frames: int) -> Int64[np.ndarray, "1 num_frames"]:
+    """Return the index of the middle frame of each segment."""
     starts, ends = _segments(total, num_frames)
     return ((starts + ends) // 2)[None]
 
 
-def resampled_length(times: np.ndarray, fps: float) -> int:
-    """How many frames a video has at `fps` frames a second.
+def resampled_length(times: Float64[np.ndarray, " N"], fps: float) -> int:
+    """Return the number of frames that a video has at `fps` frames a second.
 
-    `times` float64 [N] are the seconds at which its own frames come. The last one stays for as long
-    as the others do, by their median.
+    `times` are the presentation times of its own frames in seconds. The duration of the last frame
+    is taken to be the median of the others.
     """
-    stays = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
-    return max(1, math.ceil((float(times[-1]) + stays - _LATE) * fps))
+    last_duration = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    return max(1, math.ceil((float(times[-1]) + last_duration - _TIME_TOLERANCE) * fps))
 
 
-def on_screen(times: np.ndarray, fps: float, frames: np.ndarray) -> np.ndarray:
-    """The video's own frames, int64 like `frames`, that the `frames` at `fps` frames a second show.
+def source_indices(
+    times: Float64[np.ndarray, " N"], fps: float, frames: Int64[np.ndarray, "*shape"]
+) -> Int64[np.ndarray, "*shape"]:
+    """Map `frames` at `fps` frames a second to indices of the video's own frames.
 
-    Frame k at that rate shows what is on screen at the time k / fps; `times` as above.
+    Frame k at that rate is the frame that is displayed at the time k / fps. `times` are the
+    presentation times of the video's own frames in seconds.
     """
-    return np.searchsorted(times, frames / fps + _LATE, side="right") - 1
+    return np.searchsorted(times, frames / fps + _TIME_TOLERANCE, side="right") - 1
 
 
 def _segments(total: int, num_frames: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,20 +1,26 @@
 """Resizing and cropping of uint8 RGB frames, exactly as the reference does it.
 
-Frames are [H, W, 3], boxes (left, top, width, height) in pixels. All resizing is OpenCV's bilinear
-one without antialiasing, frame by frame. Source: reference facts, section 5.2.
+Boxes are (left, top, width, height) in pixels. All resizing is OpenCV's bilinear interpolation
+without antialiasing, frame by frame. Source: reference facts, section 5.2.
 """
 
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from jaxtyping import UInt8
 
 Box = tuple[int, int, int, int]
 _ATTEMPTS = 10
 
 
-def resize(frame: np.ndarray, height: int, width: int, out: np.ndarray | None = None) -> np.ndarray:
-    """`frame` at [height, width, 3]: in `out` if given, else the very same array if it fits."""
+def resize(
+    frame: UInt8[np.ndarray, "H W 3"],
+    height: int,
+    width: int,
+    out: UInt8[np.ndarray, "height width 3"] | None = None,
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Resize a frame into `out` if given; without it a frame of that size is returned itself."""
     if frame.shape[:2] != (height, width):
         return cv2.resize(frame, (width, height), out, interpolation=cv2.INTER_LINEAR)
     if out is None:
@@ -23,15 +29,19 @@ def resize(frame: np.ndarray, height: int, width: int, out: np.ndarray | None = 
     return out
 
 
-def resize_short_side(frame: np.ndarray, short: int) -> np.ndarray:
-    """`frame` with its shorter side at `short` pixels and its shape kept; a half rounds up."""
+def resize_short_side(
+    frame: UInt8[np.ndarray, "H W 3"], short: int
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Resize a frame to a shorter side of `short` pixels, keeping its shape; halves round up."""
     height, width = frame.shape[:2]
     factor = short / min(height, width)
     return resize(frame, int(height * factor + 0.5), int(width * factor + 0.5))
 
 
-def crop(frames: np.ndarray, box: Box) -> np.ndarray:
-    """The view [..., height, width, 3] of `frames` [..., H, W, 3] inside `box`."""
+def crop(
+    frames: UInt8[np.ndarray, "*batch H W 3"], box: Box
+) -> UInt8[np.ndarray, "*batch height width 3"]:
+    """Return the view of `frames` inside `box`."""
     left, top, width, height = box
     return frames[..., top : top + height, left : left + width, :]
 
@@ -39,19 +49,19 @@ def crop(frames: np.ndarray, box: Box) -> np.ndarray:
 def random_resized_crop_box(
     height: int,
     width: int,
-    area: Sequence[float],
-    aspect: Sequence[float],
+    scale: Sequence[float],
+    ratio: Sequence[float],
     rng: np.random.Generator,
 ) -> Box:
-    """A random box of an `area` share and a log-uniform `aspect` (width / height).
+    """Sample a box with a uniform share of the area and a log-uniform width / height.
 
-    Ten candidates are drawn at once and the first that fits is placed at random; when none fits,
-    it is the largest square in the centre.
+    `scale` and `ratio` are the ranges of the two. Ten boxes are sampled at once, and the first that
+    fits gets a random position. If none fits, the box is the largest square in the centre.
     """
-    aspects = np.exp(rng.uniform(np.log(aspect[0]), np.log(aspect[1]), _ATTEMPTS))
-    areas = rng.uniform(area[0], area[1], _ATTEMPTS) * (height * width)
-    widths = np.round(np.sqrt(areas * aspects)).astype(int).tolist()
-    heights = np.round(np.sqrt(areas / aspects)).astype(int).tolist()
+    ratios = np.exp(rng.uniform(np.log(ratio[0]), np.log(ratio[1]), _ATTEMPTS))
+    areas = rng.uniform(scale[0], scale[1], _ATTEMPTS) * (height * width)
+    widths = np.round(np.sqrt(areas * ratios)).astype(int).tolist()
+    heights = np.round(np.sqrt(areas / ratios)).astype(int).tolist()
     for w, h in zip(widths, heights, strict=True):
         if w <= width and h <= height:
             left = int(rng.integers(width - w, endpoint=True))
@@ -61,12 +71,12 @@ def random_resized_crop_box(
 
 
 def centre_box(height: int, width: int, size: int) -> Box:
-    """The square of `size` pixels in the centre."""
+    """Return the square of `size` pixels in the centre."""
     return (width - size) // 2, (height - size) // 2, size, size
 
 
 def three_boxes(height: int, width: int, size: int) -> list[Box]:
-    """Three squares along the longer side: left or top, right or bottom, middle, in this order.
+    """Return three squares along the longer side: left or top, right or bottom, middle.
 
     The shorter side must be `size` already.
     """
@@ -77,17 +87,19 @@ def three_boxes(height: int, width: int, size: int) -> list[Box]:
     return [(left, top, size, size) for left, top in offsets]
 
 
-def eval_crops(frames: np.ndarray, crops: int, size: int) -> list[np.ndarray]:
-    """The spatial views of an evaluation: [T, H, W, 3] -> `crops` x [T, size, size, 3].
+def eval_crops(
+    frames: UInt8[np.ndarray, "T H W 3"], num_crops: int, size: int
+) -> list[UInt8[np.ndarray, "T size size 3"]]:
+    """Return the 1, 3 or 5 spatial views of an evaluation.
 
-    1 is the centre, 3 are `three_boxes`, and 5 adds the whole frame squashed to a square and the
-    centre to those three, which is what the 384 recipe of Swin-L tests with.
+    1 is the centre, 3 are `three_boxes`. 5 adds to these the whole frame, resized to a square
+    without keeping its shape, and the centre, as the 384 recipe of Swin-L does.
     """
     height, width = frames.shape[1:3]
     centre = crop(frames, centre_box(height, width, size))
-    if crops == 1:
+    if num_crops == 1:
         return [centre]
     three = [crop(frames, box) for box in three_boxes(height, width, size)]
-    if crops == 3:
+    if num_crops == 3:
         return three
     return [*three, np.stack([resize(frame, size, size) for frame in frames]), centre]

@@ -1,17 +1,15 @@
-"""Videos that are images, one a frame: in a folder, or encoded in memory."""
+"""Videos stored as one image for each frame, in a folder or encoded in memory."""
 
 import abc
 import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 import cv2
 import numpy as np
 
-from vswin_jax.data.decoding.assembly import FrameTransform, assemble
+from vswin_jax.data.decoding.video import Video
 from vswin_jax.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -22,94 +20,64 @@ _NUMBERED = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)$")
 class FrameFolder:
     """A folder of images named by a prefix and the frame's number: img_00001.jpg, ...
 
-    `total` is how many of them, from the lowest number on, are the video; 0 means all.
+    Attributes:
+      path: the folder.
+      num_frames: the video is this many images from the lowest number on; 0 means all of them.
     """
 
     path: str
-    total: int = 0
+    num_frames: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedFrames:
-    """The frames of a video as the bytes of image files, as records hold them.
+    """The frames of a video as the bytes of image files, as records store them.
 
-    times: when each is shown, seconds from the first, float64 [N]; None if nobody knows.
+    Attributes:
+      images: the bytes of one image file a frame.
+      times: the presentation times, seconds from the first frame, float64 [N]; None if unknown.
     """
 
     images: Sequence[bytes]
     times: np.ndarray | None = None
 
 
-class ImageReader(abc.ABC):
-    """Images behind the interface of a video file."""
-
-    name: str
-
-    @property
-    @abc.abstractmethod
-    def num_frames(self) -> int:
-        """How many frames there are."""
-
-    @property
-    @abc.abstractmethod
-    def times(self) -> np.ndarray | None:
-        """When each frame is shown, seconds from the first, float64 [N]; None if nobody knows."""
+class ImageReader(Video):
+    """Base class of videos whose frames are independent images."""
 
     @abc.abstractmethod
     def _read(self, index: int) -> np.ndarray:
-        """One frame, uint8 RGB [H, W, 3]."""
+        """Return one frame, uint8 RGB [H, W, 3]."""
 
-    def decode(
-        self,
-        indices: Sequence[int] | np.ndarray,
-        transform: FrameTransform | None = None,
-        out: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """The frames at `indices` as `VideoFile.decode` gives them, uint8 RGB [T, H, W, 3]."""
-        wanted = np.unique(indices)
-        frames = ((i, self._read(i)) for i in wanted.tolist())
-        return assemble(frames, np.asarray(indices), self.num_frames, self.name, transform, out)
+    def _decode_unique(self, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        return ((index, self._read(index)) for index in indices.tolist())
 
     def frames(self) -> Iterator[np.ndarray]:
-        """All frames in order, uint8 RGB [H, W, 3]."""
+        """Yield all frames in the order of their numbers, uint8 RGB [H, W, 3]."""
         return map(self._read, range(self.num_frames))
-
-    def close(self) -> None:  # noqa: B027
-        """Nothing is held open; here because a video file has it."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class FrameReader(ImageReader):
-    """The frames of a `FrameFolder`."""
+    """Reads the frames of a `FrameFolder`."""
 
     def __init__(self, folder: FrameFolder) -> None:
         self.name = folder.path
         files = _frame_files(folder.path)
-        if len(files) < folder.total:
+        if len(files) < folder.num_frames:
             raise InputError(
-                f"{folder.path!r} should hold {folder.total} frames but has {len(files)} images: "
-                "extract them again or correct the annotation."
+                f"{folder.path!r} should hold {folder.num_frames} frames but has {len(files)} "
+                "images: extract them again or correct the annotation."
             )
-        self._files = files[: folder.total or None]
+        self._files = files[: folder.num_frames or None]
 
     @property
     def num_frames(self) -> int:
-        """How many frames there are."""
+        """The number of images that belong to the video."""
         return len(self._files)
 
     @property
     def times(self) -> None:
-        """Images do not say when they were taken."""
+        """None: image files have no presentation times."""
         return None
 
     def _read(self, index: int) -> np.ndarray:
@@ -121,7 +89,7 @@ class FrameReader(ImageReader):
 
 
 class EncodedReader(ImageReader):
-    """The frames of `EncodedFrames`, which errors call `name`; only those asked for are decoded."""
+    """Decodes the requested frames of `EncodedFrames`, which errors call `name`."""
 
     def __init__(self, video: EncodedFrames, name: str) -> None:
         self.name = name or "encoded frames"
@@ -131,16 +99,17 @@ class EncodedReader(ImageReader):
 
     @property
     def num_frames(self) -> int:
-        """How many frames there are."""
+        """The number of images."""
         return len(self._video.images)
 
     @property
     def times(self) -> np.ndarray | None:
-        """When each frame is shown, as the record says, seconds from the first, float64 [N]."""
+        """The record's presentation times, seconds from the first frame, float64 [N], if any."""
         return self._video.times
 
     def _read(self, index: int) -> np.ndarray:
         encoded = np.frombuffer(self._video.images[index], np.uint8)
+        # OpenCV raises its own error for an empty buffer.
         image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
         if image is None:
             raise InputError(
@@ -151,12 +120,12 @@ class EncodedReader(ImageReader):
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's name is that of an image and not hidden."""
+    """Return True if a file has an image's suffix and is not hidden."""
     return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
 
 
 def _frame_files(path: str) -> list[str]:
-    """The image files of one numbered sequence in a folder, in the order of their numbers."""
+    """Return the image files of a folder's one sequence, in the order of their numbers."""
     try:
         names = [name for name in os.listdir(path) if is_image(name)]
     except OSError as error:
@@ -166,11 +135,13 @@ def _frame_files(path: str) -> list[str]:
         match = _NUMBERED.match(os.path.splitext(name)[0])
         if match:
             sequences.setdefault(match["prefix"], []).append((int(match["number"]), name))
-    return [name for _, name in sorted(_choose(sequences, path))]
+    return [name for _, name in sorted(_choose_sequence(sequences, path))]
 
 
-def _choose(sequences: dict[str, list[tuple[int, str]]], path: str) -> list[tuple[int, str]]:
-    """The one sequence; beside optical flow (`flow_x_`, `flow_y_`) it is the one named `img_`."""
+def _choose_sequence(
+    sequences: dict[str, list[tuple[int, str]]], path: str
+) -> list[tuple[int, str]]:
+    """Return the only sequence, or the one named `img_` beside optical flow (`flow_x_`, ...)."""
     if "img_" in sequences:
         return sequences["img_"]
     if len(sequences) == 1:

@@ -1,4 +1,10 @@
-"""A video stream's table of contents: which packet holds which frame, without decoding any."""
+"""Index of a video stream: the packet that holds each frame, found without decoding.
+
+A file stores packets in decode order, by increasing dts (decoding time stamp). Frames are shown in
+presentation order, by increasing pts (presentation time stamp). The orders differ where there are
+B-frames: a B-frame refers to a frame that is shown after it and is stored before it. Time stamps
+count units of the stream's time base.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,43 +14,44 @@ import numpy as np
 
 from vswin_jax.errors import InputError
 
-# Packets of a file up to this size are kept when they are counted, and not read a second time.
-_HELD_BYTES = 16 << 20
+# Packets of a stream up to this size stay in memory once indexed, which saves reading them again.
+_MAX_CACHED_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
 class PacketIndex:
-    """The packets of a stream in decode order, and its frames in the order they are shown.
+    """The P packets of a stream in decode order, and its N frames in presentation order.
 
-    pts, dts: int64 [P], the time stamps of every packet; dts is pts where the file has none.
-    order: int64 [N], the packet that holds frame i.
-    start: int64 [N], the keyframe's packet from which frame i can be decoded.
-    packets: all P of them, or none where the file is too large to be held in memory.
+    Attributes:
+      pts: int64 [P], the presentation time stamp of every packet.
+      dts: int64 [P], the decoding time stamp of every packet, or its pts where the file has none.
+      packet_of_frame: int64 [N], the packet that holds each frame.
+      keyframe_of_frame: int64 [N], the key frame's packet from which to decode each frame.
+      packets: all P packets, or none where the stream is too large to cache.
     """
 
     pts: np.ndarray
     dts: np.ndarray
-    order: np.ndarray
-    start: np.ndarray
+    packet_of_frame: np.ndarray
+    keyframe_of_frame: np.ndarray
     packets: tuple[av.Packet, ...] = ()
 
     @property
     def num_frames(self) -> int:
-        """How many frames the stream shows."""
-        return len(self.order)
+        """The number of frames that the stream shows."""
+        return len(self.packet_of_frame)
 
 
 def index_packets(packets: Iterable[av.Packet], name: str) -> PacketIndex | None:
-    """The index of all packets of the stream of video `name`.
+    """Index all packets of the stream of the video `name`.
 
-    None when there are no packets or their time stamps do not order the frames. Packets that an
-    edit list cuts off are decoded but never shown. Frames that are shown before the first keyframe
-    cannot be decoded by anyone and are not counted.
+    Returns None if there are no packets, no key frame, or no unique pts to order the frames by.
 
     Raises:
-        InputError: the file ends in the middle of a packet.
+      InputError: the file ends in the middle of a packet.
     """
-    rows, held = _read(packets)
+    rows, cached = _read(packets)
+    # The demuxer marks a packet as corrupt when the file ends before the packet does.
     if rows and rows[-1][-1]:
         raise InputError(
             f"{name!r} is cut short after {len(rows) - 1} frames: copy or download the file again."
@@ -52,51 +59,62 @@ def index_packets(packets: Iterable[av.Packet], name: str) -> PacketIndex | None
     if not rows or any(row[0] is None for row in rows):
         return None
     table = np.array(rows, np.int64)
-    pts, dts, keyframe, hidden = table[:, 0], table[:, 1], table[:, 2] > 0, table[:, 3] > 0
-    if len(np.unique(pts)) < len(pts) or not keyframe.any():
+    pts, dts, is_keyframe, is_discarded = table[:, 0], table[:, 1], table[:, 2] > 0, table[:, 3] > 0
+    # Decoded frames are matched with packets by their pts, so it has to be unique.
+    if len(np.unique(pts)) < len(pts) or not is_keyframe.any():
         return None
-    return PacketIndex(pts, dts, *_display_order(pts, keyframe, ~hidden), held)
+    return PacketIndex(pts, dts, *_presentation_order(pts, is_keyframe, ~is_discarded), cached)
 
 
 def _read(packets: Iterable[av.Packet]) -> tuple[list[tuple], tuple[av.Packet, ...]]:
-    """(pts, dts, is keyframe, is hidden, is corrupt) of every packet, and the packets."""
+    """Return (pts, dts, is key frame, is discarded, is corrupt) of each packet, and the packets."""
     rows: list[tuple] = []
-    held: list[av.Packet] = []
-    room = _HELD_BYTES
-    for p in packets:
-        if not p.size:
+    cached: list[av.Packet] = []
+    bytes_left = _MAX_CACHED_BYTES
+    for packet in packets:
+        # PyAV ends the stream with an empty packet, which only flushes the decoder.
+        if not packet.size:
             continue
-        dts = p.pts if p.dts is None else p.dts
-        rows.append((p.pts, dts, p.is_keyframe, p.is_discard, p.is_corrupt))
-        room -= p.size
-        if room >= 0:
-            held.append(p)
-    return rows, tuple(held) if room >= 0 else ()
+        dts = packet.pts if packet.dts is None else packet.dts
+        rows.append((packet.pts, dts, packet.is_keyframe, packet.is_discard, packet.is_corrupt))
+        bytes_left -= packet.size
+        if bytes_left >= 0:
+            cached.append(packet)
+    return rows, tuple(cached) if bytes_left >= 0 else ()
 
 
-def _display_order(
-    pts: np.ndarray, keyframe: np.ndarray, shown: np.ndarray
+def _presentation_order(
+    pts: np.ndarray, is_keyframe: np.ndarray, is_shown: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    keys = np.flatnonzero(keyframe)
-    keys = keys[np.argsort(pts[keys])]
-    frames = np.flatnonzero(shown & (pts >= pts[keys[0]]))
-    order = frames[np.argsort(pts[frames])]
-    # The keyframe must be shown at or before the frame: frames that follow a keyframe in the file
-    # but are shown before it (an open GOP) lean on the group before.
-    start = keys[np.searchsorted(pts[keys], pts[order], side="right") - 1]
-    return order, start
+    """Return the packet and the key frame's packet of each frame, int64 [N], sorted by pts.
 
-
-def decode_runs(index: PacketIndex, wanted: np.ndarray) -> list[tuple[int, int]]:
-    """The stretches (first, last) of packets that must be decoded to show the frames `wanted`.
-
-    `wanted` is sorted; each stretch begins at a keyframe, and packets between them can be skipped.
+    Packets that an edit list cuts off (`is_shown` is False) are decoded but never shown. Frames
+    with a pts before the first key frame's refer to frames that the file lacks, so no decoder can
+    show them, and they are not counted.
     """
-    runs: list[tuple[int, int]] = []
-    for frame in wanted.tolist():
-        first, last = int(index.start[frame]), int(index.order[frame])
-        if runs and first <= runs[-1][1] + 1:
-            runs[-1] = (runs[-1][0], max(last, runs[-1][1]))
+    keyframes = np.flatnonzero(is_keyframe)
+    keyframes = keyframes[np.argsort(pts[keyframes])]
+    frames = np.flatnonzero(is_shown & (pts >= pts[keyframes[0]]))
+    packet_of_frame = frames[np.argsort(pts[frames])]
+    # Decoding has to start at the last key frame in presentation order, not in decode order: in an
+    # open GOP, B-frames that are stored after a key frame but shown before it refer to the group
+    # of pictures before that key frame.
+    place = np.searchsorted(pts[keyframes], pts[packet_of_frame], side="right") - 1
+    return packet_of_frame, keyframes[place]
+
+
+def packet_ranges(index: PacketIndex, frames: np.ndarray) -> list[tuple[int, int]]:
+    """Return the ranges (first, last) of packets to decode in order to show the sorted `frames`.
+
+    Each range begins at a key frame, and the packets between two ranges can be skipped. Ranges that
+    touch or overlap are merged, so that no packet is decoded twice.
+    """
+    ranges: list[tuple[int, int]] = []
+    for frame in frames.tolist():
+        first, last = int(index.keyframe_of_frame[frame]), int(index.packet_of_frame[frame])
+        if ranges and first <= ranges[-1][1] + 1:
+            # A B-frame's packet comes after that of the later frame to which it refers.
+            ranges[-1] = (ranges[-1][0], max(last, ranges[-1][1]))
         else:
-            runs.append((first, last))
-    return runs
+            ranges.append((first, last))
+    return ranges

@@ -1,37 +1,31 @@
-"""Decoding just the frames that a clip needs from a video file, through PyAV.
+"""Decodes only the frames that a clip needs from a video file, with PyAV.
 
-Frames are addressed by their index in the order they are shown, of the file's first video stream.
-Opening reads the packets without decoding them: that counts the frames exactly, whatever the
-container claims, and tells which packets each frame needs. One decoder is one thread, since many
-clips are decoded side by side.
+Frames are addressed by their index in presentation order, in the file's first video stream.
+Opening a file reads its packets without decoding them: this counts the frames exactly, whatever the
+container's header states, and finds the packets that each frame needs.
 """
 
 import contextlib
-import io
 import itertools
 import os
-from collections.abc import Iterator, Sequence
-from types import TracebackType
-from typing import Self
+from collections.abc import Collection, Iterator
 
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from vswin_jax.data.decoding.assembly import FrameTransform, assemble, check_found
-from vswin_jax.data.decoding.packets import PacketIndex, decode_runs, index_packets
+from vswin_jax.data.decoding.assembly import check_decoded
+from vswin_jax.data.decoding.container import open_container, unreadable
+from vswin_jax.data.decoding.packets import PacketIndex, index_packets, packet_ranges
+from vswin_jax.data.decoding.video import Video
 from vswin_jax.errors import InputError
 
-# Of a frame: 8K. A decoder of it takes hundreds of megabytes, and a damaged header says anything.
-MAX_PIXELS = 8192 * 4320
-# Longer over shorter side: frames are enlarged until the shorter one fits, whatever the other is.
-MAX_ASPECT = 32
-_LIMIT = {"max_pixels": str(MAX_PIXELS)}
-_UNKNOWN_RATE = 30.0  # frames a second, where a file does not say
+_DEFAULT_RATE = 30.0  # frames a second, where a file does not state its rate
+_UNKNOWN = -1  # the index of a frame that is not shown or not requested
 
 
-class VideoFile:
-    """One open video file; use it in a `with` statement."""
+class VideoFile(Video):
+    """An open video file; use it in a `with` statement."""
 
     def __init__(self, video: str | os.PathLike[str] | bytes, name: str = "") -> None:
         is_bytes = isinstance(video, bytes)
@@ -41,135 +35,66 @@ class VideoFile:
         self._container = self._open()
         try:
             self._index = self._read_index()
-            self._count = self._index.num_frames if self._index else self._count_frames()
-            if not self._count:
+            self._num_frames = self._index.num_frames if self._index else self._count_frames()
+            if not self._num_frames:
                 raise InputError(f"{self.name!r} has no video frames: take it off the list.")
         except av.FFmpegError as error:
             self.close()
-            raise self._unreadable(error) from error
+            raise unreadable(self.name, error) from error
         except InputError:
             self.close()
             raise
 
     @property
     def num_frames(self) -> int:
-        """How many frames the first video stream shows."""
-        return self._count
+        """The number of frames that the first video stream shows."""
+        return self._num_frames
 
-    def decode(
-        self,
-        indices: Sequence[int] | np.ndarray,
-        transform: FrameTransform | None = None,
-        out: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """The upright frames at `indices` [T], uint8 RGB [T, H, W, 3]; only those are decoded.
+    @property
+    def times(self) -> np.ndarray:
+        """The presentation times, seconds from the first frame, float64 [N].
 
-        Indices may repeat and come in any order. `transform` maps each frame as it comes; the
-        result is written to `out`, which is made if it is not given.
+        They are the pts of the packets, or evenly spaced at the stream's average frame rate where
+        packets have no usable pts.
         """
-        wanted = np.unique(indices)
-        try:
-            return assemble(
-                self._frames(wanted), np.asarray(indices), self._count, self.name, transform, out
-            )
-        except av.FFmpegError as error:
-            raise self._unreadable(error) from error
+        index = self._index
+        if index:
+            # A stream's first pts need not be 0.
+            pts = index.pts[index.packet_of_frame]
+            return (pts - pts[0]) * float(self._stream.time_base)
+        return np.arange(self._num_frames) / float(self._stream.average_rate or _DEFAULT_RATE)
 
     def frames(self) -> Iterator[np.ndarray]:
-        """All upright frames in the order they are shown, uint8 RGB [H, W, 3]; one at a time.
+        """Yield all upright frames in presentation order, uint8 RGB [H, W, 3], one at a time.
 
         Raises:
-            InputError: one of them cannot be decoded.
+          InputError: a frame cannot be decoded.
         """
         reformatter = VideoReformatter()
         count = 0
         try:
             for index, frame in self._decode_all():
-                if index >= 0:
+                if index != _UNKNOWN:
                     count += 1
                     yield self._upright_rgb(frame, reformatter)
         except av.FFmpegError as error:
-            raise self._unreadable(error) from error
-        check_found(count, self._count, self.name)
-
-    @property
-    def times(self) -> np.ndarray:
-        """When each frame is shown, in seconds from the first one, float64 [N].
-
-        From the time stamps of the packets; evenly spaced at the stream's average rate where there
-        are none.
-        """
-        index = self._index
-        if index:
-            shown = index.pts[index.order]
-            return (shown - shown[0]) * float(self._stream.time_base)
-        return np.arange(self._count) / float(self._stream.average_rate or _UNKNOWN_RATE)
+            raise unreadable(self.name, error) from error
+        check_decoded(count, self._num_frames, self.name)
 
     def close(self) -> None:
         """Close the file."""
         self._container.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def _open(self) -> av.container.InputContainer:
-        # "file:" keeps FFmpeg from taking a name such as "a:b.mp4" for a network protocol.
-        source = io.BytesIO(self._video) if isinstance(self._video, bytes) else None
-        try:
-            # Without the limit, looking for the size of a frame takes memory for one.
-            container = av.open(source or f"file:{os.fspath(self._video)}", options=_LIMIT)
-        except (av.FFmpegError, OSError) as error:
-            raise self._unreadable(error) from error
-        # FFmpeg reads any text as "tty" art.
-        if not container.streams.video or container.format.name == "tty":
-            container.close()
-            raise InputError(f"{self.name!r} holds no video stream: take it off the list.")
+        container = open_container(self._video, self.name)
         self._stream = container.streams.video[0]
         self._decoder = self._stream.codec_context
-        # PyAV has none for a codec that FFmpeg does not know.
-        if self._decoder is None:
-            container.close()
-            raise InputError(
-                f"{self.name!r} is stored with a codec that cannot be decoded here: encode the "
-                f"file again."
-            )
-        self._decoder.thread_type = "NONE"
-        self._decoder.thread_count = 1
-        # Pictures may be larger than the file's header says.
-        self._decoder.options = _LIMIT
         self._size = (self._decoder.width, self._decoder.height)
-        try:
-            self._check_size()
-        except InputError:
-            container.close()
-            raise
         return container
 
-    def _check_size(self) -> None:
-        width, height = self._size
-        if width * height > MAX_PIXELS or max(self._size) > MAX_ASPECT * max(1, min(self._size)):
-            raise InputError(
-                f"{self.name!r} has frames of {width}x{height} pixels, past the limits of "
-                f"8192x4320 and of sides of {MAX_ASPECT} to 1: encode the file again, smaller."
-            )
-
-    def _unreadable(self, error: Exception) -> InputError:
-        cause = getattr(error, "strerror", None) or str(error)
-        return InputError(
-            f"{self.name!r} cannot be read as a video ({cause}): check the path, or encode the "
-            "file again."
-        )
-
     def _read_index(self) -> PacketIndex | None:
-        # AVI keeps no display times, and FFmpeg's guesses miss the order when there are B-frames.
+        # AVI stores no pts. FFmpeg derives them from the decode order, which is not the
+        # presentation order of a stream with B-frames.
         if self._container.format.name == "avi":
             return None
         return index_packets(self._packets(), self.name)
@@ -177,14 +102,21 @@ class VideoFile:
     def _count_frames(self) -> int:
         return sum(1 for _ in self._decode_all())
 
-    def _frames(self, wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """(index, RGB frame) of every wanted frame that can be decoded."""
-        missing = set(wanted.tolist())
+    def _decode_unique(self, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        try:
+            yield from self._rgb_frames(indices)
+        except av.FFmpegError as error:
+            raise unreadable(self.name, error) from error
+
+    def _rgb_frames(self, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (index, RGB frame) of those requested frames that can be decoded."""
+        missing = set(indices.tolist())
         passes = [self._decode_all()]
         if self._index:
-            # Some encoders mark keyframes from which decoding cannot start (intra refresh): what
-            # the short way did not show, the long way does.
-            passes.insert(0, self._decode_runs(self._index, wanted))
+            # Encoders with intra refresh mark key frames from which decoding cannot start. Frames
+            # that decoding from the nearest key frame does not give come from a second pass over
+            # the whole file.
+            passes.insert(0, self._decode_ranges(self._index, indices))
         reformatter = VideoReformatter()
         for index, frame in itertools.chain(*passes):
             if index in missing:
@@ -193,67 +125,89 @@ class VideoFile:
             if not missing:
                 return
 
-    def _decode_runs(
-        self, index: PacketIndex, wanted: np.ndarray
+    def _decode_ranges(
+        self, index: PacketIndex, indices: np.ndarray
     ) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Decode the packets that the wanted frames need, and none between them."""
+        """Yield (index, frame) from the ranges of packets that the requested frames need."""
+        pts = index.pts[index.packet_of_frame[indices]]
+        # The decoder copies the pts of a packet to its frame, which identifies the frame: frames
+        # leave the decoder later than their packets enter it, and in another order.
+        frame_of_pts = dict(zip(pts.tolist(), indices.tolist(), strict=True))
+        ranges = packet_ranges(index, indices)
+        packets = self._packets_from(index, ranges[0][0])
+        for first, last in ranges:
+            for frame in self._decode_range(first, last, packets, frame_of_pts.keys()):
+                yield frame_of_pts.get(frame.pts, _UNKNOWN), frame
+
+    def _decode_range(
+        self,
+        first: int,
+        last: int,
+        packets: Iterator[tuple[int, av.Packet]],
+        requested_pts: Collection[int],
+    ) -> Iterator[av.VideoFrame]:
+        """Decode the packets `first` to `last`; earlier ones of `packets` are skipped."""
         decoder = self._decoder
-        frame_of = dict(zip(index.pts[index.order[wanted]].tolist(), wanted.tolist(), strict=True))
-        runs = decode_runs(index, wanted)
-        packets = self._packets_from(index, runs[0][0])
-        for first, last in runs:
-            decoder.flush_buffers()
-            for position, packet in packets:
-                if position < first:
-                    continue
-                # A frame that nobody wants and no other frame leans on need not be decoded.
-                decoder.skip_frame = "DEFAULT" if packet.pts in frame_of else "NONREF"
-                for frame in decoder.decode(packet):
-                    yield frame_of.get(frame.pts, -1), frame
-                if position >= last:
-                    break
-            for frame in decoder.decode(None):
-                yield frame_of.get(frame.pts, -1), frame
+        # Drops the reference frames and the end-of-stream state of the range before.
+        decoder.flush_buffers()
+        for position, packet in packets:
+            if position < first:
+                continue
+            # Frames that are neither requested nor referred to by others need not be decoded.
+            decoder.skip_frame = "DEFAULT" if packet.pts in requested_pts else "NONREF"
+            yield from decoder.decode(packet)
+            if position >= last:
+                break
+        # Drains the frames that the decoder holds back to reorder them.
+        yield from decoder.decode(None)
 
     def _packets_from(self, index: PacketIndex, first: int) -> Iterator[tuple[int, av.Packet]]:
-        """(place in decode order, packet), from the packet `first` or one before it on."""
+        """Yield (position in decode order, packet), from packet `first` or an earlier one on."""
         if index.packets:
             yield from enumerate(index.packets[first:], first)
             return
-        position_of = {pts: position for position, pts in enumerate(index.pts.tolist())}
+        # Most demuxers seek by dts, in units of the stream's time base, and may stop at an earlier
+        # key frame than the target. Positions are therefore looked up by the unique pts.
+        position_of_pts = {pts: position for position, pts in enumerate(index.pts.tolist())}
         self._container.seek(int(index.dts[first]), stream=self._stream, backward=True)
         for packet in self._packets():
+            # The last packet is empty: it flushes the decoder, which `_decode_ranges` does itself.
             if packet.size:
-                yield position_of.get(packet.pts, -1), packet
+                yield position_of_pts.get(packet.pts, _UNKNOWN), packet
 
     def _packets(self) -> Iterator[av.Packet]:
-        # PyAV 19 gives back what reading takes at the end or when closed, but not when forgotten.
+        # PyAV 19 frees the memory of a demuxing generator when it ends or is closed, but not when
+        # it is garbage-collected half way.
         with contextlib.closing(self._container.demux(self._stream)) as packets:
             yield from packets
 
     def _decode_all(self) -> Iterator[tuple[int, av.VideoFrame]]:
-        """(index, frame) of every frame from the first one on."""
+        """Yield (index, frame) of every frame from the start of the file."""
+        # Opened anew instead of seeking: not every format can seek to its first packet, and the
+        # decoder starts without any state.
         self._container.close()
         self._container = self._open()
         index = self._index
-        frame_of = {}
+        frame_of_pts = {}
         if index:
-            shown = index.pts[index.order].tolist()
-            frame_of = {pts: frame for frame, pts in enumerate(shown)}
+            pts = index.pts[index.packet_of_frame].tolist()
+            frame_of_pts = {stamp: frame for frame, stamp in enumerate(pts)}
+        # Packets are decoded up to the empty last one, which drains the decoder.
         frames = itertools.chain.from_iterable(packet.decode() for packet in self._packets())
         for count, frame in enumerate(frames):
-            yield (frame_of.get(frame.pts, -1) if index else count), frame
+            yield (frame_of_pts.get(frame.pts, _UNKNOWN) if index else count), frame
 
     def _upright_rgb(self, frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
         width, height = self._size
-        # One thread: FFmpeg starts a pool for every conversion otherwise, dearer than the work.
+        # One thread: otherwise FFmpeg starts a thread pool for each conversion, which costs more
+        # than the conversion.
         rgb = _pixels(reformatter.reformat(frame, width, height, "rgb24", threads=1))
-        turns = round(frame.rotation / 90)
-        return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+        quarter_turns = round(frame.rotation / 90)
+        return np.ascontiguousarray(np.rot90(rgb, quarter_turns)) if quarter_turns else rgb
 
 
 def _pixels(frame: av.VideoFrame) -> np.ndarray:
-    """An RGB frame's own memory, uint8 [H, W, 3]; a copy only where its lines are padded."""
+    """Return an RGB frame's pixels, uint8 [H, W, 3]: a view, or a copy if its rows are padded."""
     (plane,) = frame.planes
-    lines = np.frombuffer(plane, np.uint8).reshape(frame.height, plane.line_size)
-    return lines[:, : 3 * frame.width].reshape(frame.height, frame.width, 3)
+    rows = np.frombuffer(plane, np.uint8).reshape(frame.height, plane.line_size)
+    return rows[:, : 3 * frame.width].reshape(frame.height, frame.width, 3)

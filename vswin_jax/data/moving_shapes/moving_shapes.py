@@ -1,10 +1,10 @@
-"""Moving shapes: a small video data set that the project writes itself, as H.264 mp4 files.
+"""Moving shapes: a small synthetic video data set of H.264 mp4 files.
 
-A textured object moves over a textured background that drifts. The eight classes differ only in how
-the object moves (`moving_scene`), so whoever tells them apart has looked at more than one frame.
-Appearance, start, speeds and background belong to a scene, and each scene is filmed once per class:
-the first frames of its eight videos are the same picture. The scenes of the test split are not
-among those of the training split.
+A textured object moves over a textured background that drifts. The eight classes differ only in the
+motion of the object (`moving_scene`), so no model can tell them apart by a single frame.
+Appearance, start, speeds and background belong to a scene, and each scene is rendered once per
+class: the first frames of its eight videos are equal. The training and the test split have
+different scenes.
 """
 
 import json
@@ -25,18 +25,18 @@ from vswin_jax.errors import InputError
 
 CLASSES: tuple[str, ...] = tuple(MOTIONS)
 FORMAT_VERSION = 1
-SETTINGS_FILE = "moving_shapes.json"
+OPTIONS_FILE = "moving_shapes.json"
 SPLITS = ("train", "test")
 
-# Every frame is a key frame of constant quality, and what a frame becomes depends on that frame
-# alone. Anything predicted from other frames, or rated by its use to later ones, carries the motion
-# in its artefacts: a probe of single decoded frames then reaches 22 % where chance is 12.5 %.
+# Every frame is a key frame of constant quality, so a decoded frame depends on that frame alone.
+# With prediction from other frames, or a quality chosen by a frame's use to later ones, the
+# artefacts reveal the motion: a probe of single frames then reaches 22 %, and chance is 12.5 %.
 ENCODER = {"preset": "veryfast", "tune": "fastdecode", "qp": "22"}
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What determines every byte of the data set; kept beside it as JSON."""
+class MovingShapesOptions:
+    """The options that determine every byte of the data set, which stores them as JSON."""
 
     train_scenes: int
     test_scenes: int
@@ -59,30 +59,46 @@ def write_moving_shapes(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Writes `directory`/{train,test}/CLASS/scene_NNNNN.mp4, eight videos a scene.
+    """Write `directory`/{train,test}/CLASS/scene_NNNNN.mp4, eight videos for each scene.
 
-    The same settings give the same bytes on the same machine. A directory that is already there
-    with these settings is left as it is; what a killed call left behind is removed.
+    The same options give the same bytes on the same machine. A finished data set with the same
+    options is not written again; the remains of a killed call are removed.
 
     Args:
-      directory: where the data set goes; its parents are made.
+      directory: of the data set; missing parents are created.
       train_scenes: scenes of the training split.
       test_scenes: scenes of the test split.
-      seed: another seed gives other scenes.
-      size: side of the square pictures in pixels, even and at least 32.
+      seed: of the scenes.
+      size: side of the square frames in pixels, even and at least 32.
       num_frames: frames of a video.
-      fps: frames a second; speeds are per frame, so this changes the time stamps only.
-      workers: threads; by default one for each core.
-      progress: called with (scenes done, scenes in all) after each scene.
+      fps: frames a second. Speeds are per frame, so only the presentation times depend on it.
+      workers: threads; None is one for each core.
+      progress: called with (scenes done, total scenes) after each scene.
 
     Raises:
-      InputError: a setting is out of range, or `directory` holds something else.
+      InputError: an option is out of range, or `directory` has other contents.
     """
-    settings = Settings(train_scenes, test_scenes, seed, size, num_frames, fps)
-    _check(settings)
+    options = MovingShapesOptions(
+        train_scenes=train_scenes,
+        test_scenes=test_scenes,
+        seed=seed,
+        size=size,
+        num_frames=num_frames,
+        fps=fps,
+    )
+    _check_options(options)
     directory = Path(os.path.abspath(directory))
-    if _is_written(directory, settings):
-        return
+    if not _is_written(directory, options):
+        _write(directory, options, workers or os.cpu_count() or 1, progress)
+
+
+def _write(
+    directory: Path,
+    options: MovingShapesOptions,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    # A directory of the final name is always complete: the files are written beside it first.
     partial = directory.with_name(directory.name + ".partial")
     try:
         if partial.exists():
@@ -90,23 +106,23 @@ def write_moving_shapes(
         for split in SPLITS:
             for name in CLASSES:
                 (partial / split / name).mkdir(parents=True)
-        _write_scenes(partial, settings, workers or os.cpu_count() or 1, progress)
-        (partial / SETTINGS_FILE).write_text(json.dumps(asdict(settings), indent=2) + "\n")
+        _write_scenes(partial, options, workers, progress)
+        (partial / OPTIONS_FILE).write_text(json.dumps(asdict(options), indent=2) + "\n")
         os.replace(partial, directory)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def scene_at(settings: Settings, split: str, index: int) -> Scene:
-    """The scene number `index` of a split: a pure function of its arguments."""
-    key = np.random.SeedSequence([settings.seed, SPLITS.index(split), index])
-    return make_scene(np.random.Generator(np.random.Philox(key)), settings.size)
+def scene_at(options: MovingShapesOptions, split: str, index: int) -> Scene:
+    """Return scene `index` of a split, a pure function of the arguments."""
+    key = np.random.SeedSequence([options.seed, SPLITS.index(split), index])
+    return make_scene(np.random.Generator(np.random.Philox(key)), options.size)
 
 
 def write_video(path: str | os.PathLike[str], frames: np.ndarray, fps: int) -> None:
-    """Writes uint8 `[T, H, W, 3]` RGB as H.264 in mp4, the same bytes each time.
+    """Write uint8 `[T, H, W, 3]` RGB as H.264 in mp4, with the same bytes every time.
 
-    One thread, and neither dates nor library versions in the container.
+    The encoder has one thread, and the container has neither dates nor library versions.
     """
     with av.open(os.fspath(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("libx264", rate=Fraction(fps), options=ENCODER)
@@ -120,56 +136,59 @@ def write_video(path: str | os.PathLike[str], frames: np.ndarray, fps: int) -> N
         container.mux(stream.encode())
 
 
-def _check(settings: Settings) -> None:
+def _check_options(options: MovingShapesOptions) -> None:
     rules = {
-        "train_scenes": settings.train_scenes >= 1,
-        "test_scenes": settings.test_scenes >= 1,
-        "seed": settings.seed >= 0,
-        "size": settings.size >= 32 and settings.size % 2 == 0,
-        "num_frames": settings.num_frames >= 2,
-        "fps": settings.fps >= 1,
+        "train_scenes": options.train_scenes >= 1,
+        "test_scenes": options.test_scenes >= 1,
+        "seed": options.seed >= 0,
+        "size": options.size >= 32 and options.size % 2 == 0,
+        "num_frames": options.num_frames >= 2,
+        "fps": options.fps >= 1,
     }
     for name, holds in rules.items():
         if not holds:
             raise InputError(
                 "moving_shapes takes at least 1 scene a split, a seed from 0 up, an even size from "
                 "32 pixels up, at least 2 frames and at least 1 frame a second, "
-                f"but {name}={getattr(settings, name)} came: change it."
+                f"but {name}={getattr(options, name)} came: change it."
             )
 
 
-def _is_written(directory: Path, settings: Settings) -> bool:
-    """Whether this very data set is there; an error when something else is."""
+def _is_written(directory: Path, options: MovingShapesOptions) -> bool:
+    """Return True if the data set is complete, False if the directory is missing or empty."""
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return False
-    found, wanted = _read_settings(directory), asdict(settings)
-    differing = [f"{k}={found.get(k)} (not {v})" for k, v in wanted.items() if found.get(k) != v]
+    found, expected = _read_options(directory), asdict(options)
+    differing = [f"{k}={found.get(k)} (not {v})" for k, v in expected.items() if found.get(k) != v]
     if differing:
         raise InputError(
-            f"{directory} holds moving_shapes of other settings, {', '.join(differing)}: "
+            f"{directory} holds moving_shapes of other options, {', '.join(differing)}: "
             "name another directory, or remove this one to have it written again."
         )
     return True
 
 
-def _read_settings(directory: Path) -> dict[str, int]:
+def _read_options(directory: Path) -> dict[str, int]:
     try:
-        return dict(json.loads((directory / SETTINGS_FILE).read_text()))
+        return dict(json.loads((directory / OPTIONS_FILE).read_text()))
     except (OSError, ValueError, TypeError):
         raise InputError(
             f"{directory} is there already and is not a finished moving_shapes data set "
-            f"(no readable {SETTINGS_FILE}): name another directory or remove this one."
+            f"(no readable {OPTIONS_FILE}): name another directory or remove this one."
         ) from None
 
 
 def _write_scenes(
-    directory: Path, settings: Settings, workers: int, progress: Callable[[int, int], None] | None
+    directory: Path,
+    options: MovingShapesOptions,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
 ) -> None:
-    scenes = [("train", i) for i in range(settings.train_scenes)]
-    scenes += [("test", i) for i in range(settings.test_scenes)]
+    scenes = [("train", i) for i in range(options.train_scenes)]
+    scenes += [("test", i) for i in range(options.test_scenes)]
 
     def write(scene: tuple[str, int]) -> None:
-        _write_scene(directory, settings, *scene)
+        _write_scene(directory, options, *scene)
 
     with ThreadPoolExecutor(workers) as pool:
         try:
@@ -177,12 +196,12 @@ def _write_scenes(
                 if progress:
                     progress(done, len(scenes))
         finally:
-            # After a signal, or a scene that failed, nobody waits for the others.
+            # After a signal or a failed scene, the other scenes are cancelled.
             pool.shutdown(cancel_futures=True)
 
 
-def _write_scene(directory: Path, settings: Settings, split: str, index: int) -> None:
-    scene = scene_at(settings, split, index)
+def _write_scene(directory: Path, options: MovingShapesOptions, split: str, index: int) -> None:
+    scene = scene_at(options, split, index)
     for name, motion in MOTIONS.items():
-        frames = render(scene, motion, settings.num_frames)
-        write_video(directory / split / name / f"scene_{index:05d}.mp4", frames, settings.fps)
+        frames = render(scene, motion, options.num_frames)
+        write_video(directory / split / name / f"scene_{index:05d}.mp4", frames, options.fps)

@@ -1,8 +1,7 @@
-"""Videos that cannot be read: what is read in their place, how many there may be, their list.
+"""Handling of videos that cannot be read: replacement, counting, the list and the limit.
 
-What replaces a video is a function of (seed, epoch, example), so a restarted run, and one on
-another number of hosts, reads the same clips; the counts and the list decide nothing but whether
-to stop.
+The replacement of a video is a function of (seed, epoch, example), so a restarted run, and a run
+on another number of hosts, reads the same clips. The counts and the list only decide when to stop.
 """
 
 import logging
@@ -17,27 +16,27 @@ import numpy as np
 from vswin_jax.data.decoding.decode import open_video, sample_frames
 from vswin_jax.data.example import Example, Source
 from vswin_jax.data.pipeline.bad_video_table import BadVideoTable
-from vswin_jax.data.pipeline.sampler import example_rng
+from vswin_jax.data.pipeline.sampler import SamplerState, example_rng
 from vswin_jax.errors import InputError
 
 log = logging.getLogger(__name__)
 
 MAX_FRACTION = 0.05
-# With half of the videos bad, one example in two million finds none to replace it.
+# With half of the videos bad, one example in two million has no readable replacement.
 MAX_REPLACEMENTS = 20
-# Fewer say nothing about a data set.
+# The share of bad videos among fewer reads is too noisy to judge.
 _MIN_READS = 20
-# How far, in standard deviations, chance may carry a set that is just good enough past the limit.
+# Tolerance above the limit, in standard deviations of the number of bad reads.
 _MARGIN = 4.0
 
 Clip = TypeVar("Clip")
 
 
 class BadVideos:
-    """Counts reads, names every bad video once, and ends a run that has too many of them.
+    """Counts reads, lists every bad video once, and stops a run that has too many of them.
 
-    Threads may share one. The counts are of this process since it started; the list at `path` is
-    of the whole run, over restarts and hosts, and None keeps no list.
+    Threads may share one. The counts are those of this process since it started. The list at `path`
+    covers the whole run, over restarts and hosts; with None no list is kept.
     """
 
     def __init__(
@@ -48,52 +47,52 @@ class BadVideos:
         self._max_fraction = max_fraction
         self._table = BadVideoTable(path) if path else None
         self._path = path
-        self._named: set[str] = set()
+        self._reported: set[str] = set()
         self._lock = threading.Lock()
 
     def count_good(self) -> None:
-        """Counts a video that was read."""
+        """Count a video that was read."""
         with self._lock:
             self.reads += 1
 
     def count_bad(self, name: str, reason: str, *, step: int, epoch: int) -> None:
-        """Counts the video `name`, which training step `step` in `epoch` (both from 1) met.
+        """Count the bad video `name` of training step `step` in `epoch`, both from 1.
 
         Raises:
-            InputError: the share of bad reads is past the limit, beyond what chance explains.
+          InputError: the share of bad reads exceeds the limit by more than chance explains.
         """
         with self._lock:
             self.reads += 1
             self.bad += 1
-            self._name(name, reason, step, epoch)
-            if self._are_too_many():
+            self._report(name, reason, step, epoch)
+            if self._exceeds_limit():
                 raise InputError(
                     f"{self._share()}, more than config.data.max_bad_fraction "
                     f"({self._max_fraction:g}) allows: find them all with scripts/check_videos.py "
-                    f"and repair them, or raise the limit; the last one says: {reason}"
+                    f"and repair them, or raise the limit; the last error was: {reason}"
                 )
 
     def summary(self) -> str:
-        """The counts in words and where the list is, once a bad video was met."""
+        """Return a sentence with the counts and the path of the list; at least one video is bad."""
         return f"{self._share()}, and another was read instead; see {self._path}"
 
     def _share(self) -> str:
         share = self.bad / self.reads
         return f"{self.bad} of {self.reads} reads ({share:.1%}) met a video that cannot be read"
 
-    def _name(self, name: str, reason: str, step: int, epoch: int) -> None:
-        if name in self._named:
+    def _report(self, name: str, reason: str, step: int, epoch: int) -> None:
+        if name in self._reported:
             return
-        self._named.add(name)
+        self._reported.add(name)
         if self._table:
             self._table.add(name, reason, step, epoch)
         log.warning("step %d reads another video instead: %s", step, reason)
 
-    def _are_too_many(self) -> bool:
+    def _exceeds_limit(self) -> bool:
         limit = self._max_fraction
         if not limit:
             return True
-        # Examples come in random order: at first even a good set may show many bad ones.
+        # Examples come in random order, so the first reads of a good set may hold many bad ones.
         margin = _MARGIN * math.sqrt(limit * (1 - limit) * self.reads)
         return self.reads >= _MIN_READS and self.bad > limit * self.reads + margin
 
@@ -101,10 +100,11 @@ class BadVideos:
 def candidates(
     seed: int, epoch: int, index: int, size: int, *, occurrence: int = 0
 ) -> Iterator[tuple[int, np.random.Generator]]:
-    """(example, its draws): the one at `index` of `size`, then up to 20 others, none twice.
+    """Yield (example, generator) of example `index` of `size`, then of up to 20 replacements.
 
-    `occurrence` is that of `order.Turn`. A replacement's draws are not those of its own turn in the
-    epoch, so it is another clip.
+    No example comes twice. `occurrence` is that of `SamplerState`. The generator of a replacement
+    differs from the one that the same example has at its own position in the epoch, so the
+    replacement is another clip.
     """
     yield index, example_rng(seed, epoch, index, occurrence=occurrence)
     tried = {index}
@@ -119,22 +119,19 @@ def candidates(
 def read_or_replace(
     read: Callable[[Example, np.random.Generator], Clip],
     source: Source,
-    index: int,
+    state: SamplerState,
     bad_videos: BadVideos,
     *,
     seed: int,
-    epoch: int,
     step: int,
-    occurrence: int = 0,
 ) -> tuple[Example, Clip]:
-    """The example at `index` or the first of its replacements that can be read, and its clip.
-
-    `epoch` and `step` count from 0, `occurrence` is that of `order.Turn`.
+    """Return the example of `state`, or its first replacement that can be read, and its clip.
 
     Raises:
-        InputError: none of them can be read, or too many cannot.
+      InputError: no candidate can be read, or too many videos cannot.
     """
     tried, reason = 0, ""
+    epoch, index, occurrence = state
     for other, rng in candidates(seed, epoch, index, len(source), occurrence=occurrence):
         example = source[other]
         try:
@@ -148,8 +145,8 @@ def read_or_replace(
     raise InputError(f"None of {tried} videos tried in a row can be read: {reason}")
 
 
-def why_unreadable(example: Example) -> str:
-    """Decodes the first, the middle and the last frame; what is wrong in a sentence, or ""."""
+def unreadable_reason(example: Example) -> str:
+    """Decode the first, the middle and the last frame; return the error's text, or "" if none."""
     try:
         with open_video(example.video, example.name) as video:
             sample_frames(video)

@@ -1,6 +1,6 @@
-"""The tf.data behind the batches: many rows made side by side, always in the same order.
+"""Batches whose rows tf.data fills in parallel, always in the same order.
 
-TensorFlow does nothing here but run the threads; it never sees an accelerator.
+TensorFlow only runs the threads here; accelerators are hidden from it.
 """
 
 import atexit
@@ -12,128 +12,136 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from vswin_jax.data.pipeline.buffer_pool import NewMemory, RecycledMemory, new_memory
+from vswin_jax.data.pipeline.buffer_pool import Allocator, BufferPool, allocate
 
 AUTOTUNE: int = tf.data.AUTOTUNE
 Batch = dict[str, np.ndarray]
-# The type and the shape of every key of a row.
+# The dtype and the shape of every key of a row.
 Fields = dict[str, tuple[type[np.generic], tuple[int, ...]]]
 
 tf.config.set_visible_devices([], "GPU")
-# Clips are decoded side by side, so each one is the work of one thread.
+# Clips are decoded in parallel, so OpenCV must not start threads of its own for each of them.
 cv2.setNumThreads(1)
 
 
 def make_batches(
     load: Callable[[int, Batch], None],
     length: int,
-    places: int,
+    items_per_batch: int,
     fields: Fields,
     *,
     threads: int,
     prefetch: int,
     repeats: int = 1,
-    memory: Mapping[str, NewMemory] | None = None,
-) -> "Batches":
-    """Batches of `places` * `repeats` rows, which `load` fills place by place, from 0 to `length`.
+    allocators: Mapping[str, Allocator] | None = None,
+) -> "BatchIterator":
+    """Return batches of `items_per_batch` * `repeats` rows that `load` fills in parallel.
 
-    `load(place, rows)` gets for each of the `fields` the rows of its place, [repeats, ...], as
-    views of the batch itself, so nothing is copied. A batch has the first rows of all its places,
-    then the second ones. `memory` says for some fields where to get memory of so many bytes.
+    `load(index, rows)` is called once for each item from 0 to `length`. `rows` holds, for each of
+    the `fields`, the item's rows [repeats, ...] as views of the batch, so nothing is copied. A
+    batch has the first rows of all its items, then the second rows. `allocators` replaces the
+    allocator of some fields.
     """
-    filling = _Filling(load, fields, places, repeats, memory or {})
-    # TensorFlow never forgets a function that it was given, nor what that function refers to.
-    if_wanted = weakref.ref(filling)
+    builder = _BatchBuilder(load, fields, items_per_batch, repeats, allocators or {})
+    is_filled = _map_in_order(builder, length, threads)
+    options = tf.data.Options()
+    if threads != AUTOTUNE:
+        # tf.data's default pool has one thread for each core, and blocked threads count too.
+        options.threading.private_threadpool_size = threads
+    dataset = is_filled.batch(items_per_batch).prefetch(prefetch).with_options(options)
+    return BatchIterator(dataset, builder)
 
-    def fill(place: np.ndarray) -> np.bool_:
-        wanted = if_wanted()
-        return np.bool_(wanted is not None and wanted.fill(int(place)))
 
-    dataset = tf.data.Dataset.range(length)
-    dataset = dataset.map(
-        lambda place: tf.ensure_shape(tf.numpy_function(fill, [place], tf.bool), ()),
+def _map_in_order(builder: "_BatchBuilder", length: int, threads: int) -> tf.data.Dataset:
+    """Return a data set that fills the items of `builder` and yields True for each success."""
+    # TensorFlow keeps every function that it was given, and all that the function refers to, until
+    # the process ends. The weak reference lets the builder and its memory go before.
+    builder_ref = weakref.ref(builder)
+
+    def fill(index: np.ndarray) -> np.bool_:
+        builder = builder_ref()
+        return np.bool_(builder is not None and builder.fill(int(index)))
+
+    return tf.data.Dataset.range(length).map(
+        lambda index: tf.ensure_shape(tf.numpy_function(fill, [index], tf.bool), ()),
         num_parallel_calls=threads,
         deterministic=True,
     )
-    options = tf.data.Options()
-    if threads != AUTOTUNE:
-        # Otherwise there are never more than one for each core, and those that wait count too.
-        options.threading.private_threadpool_size = threads
-    return Batches(dataset.batch(places).prefetch(prefetch).with_options(options), filling)
 
 
-class _Filling:
-    """The batches whose rows are being filled, by number, and what went wrong at which place."""
+class _BatchBuilder:
+    """The batches whose rows are being filled, by number, and the exceptions, by item."""
 
     def __init__(
         self,
         load: Callable[[int, Batch], None],
         fields: Fields,
-        places: int,
+        items_per_batch: int,
         repeats: int,
-        memory: Mapping[str, NewMemory],
+        allocators: Mapping[str, Allocator],
     ) -> None:
         self.failures: dict[int, Exception] = {}
         self._load = load
-        self._places = places
+        self._items_per_batch = items_per_batch
         self._batches: dict[int, Batch] = {}
-        count = places * repeats
-        self._memory = {
-            key: RecycledMemory((count, *shape), dtype, memory.get(key, new_memory))
+        count = items_per_batch * repeats
+        self._pools = {
+            key: BufferPool((count, *shape), dtype, allocators.get(key, allocate))
             for key, (dtype, shape) in fields.items()
         }
         self._lock = threading.Lock()
 
-    def fill(self, place: int) -> bool:
-        """Fills the rows of a place; False if that failed."""
+    def fill(self, index: int) -> bool:
+        """Fill the rows of an item; return False if that failed."""
         try:
-            self._load(place, self._rows(place))
+            self._load(index, self._rows(index))
         except Exception as error:
-            # Raised here, TensorFlow would log a traceback and pass on the text only.
-            self.failures[place] = error
-        return place not in self.failures
+            # If it were raised here, TensorFlow would log a traceback and keep only the text.
+            self.failures[index] = error
+        return index not in self.failures
 
-    def _rows(self, place: int) -> Batch:
-        number, row = divmod(place, self._places)
+    def _rows(self, index: int) -> Batch:
+        number, row = divmod(index, self._items_per_batch)
         with self._lock:
             if number not in self._batches:
-                self._batches[number] = {k: m.empty() for k, m in self._memory.items()}
+                self._batches[number] = {key: pool.empty() for key, pool in self._pools.items()}
             batch = self._batches[number]
-        return {key: values[row :: self._places] for key, values in batch.items()}
+        return {key: values[row :: self._items_per_batch] for key, values in batch.items()}
 
     def take(self, number: int) -> Batch:
-        """The batch of that number, which is full."""
+        """Remove and return batch `number`, whose rows are all filled."""
         return self._batches.pop(number)
 
 
-class Batches(Iterator[Batch]):
-    """An iterator over a data set that gives its threads back before Python ends."""
+class BatchIterator(Iterator[Batch]):
+    """An iterator over batches that stops its threads before the interpreter shuts down."""
 
-    def __init__(self, dataset: tf.data.Dataset, filling: _Filling) -> None:
+    def __init__(self, dataset: tf.data.Dataset, builder: _BatchBuilder) -> None:
         self._iterator: Iterator[np.ndarray] | None = dataset.as_numpy_iterator()
-        self._filling = filling
+        self._builder = builder
         self._number = 0
-        _OPEN.add(self)
+        _OPEN_ITERATORS.add(self)
 
     def __next__(self) -> Batch:
         if self._iterator is None:
             raise StopIteration
         if not next(self._iterator).all():
             self.close()
-            raise self._filling.failures[min(self._filling.failures)]
+            raise self._builder.failures[min(self._builder.failures)]
         self._number += 1
-        return self._filling.take(self._number - 1)
+        return self._builder.take(self._number - 1)
 
     def close(self) -> None:
-        """Stop decoding; there are no more batches."""
+        """Stop decoding; the iterator ends."""
         self._iterator = None
 
 
-_OPEN: weakref.WeakSet[Batches] = weakref.WeakSet()
+_OPEN_ITERATORS: weakref.WeakSet[BatchIterator] = weakref.WeakSet()
 
 
 @atexit.register
 def _close_all() -> None:
-    # Threads that still decode when Python ends would wait for it for ever, and it for them.
-    for batches in list(_OPEN):
-        batches.close()
+    # A thread that still decodes while the interpreter shuts down would wait for the GIL, and the
+    # interpreter for the thread: a deadlock.
+    for iterator in list(_OPEN_ITERATORS):
+        iterator.close()

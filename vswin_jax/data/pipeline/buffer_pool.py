@@ -1,7 +1,7 @@
-"""Arrays whose memory is used again when nothing refers to it any more.
+"""A pool of arrays whose memory is reused once nothing refers to it.
 
-A new large array costs more than it seems: the kernel clears its pages, and that alone takes a
-tenth of the time in which a clip is decoded.
+Allocating a large array is expensive: the kernel zeroes its pages on first use, which takes a tenth
+of the time in which a clip is decoded.
 """
 
 import ctypes
@@ -12,39 +12,41 @@ from collections.abc import Callable
 
 import numpy as np
 
-NewMemory = Callable[[int], np.ndarray]
+# Returns uninitialised memory of a size in bytes, uint8 [size].
+Allocator = Callable[[int], np.ndarray]
 
 
-def new_memory(size: int) -> np.ndarray:
-    """Memory of this process alone, uint8 [size]; it holds anything."""
+def allocate(size: int) -> np.ndarray:
+    """Return uninitialised memory that is private to this process, uint8 [size]."""
     return np.empty(size, np.uint8)
 
 
-class RecycledMemory:
-    """Gives arrays of one shape and type, in memory uint8 [size] of `new`; threads may share it.
+class BufferPool:
+    """Arrays of one shape and dtype in memory of `allocator`; threads may share one.
 
-    An array and all views of it, JAX arrays that alias it included, keep its memory to themselves
-    for as long as they live.
+    The memory of an array is reused only after the array and all views of it, JAX arrays that
+    alias it included, have been garbage-collected.
     """
 
     def __init__(
         self,
         shape: tuple[int, ...],
         dtype: type[np.generic],
-        new: NewMemory = new_memory,
+        allocator: Allocator = allocate,
     ) -> None:
-        self._new = new
+        self._allocator = allocator
         self._shape, self._dtype = shape, dtype
         self._bytes = math.prod(shape) * np.dtype(dtype).itemsize
         self._free: list[np.ndarray] = []
         self._lock = threading.Lock()
 
     def empty(self) -> np.ndarray:
-        """An array that holds anything."""
+        """Return an uninitialised array."""
         with self._lock:
-            memory = self._free.pop() if self._free else self._new(self._bytes)
-        # NumPy lets a view refer to the owner of the memory and not to the array that it was taken
-        # from. The owner is therefore no array, so that its end is the end of all views.
+            memory = self._free.pop() if self._free else self._allocator(self._bytes)
+        # The base of a NumPy view is the object that owns the memory, not the array that the view
+        # was taken from. The owner here is a ctypes buffer, because a finalizer on an array would
+        # run while views of it are still alive.
         owner = (ctypes.c_ubyte * self._bytes).from_buffer(memory)
         weakref.finalize(owner, self._free.append, memory).atexit = False
         return np.frombuffer(owner, self._dtype).reshape(self._shape)

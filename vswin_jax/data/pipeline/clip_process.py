@@ -1,7 +1,7 @@
-"""A process that makes clips for another one: `clip_processes` starts it and tells it what to do.
+"""The main function of a process that decodes clips for its parent (`clip_processes`).
 
-It reads tasks from a socket until that is closed, so it ends with the process that started it,
-however that ends.
+The process reads tasks from a socket until the socket is closed, so it also exits when the parent
+is killed.
 """
 
 import contextlib
@@ -16,55 +16,58 @@ from typing import Any
 
 import cv2
 
-from vswin_jax.data.pipeline.shared_memory import Place, array_at, map_block
+from vswin_jax.data.pipeline.shared_memory import BufferSlot, array_at, map_block
 
 
 @dataclass(frozen=True)
-class Task:
-    """Call `function(*arguments, out=array)`, where the array lies at `place`.
+class DecodeTask:
+    """A call of `function(*arguments, out=array)` with the array at `slot` of shared memory.
 
-    is_new: the descriptor of the place's block follows the task.
-    gone: blocks that are not needed any more.
+    sends_descriptor: True if the file descriptor of the slot's block follows the task.
+    freed_blocks: numbers of the blocks that the process should unmap.
     """
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
-    place: Place
-    is_new: bool
-    gone: frozenset[int]
+    slot: BufferSlot
+    sends_descriptor: bool
+    freed_blocks: frozenset[int]
 
 
 def serve(descriptor: int) -> None:
-    """Does tasks from the socket `descriptor` until it is closed; answers (result, exception)."""
-    # Ctrl-C and a scheduler's SIGTERM reach all processes; the one that started this one decides.
+    """Run tasks from the socket `descriptor` until it is closed; send (result, exception) back."""
+    # Ctrl-C and a scheduler's SIGTERM reach the whole process group. The parent handles them and
+    # closes the socket when it is done with this process.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
     blocks: dict[int, mmap.mmap] = {}
     with Connection(descriptor) as connection, contextlib.suppress(EOFError, ConnectionError):
         while True:
-            _answer(connection, *_do(connection, connection.recv(), blocks))
+            result, error = _run(connection, connection.recv(), blocks)
+            _send(connection, result, error)
 
 
-def _do(
-    connection: Connection, task: Task, blocks: dict[int, mmap.mmap]
+def _run(
+    connection: Connection, task: DecodeTask, blocks: dict[int, mmap.mmap]
 ) -> tuple[Any, Exception | None]:
-    if task.is_new:
-        blocks[task.place.block] = map_block(recv_handle(connection))
-    for number in task.gone:
-        blocks.pop(number, None)
-    out = array_at(task.place, blocks[task.place.block])
+    if task.sends_descriptor:
+        blocks[task.slot.block] = map_block(recv_handle(connection))
+    for block_id in task.freed_blocks:
+        blocks.pop(block_id, None)
+    out = array_at(task.slot, blocks[task.slot.block])
     try:
         return task.function(*task.arguments, out=out), None
     except Exception as error:
+        # A pickled exception loses its traceback, so the text travels as a note.
         error.add_note(traceback.format_exc())
         return None, error
 
 
-def _answer(connection: Connection, result: Any, error: Exception | None) -> None:
+def _send(connection: Connection, result: Any, error: Exception | None) -> None:
     try:
         connection.send((result, error))
     except (EOFError, ConnectionError):
         raise
-    except Exception as unsendable:
-        connection.send((None, RuntimeError(f"{result or error!r}: {unsendable}")))
+    except Exception as pickling_error:
+        connection.send((None, RuntimeError(f"{result or error!r}: {pickling_error}")))

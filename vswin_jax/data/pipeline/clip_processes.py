@@ -1,8 +1,8 @@
-"""Clips made by several processes, straight into the batch.
+"""Worker processes that decode clips straight into the memory of the batch.
 
-Threads of one Python wait for its lock: two of them make 1.4 times the training clips of one, two
-processes twice as many (`benchmarks/input_pipeline.py`). What a process makes is what `clips` makes
-here, to the byte.
+Threads of one interpreter wait for its lock: two threads decode 1.4 times the training clips of
+one, two processes twice as many (`benchmarks/input_pipeline.py`). The clips of a process are those
+of the module `clips`, to the byte.
 """
 
 import atexit
@@ -20,19 +20,19 @@ from typing import Any, Protocol
 import numpy as np
 
 from vswin_jax.data.clips import clips
-from vswin_jax.data.clips.clips import ClipSpec, TrainClip
+from vswin_jax.data.clips.clip_spec import ClipSpec
+from vswin_jax.data.clips.clips import TrainClip
 from vswin_jax.data.example import Example
-from vswin_jax.data.pipeline.clip_process import Task
+from vswin_jax.data.pipeline.clip_process import DecodeTask
 from vswin_jax.data.pipeline.shared_memory import SharedMemory
 from vswin_jax.errors import InputError
 
-# More than any accelerator's host needs, and each takes some 100 MB.
-MAX_CHOSEN = 32
-_NOTHING = np.empty(0, np.uint8)
+# No accelerator's host needs more, and each process takes some 100 MB.
+MAX_PROCESSES = 32
 
 
-class ClipMaker(Protocol):
-    """What makes clips: the module `clips` itself, or processes."""
+class ClipLoader(Protocol):
+    """The functions that load clips: those of the module `clips`, or of `ClipProcesses`."""
 
     def train_clips(
         self,
@@ -42,33 +42,33 @@ class ClipMaker(Protocol):
         count: int,
         out: np.ndarray,
     ) -> list[TrainClip]:
-        """`clips.train_clips`."""
+        """Load training clips as `clips.train_clips` does."""
         ...
 
     def test_views(self, example: Example, spec: ClipSpec, out: np.ndarray) -> np.ndarray:
-        """`clips.test_views`."""
+        """Load test views as `clips.test_views` does."""
         ...
 
 
 class ClipProcesses:
-    """Processes that make clips; as many threads as there are processes keep them busy.
+    """A pool of processes that load clips; it needs as many calling threads as processes.
 
-    `out` must be memory of `memory`.
+    `out` arguments must be views of blocks of `memory`.
     """
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.memory = SharedMemory()
         self._is_closed = False
-        self._all = {_Process(self.memory) for _ in range(count)}
+        self._processes = {_Process(self.memory) for _ in range(count)}
         self._idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
-        for process in self._all:
+        for process in self._processes:
             self._idle.put(process)
 
     @property
     def pids(self) -> list[int]:
-        """The numbers by which the system knows them."""
-        return [process.pid for process in self._all]
+        """The process ids."""
+        return [process.pid for process in self._processes]
 
     def train_clips(
         self,
@@ -78,98 +78,99 @@ class ClipProcesses:
         count: int,
         out: np.ndarray,
     ) -> list[TrainClip]:
-        """`clips.train_clips`, made by one of the processes; `rng` stays as it is."""
-        made = self.call(_train_clips, (example, spec, rng, count), out, example.name)
-        return [replace(clip, clip=row[None]) for clip, row in zip(made, out, strict=True)]
+        """Run `clips.train_clips` in a process; the state of `rng` does not change."""
+        loaded = self.call(_train_clips, (example, spec, rng, count), out, example.name)
+        return [replace(clip, clip=row[None]) for clip, row in zip(loaded, out, strict=True)]
 
     def test_views(self, example: Example, spec: ClipSpec, out: np.ndarray) -> np.ndarray:
-        """`clips.test_views`, made by one of the processes."""
+        """Run `clips.test_views` in a process."""
         self.call(_test_views, (example, spec), out, example.name)
         return out
 
     def call(
         self, function: Callable[..., Any], arguments: tuple[Any, ...], out: np.ndarray, name: str
     ) -> Any:
-        """`function(*arguments, out=out)` in an idle process; all but `out` is pickled.
+        """Run `function(*arguments, out=out)` in an idle process; all but `out` is pickled.
 
         Raises:
-            InputError: the process died, and so did the next one that tried; `name` is blamed.
+          InputError: the process died, and so did the next one; the message names the video `name`.
         """
         process = self._idle.get()
         try:
-            # One that was killed from outside says nothing about the video.
+            # Tried twice, because a process may have been killed for reasons other than the video.
             for _ in range(2):
                 try:
                     return process.call(function, arguments, out)
                 except (EOFError, ConnectionError):
-                    process = self._instead_of(process)
+                    process = self._replace(process)
         finally:
             self._idle.put(process)
         raise InputError(
-            f"{name!r} ends the process that reads it: take it off the list, or encode it again."
+            f"{name!r} crashes the process that reads it: take it off the list, or encode it again."
         )
 
-    def _instead_of(self, dead: "_Process") -> "_Process":
+    def _replace(self, dead: "_Process") -> "_Process":
         dead.close()
         if self._is_closed:
-            raise RuntimeError("these processes are closed")
-        self._all.discard(dead)
+            raise RuntimeError("the clip processes are closed")
+        self._processes.discard(dead)
         new = _Process(self.memory)
-        self._all.add(new)
+        self._processes.add(new)
         return new
 
     def close(self) -> None:
-        """Ends the processes, whatever they are at."""
+        """Kill the processes, also those that are decoding."""
         self._is_closed = True
-        for process in self._all:
+        for process in self._processes:
             process.kill()
 
 
 @functools.cache
 def shared_processes(count: int) -> ClipProcesses:
-    """The `count` processes that all pipelines of this program share."""
+    """Return the pool of `count` processes that all pipelines of this program share."""
     processes = ClipProcesses(count)
     atexit.register(processes.close)
     return processes
 
 
-def choose_processes(asked: int) -> int:
-    """How many processes `config.data.processes` means: -1 is one for each core that we may use.
+def choose_processes(requested: int) -> int:
+    """Return the number of processes for `config.data.processes`; -1 is one for each usable core.
 
     Raises:
-        InputError: some were asked for on a system that cannot share memory this way.
+      InputError: processes are requested on a system that cannot share memory with them.
     """
     if os.name != "posix":
-        if asked > 0:
+        if requested > 0:
             raise InputError(
-                f"config.data.processes is {asked}, but this system only has threads: set it to 0."
+                f"config.data.processes is {requested}, but this system only supports threads: set "
+                f"it to 0."
             )
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(cores or 1, MAX_CHOSEN) if asked < 0 else asked
+    return min(cores or 1, MAX_PROCESSES) if requested < 0 else requested
 
 
 class _Process:
-    """One process, and the blocks of memory that it has mapped."""
+    """A worker process, and the blocks of shared memory that it has mapped."""
 
     def __init__(self, memory: SharedMemory) -> None:
         self._memory = memory
         self._mapped: set[int] = set()
-        self._connection, theirs = Pipe()
-        with theirs:
-            self._process = _start(theirs)
+        self._connection, child_connection = Pipe()
+        with child_connection:
+            self._process = _start(child_connection)
 
     def call(
         self, function: Callable[..., Any], arguments: tuple[Any, ...], out: np.ndarray
     ) -> Any:
-        place = self._memory.place(out)
-        is_new = place.block not in self._mapped
-        gone = frozenset(self._mapped - self._memory.numbers())
-        self._connection.send(Task(function, arguments, place, is_new, gone))
-        if is_new:
-            descriptor = self._memory.descriptor(place.block)
+        slot = self._memory.locate(out)
+        sends_descriptor = slot.block not in self._mapped
+        freed = frozenset(self._mapped - self._memory.block_ids())
+        self._connection.send(DecodeTask(function, arguments, slot, sends_descriptor, freed))
+        if sends_descriptor:
+            descriptor = self._memory.descriptor(slot.block)
             send_handle(self._connection, descriptor, self.pid)
-        self._mapped = (self._mapped - gone) | {place.block}
+        self._mapped = (self._mapped - freed) | {slot.block}
         result, error = self._connection.recv()
         if error is not None:
             raise error
@@ -189,7 +190,7 @@ class _Process:
 
 
 def _start(connection: Connection) -> subprocess.Popen[bytes]:
-    # Not multiprocessing's own: it would import the main module again, JAX and TensorFlow with it.
+    # multiprocessing would import the main module again in the child, with JAX and TensorFlow.
     descriptor = connection.fileno()
     program = f"from vswin_jax.data.pipeline.clip_process import serve; serve({descriptor})"
     return subprocess.Popen(
@@ -201,8 +202,9 @@ def _start(connection: Connection) -> subprocess.Popen[bytes]:
 
 
 def _train_clips(*arguments: Any, out: np.ndarray) -> list[TrainClip]:
-    """`clips.train_clips` without the pictures, which are in `out`."""
-    return [replace(clip, clip=_NOTHING) for clip in clips.train_clips(*arguments, out=out)]
+    """Run `clips.train_clips`; return the clips without pixels, which are in `out` already."""
+    loaded = clips.train_clips(*arguments, out=out)
+    return [replace(clip, clip=clip.clip[:, :, :0, :0]) for clip in loaded]
 
 
 def _test_views(*arguments: Any, out: np.ndarray) -> None:

@@ -1,4 +1,16 @@
-"""The batches of training and of evaluation: what a batch holds is a function of (seed, step)."""
+"""Training and evaluation batches; their content is a function of (seed, step).
+
+A batch is a dict of NumPy arrays with the B rows of one host:
+
+- video: uint8 [B, V, T, H, W, 3] with V views of each video, 1 in training
+- label: int32 [B]; of a source with label sets float32 [B, K], 1 at every class of the set
+- mask: float32 [B], 0 for padding rows
+- id: int32 [B], the index of the example in the source, -1 for padding rows
+- flip: bool [B], True if the device has to flip the clip
+
+Training batches also have the random draws of `TrainClip`: epoch int32 [B], frames int32 [B, T] and
+box int32 [B, 4].
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,20 +18,21 @@ from typing import Any
 import numpy as np
 
 from vswin_jax.data.clips import clips
-from vswin_jax.data.clips.clips import ClipSpec, TrainClip, no_times
+from vswin_jax.data.clips.clip_spec import ClipSpec
+from vswin_jax.data.clips.frame_indices import no_timestamps_error
 from vswin_jax.data.decoding.frames import EncodedFrames, FrameFolder
-from vswin_jax.data.example import Example, Source
-from vswin_jax.data.pipeline.bad_videos import BadVideos, read_or_replace
+from vswin_jax.data.example import Source
+from vswin_jax.data.pipeline.bad_videos import BadVideos
 from vswin_jax.data.pipeline.batches import AUTOTUNE, Batch, Fields, make_batches
-from vswin_jax.data.pipeline.clip_processes import ClipMaker, ClipProcesses, shared_processes
-from vswin_jax.data.pipeline.sampler import Order, host_position
+from vswin_jax.data.pipeline.clip_processes import ClipLoader, ClipProcesses, shared_processes
+from vswin_jax.data.pipeline.row_loaders import EvalRows, HostShard, TrainRows
+from vswin_jax.data.pipeline.sampler import Sampler
 from vswin_jax.errors import InputError
 
 __all__ = ["AUTOTUNE", "eval_batches", "train_batches"]
 
-# Rows of a training run; a range of this length costs nothing.
+# The number of videos of a training run, which ends by itself; a range of this length is free.
 _ENDLESS = 2**62
-Label = int | tuple[int, ...] | np.ndarray
 
 
 def train_batches(
@@ -32,92 +45,44 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
     class_balance: float = 0.0,
-    repeats: int = 1,
+    aug_repeats: int = 1,
     mirrored_labels: np.ndarray | None = None,
     threads: int = AUTOTUNE,
     processes: int = 0,
     prefetch: int = 2,
     bad_videos: BadVideos | None = None,
 ) -> Iterator[Batch]:
-    """Endless batches of this host from step `start_step` on, one view a video.
+    """Return endless batches of this host from step `start_step` on.
 
-    `batch_size` is the global one; a host yields `batch_size // process_count` rows. Keys: video
-    uint8 [B, 1, T, H, W, 3], label int32 [B] or, of a source with sets of labels, float32 [B, K]
-    with a 1 for each class of a set, mask float32 [B], id int32 [B], flip bool [B]; and what was
-    drawn, as `TrainClip` has it: epoch int32 [B], frames int32 [B, T], box int32 [B, 4].
-
-    A video that cannot be read is replaced by another, whose label and id the row has; `bad_videos`
-    counts and names them.
-
-    Args:
-        class_balance: 0, every example once an epoch, to 1, every class equally often, as
-            `order.balanced_turns` says.
-        repeats: clips of every video that is read, in the same batch: an epoch has so many times
-            its examples. A host's rows are the first clips of all its videos, then the second ones,
-            so that mixing, which takes neighbours, does not mix a video with itself.
-        mirrored_labels: int [K], the label of a clip that is mirrored (`mirrored_labels`); None
-            keeps the labels as they are.
-        processes: that decode; 0: the `threads` do. Batches are the same to the byte.
+    `batch_size` is the global number of rows. `class_balance` is the `balance` of `Sampler`. Each
+    video that is read gives `aug_repeats` rows of its batch; the first clips of all videos come
+    before the second ones, so that mixing, which pairs neighbours, pairs different videos.
+    `mirrored_labels` is that of `TrainRows`. With `processes` above 0, processes decode instead of
+    threads; the batches are the same. A video that cannot be read is counted by `bad_videos` and
+    replaced by another one, whose label and id the row has.
 
     Raises:
-        InputError: at once for settings that do not fit; while iterating, when too many videos
-            cannot be read.
+      InputError: at once for options that do not fit; later if too many videos cannot be read.
     """
-    _check_order(class_balance, repeats)
-    rows = _rows_per_host(source, batch_size, process_count, repeats)
-    _check_times(source, spec)
-    videos = rows // repeats
+    _check_sampling(class_balance, aug_repeats)
+    _check_batch_size(source, batch_size, process_count, aug_repeats)
+    _check_timestamps(source, spec)
     labels = _single_labels(source) if class_balance else None
-    order = Order(seed, len(source), labels, class_balance)
-    bad_videos = bad_videos or BadVideos()
-    maker: ClipMaker = shared_processes(processes) if processes else clips
-
-    def load(place: int, rows: Batch) -> None:
-        step = start_step + place // videos
-        position = host_position(
-            step,
-            place % videos,
-            batch_size=batch_size // repeats,
-            process_index=process_index,
-            process_count=process_count,
-        )
-        turn = order.at(position)
-        example, made = read_or_replace(
-            lambda example, rng: maker.train_clips(
-                example, spec, rng, repeats, out=rows["video"][:, 0]
-            ),
-            source,
-            turn.example,
-            bad_videos,
-            seed=seed,
-            epoch=turn.epoch,
-            step=step,
-            occurrence=turn.occurrence,
-        )
-        for row, clip in enumerate(made):
-            _fill_train_row(rows, row, example, clip, turn.epoch, mirrored_labels)
-
-    shape = (1, spec.num_frames, spec.size, spec.size, 3)
-    fields = _fields(source, shape) | _draw_fields(spec.num_frames)
-    reading = _reading(maker, threads, prefetch) | {"repeats": repeats}
-    return make_batches(load, _ENDLESS, videos, fields, **reading)
-
-
-def _fill_train_row(
-    rows: Batch,
-    row: int,
-    example: Example,
-    clip: TrainClip,
-    epoch: int,
-    mirrored_labels: np.ndarray | None,
-) -> None:
-    label = example.label
-    if clip.mirrored and mirrored_labels is not None:
-        label = mirrored_labels.take(label)
-    _fill_row(rows, row, label, example.id, flip=clip.flip)
-    draws = {"epoch": epoch, "frames": clip.frames, "box": clip.box}
-    for key, value in draws.items():
-        rows[key][row] = value
+    rows = TrainRows(
+        source=source,
+        spec=spec,
+        clip_loader=_clip_loader(processes),
+        shard=HostShard(batch_size // aug_repeats, process_index, process_count),
+        sampler=Sampler(seed, len(source), labels, class_balance),
+        seed=seed,
+        start_step=start_step,
+        aug_repeats=aug_repeats,
+        mirrored_labels=mirrored_labels,
+        bad_videos=bad_videos or BadVideos(),
+    )
+    fields = _fields(source, spec, views=1) | _draw_fields(spec.num_frames)
+    options = _reading_options(rows.clip_loader, threads, prefetch)
+    return make_batches(rows, _ENDLESS, rows.shard.videos, fields, repeats=aug_repeats, **options)
 
 
 def eval_batches(
@@ -131,75 +96,68 @@ def eval_batches(
     processes: int = 0,
     prefetch: int = 2,
 ) -> Iterator[Batch]:
-    """Every video once over all hosts, with all its views; every host yields as many batches.
+    """Return batches with all views of every video, each video on one host.
 
-    `batch_size` is the global number of videos. Keys as in training, without the draws; video is
-    [B, V, T, H, W, 3]; padding rows have mask 0, id -1, label 0 (or all zeros) and black
-    frames. `threads` and `processes` are those of training.
+    `batch_size` is the global number of videos; the other options are those of `train_batches`. All
+    hosts have equally many batches. Padding rows have label 0, or all zeros, and black frames.
 
     Raises:
-        InputError: at once for sizes that do not fit; while iterating, for the first video that
-            cannot be read: scores of a part of a set are not comparable with those of the whole.
+      InputError: at once for options that do not fit; later for the first video that cannot be
+        read, because the score of a part of a set is not comparable with that of the whole set.
     """
-    rows = _rows_per_host(source, batch_size, process_count)
-    _check_times(source, spec)
+    _check_batch_size(source, batch_size, process_count)
+    _check_timestamps(source, spec)
+    shard = HostShard(batch_size, process_index, process_count)
     steps = -(-len(source) // batch_size)
-    shape = (spec.views, spec.num_frames, spec.size, spec.size, 3)
-    maker: ClipMaker = shared_processes(processes) if processes else clips
-
-    def load(place: int, row: Batch) -> None:
-        index = host_position(
-            place // rows,
-            place % rows,
-            batch_size=batch_size,
-            process_index=process_index,
-            process_count=process_count,
-        )
-        if index >= len(source):
-            row["video"][0] = 0
-            return _fill_row(row, 0, () if source.multi_label else 0, -1, mask=0.0)
-        example = source[index]
-        maker.test_views(example, spec, out=row["video"][0])
-        return _fill_row(row, 0, example.label, example.id)
-
-    reading = _reading(maker, threads, prefetch)
-    return make_batches(load, steps * rows, rows, _fields(source, shape), **reading)
+    rows = EvalRows(source, spec, _clip_loader(processes), shard)
+    fields = _fields(source, spec, views=spec.views)
+    options = _reading_options(rows.clip_loader, threads, prefetch)
+    return make_batches(rows, steps * shard.videos, shard.videos, fields, **options)
 
 
-def _reading(maker: ClipMaker, threads: int, prefetch: int) -> dict[str, Any]:
-    """How `make_batches` reads; processes want a thread each, and one that has the next video."""
-    if not isinstance(maker, ClipProcesses):
+def _clip_loader(processes: int) -> ClipLoader:
+    return shared_processes(processes) if processes else clips
+
+
+def _reading_options(clip_loader: ClipLoader, threads: int, prefetch: int) -> dict[str, Any]:
+    """Return the options of `make_batches` that depend on where the clips are decoded."""
+    if not isinstance(clip_loader, ClipProcesses):
         return {"threads": threads, "prefetch": prefetch}
-    waiting = maker.count + 1 if threads == AUTOTUNE else threads
-    return {"threads": waiting, "prefetch": prefetch, "memory": {"video": maker.memory.empty}}
+    # Every process needs a thread that waits for it; one more has the next video ready.
+    return {
+        "threads": clip_loader.count + 1 if threads == AUTOTUNE else threads,
+        "prefetch": prefetch,
+        "allocators": {"video": clip_loader.memory.empty},
+    }
 
 
-def _rows_per_host(source: Source, batch_size: int, process_count: int, repeats: int = 1) -> int:
-    if batch_size < 1 or batch_size % (process_count * repeats):
-        of_repeats = f" times the {repeats} repeats of a video" if repeats > 1 else ""
+def _check_sampling(class_balance: float, aug_repeats: int) -> None:
+    if not (0 <= class_balance <= 1 and aug_repeats >= 1):
+        raise InputError(
+            f"Expected class_balance from 0 to 1 and aug_repeats from 1 up but {class_balance} and "
+            f"{aug_repeats} came: change them."
+        )
+
+
+def _check_batch_size(
+    source: Source, batch_size: int, process_count: int, aug_repeats: int = 1
+) -> None:
+    if batch_size < 1 or batch_size % (process_count * aug_repeats):
+        times = f" times aug_repeats ({aug_repeats})" if aug_repeats > 1 else ""
         raise InputError(
             f"The global batch size must be a positive multiple of the {process_count} "
-            f"process{'es' if process_count > 1 else ''}{of_repeats} but is {batch_size}."
+            f"process{'es' if process_count > 1 else ''}{times} but is {batch_size}."
         )
     if not len(source):
         raise InputError("There are no examples to make batches of.")
-    return batch_size // process_count
 
 
-def _check_order(class_balance: float, repeats: int) -> None:
-    if not (0 <= class_balance <= 1 and repeats >= 1):
-        raise InputError(
-            f"Expected class_balance from 0 to 1 and repeats from 1 up but {class_balance} and "
-            f"{repeats} came: change them."
-        )
-
-
-def _check_times(source: Source, spec: ClipSpec) -> None:
-    # While training, the replacements of all of them would be blamed one by one.
+def _check_timestamps(source: Source, spec: ClipSpec) -> None:
+    # In training, every video would otherwise count as a bad one and be replaced.
     video = source[0].video if spec.fps else ""
-    is_timeless = isinstance(video, EncodedFrames) and video.times is None
-    if is_timeless or isinstance(video, FrameFolder):
-        raise no_times(source[0].name, spec)
+    is_untimed = isinstance(video, EncodedFrames) and video.times is None
+    if is_untimed or isinstance(video, FrameFolder):
+        raise no_timestamps_error(source[0].name, spec)
 
 
 def _single_labels(source: Source) -> np.ndarray:
@@ -207,27 +165,16 @@ def _single_labels(source: Source) -> np.ndarray:
     if isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu":
         return labels
     raise InputError(
-        "config.data.class_balance needs one class for every video but this data set has not: set "
-        "it to 0."
+        "config.data.class_balance needs one class for every video, which this data set does not "
+        "have: set it to 0."
     )
 
 
-def _fill_row(
-    rows: Batch, row: int, label: Label, example_id: int, *, mask: float = 1.0, flip: bool = False
-) -> None:
-    if rows["label"].ndim == 1:
-        rows["label"][row] = label
-    else:
-        rows["label"][row] = 0.0
-        rows["label"][row, list(label)] = 1.0
-    rows["mask"][row], rows["id"][row], rows["flip"][row] = mask, example_id, flip
-
-
-def _fields(source: Source, video_shape: tuple[int, ...]) -> Fields:
-    sets = (np.float32, (len(source.label_names),))
+def _fields(source: Source, spec: ClipSpec, views: int) -> Fields:
+    label_sets = (np.float32, (len(source.label_names),))
     return {
-        "video": (np.uint8, video_shape),
-        "label": sets if source.multi_label else (np.int32, ()),
+        "video": (np.uint8, (views, spec.num_frames, spec.size, spec.size, 3)),
+        "label": label_sets if source.multi_label else (np.int32, ()),
         "mask": (np.float32, ()),
         "id": (np.int32, ()),
         "flip": (np.bool_, ()),
@@ -235,5 +182,8 @@ def _fields(source: Source, video_shape: tuple[int, ...]) -> Fields:
 
 
 def _draw_fields(num_frames: int) -> Fields:
-    shapes = {"epoch": (), "frames": (num_frames,), "box": (4,)}
-    return {key: (np.int32, shape) for key, shape in shapes.items()}
+    return {
+        "epoch": (np.int32, ()),
+        "frames": (np.int32, (num_frames,)),
+        "box": (np.int32, (4,)),
+    }

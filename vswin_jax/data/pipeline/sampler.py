@@ -1,10 +1,9 @@
-"""Which example is read when: pure functions of (seed, position), so nothing has to be saved.
+"""The order in which examples are read: pure functions of (seed, position), without saved state.
 
-The stream of a whole job is one line of positions 0, 1, 2, ...; step `s` of a job whose global
-batch has `B` videos reads positions `s*B .. s*B + B - 1`, and host `h` of `H` the `h`-th block of
-`B/H` of them. Every epoch is a permutation of the examples, or a draw that balances the classes.
-Any step can be the first one, at no cost, and the number of hosts changes nothing but who reads
-what.
+The stream of a job is the line of positions 0, 1, 2, ... Step `s` of a job whose global batch has
+`B` videos reads positions `s*B .. s*B + B - 1`, and host `h` of `H` reads the `h`-th block of `B/H`
+of them. Every epoch is a permutation of the examples, or a draw that balances the classes. A run
+can start at any step at no cost, and the number of hosts does not change the stream.
 """
 
 import functools
@@ -15,27 +14,27 @@ from typing import NamedTuple
 import numpy as np
 
 _MASK = 2**64 - 1
-# Class weights are rounded to this share of 1, so that the powers of all machines agree.
+# Class weights are rounded to multiples of 1/2**32, so that the powers of all machines agree.
 _WEIGHT_UNIT = 2**32
 
 
-class Turn(NamedTuple):
-    """Whose turn a position is: `occurrence` tells an example's turns in one `epoch` apart."""
+class SamplerState(NamedTuple):
+    """The example at a position; `occurrence` counts its earlier positions in the same epoch."""
 
     epoch: int
     example: int
     occurrence: int
 
 
-class Order:
+class Sampler:
     """The stream of a run over `size` examples; threads may share one.
 
     Args:
-        seed: of the run.
-        size: the number of examples, which is the length of an epoch.
-        labels: the class of every example, int [size]; read only when `balance` is above 0.
-        balance: 0, every example once an epoch, to 1, every class equally often; see
-            `balanced_turns`.
+      seed: of the run.
+      size: the number of examples, which is the length of an epoch.
+      labels: the class of every example, int [size]; read only when `balance` is above 0.
+      balance: 0 for every example once an epoch, up to 1 for every class equally often; see
+        `balanced_counts`.
     """
 
     def __init__(
@@ -46,37 +45,38 @@ class Order:
         self._lock = threading.Lock()
         self._balanced = functools.lru_cache(maxsize=2)(self._balanced_epoch)
 
-    def at(self, position: int) -> Turn:
-        """Whose turn `position` is."""
-        # Without the lock all threads would sort the same new epoch.
+    def at(self, position: int) -> SamplerState:
+        """Return the example at `position` of the stream."""
+        # Without the lock every thread would sort the same new epoch.
         with self._lock:
             if not self._balance:
-                return Turn(*example_at(self._seed, position, self._size), occurrence=0)
+                epoch, example = example_at(self._seed, position, self._size)
+                return SamplerState(epoch, example, occurrence=0)
             epoch, offset = divmod(position, self._size)
             examples, occurrences = self._balanced(epoch)
-        return Turn(epoch, int(examples[offset]), int(occurrences[offset]))
+        return SamplerState(epoch, int(examples[offset]), int(occurrences[offset]))
 
     def _balanced_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Example and occurrence at every position of an epoch, int64 [size] each."""
-        turns = balanced_turns(self._seed, epoch, self._labels, self._balance)
-        examples = np.repeat(np.arange(self._size), turns)
-        occurrences = np.arange(self._size) - np.repeat(np.cumsum(turns) - turns, turns)
+        """Return example and occurrence at every position of an epoch, int64 [size] each."""
+        counts = balanced_counts(self._seed, epoch, self._labels, self._balance)
+        examples = np.repeat(np.arange(self._size), counts)
+        occurrences = np.arange(self._size) - np.repeat(np.cumsum(counts) - counts, counts)
         shuffled = permutation(self._seed, epoch, self._size)
         return examples[shuffled], occurrences[shuffled]
 
 
 def example_at(seed: int, position: int, size: int) -> tuple[int, int]:
-    """The (epoch, example index) at `position` of the shuffled stream over `size` examples."""
+    """Return (epoch, example index) at `position` of the shuffled stream over `size` examples."""
     epoch, offset = divmod(position, size)
     return epoch, int(permutation(seed, epoch, size)[offset])
 
 
 @functools.lru_cache(maxsize=4)
 def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
-    """The order of epoch `epoch`: int64 [size], each of 0 .. size-1 once, read-only.
+    """Return the order of an epoch: int64 [size], each of 0 .. size-1 once, read-only.
 
-    It sorts Philox's raw bits, which NumPy promises never to change; `Generator.permutation` makes
-    no such promise, and a resumed run must read what the first one would have read.
+    The order comes from sorting Philox's raw bits, which NumPy guarantees never to change.
+    `Generator.permutation` has no such guarantee, and a resumed run must read the same examples.
     """
     bits = np.random.Philox(key=_key(seed, epoch)).random_raw(size)
     order = np.argsort(bits, kind="stable")
@@ -84,12 +84,13 @@ def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     return order
 
 
-def balanced_turns(seed: int, epoch: int, labels: np.ndarray, balance: float) -> np.ndarray:
-    """How often each example comes in a balanced epoch: int64 [N], N in all, for `labels` [N].
+def balanced_counts(seed: int, epoch: int, labels: np.ndarray, balance: float) -> np.ndarray:
+    """Return the number of positions of each example in a balanced epoch, for `labels` [N].
 
-    A class of n examples weighs n**(1 - balance): by its size at 0, by its square root at 0.5, like
-    every other class at 1. Its share of the epoch is rounded up or down, over the epochs right on
-    average. Its examples share that evenly; whose turn it is once more is drawn in every epoch.
+    A class of n examples has the weight n**(1 - balance): its size at 0, its square root at 0.5,
+    the same as every other class at 1. Its share of the epoch is rounded up or down at random, so
+    that the mean over epochs is exact. Within a class the counts differ by one at most; the
+    examples with one more are drawn anew in every epoch. Returns int64 [N] of sum N.
     """
     _, class_of, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     bits = _choice_bits(seed, epoch, len(labels) + 1)
@@ -101,12 +102,12 @@ def balanced_turns(seed: int, epoch: int, labels: np.ndarray, balance: float) ->
 
 
 def class_quotas(sizes: np.ndarray, balance: float, shift: int) -> np.ndarray:
-    """How often each class comes in an epoch of sum(`sizes`) positions: int64 [K], exact.
+    """Return the positions of each class in an epoch of sum(`sizes`) positions: int64 [K], exact.
 
-    Systematic rounding: the cumulative shares are all moved by the fraction `shift` / 2**64 and cut
-    to whole numbers, so a uniform `shift` gives every class its share on average.
+    This is systematic rounding: all cumulative shares are moved by the fraction `shift` / 2**64 and
+    rounded down, so with a uniform `shift` every class gets its share on average.
     """
-    # Whole numbers of any length: in floats a share could fall on either side of a border.
+    # Python integers, because in floating point a share could fall on either side of a border.
     weights = [round(n ** (1 - balance) * _WEIGHT_UNIT) for n in sizes.tolist()]
     total, size = sum(weights), int(sizes.sum())
     borders = [
@@ -119,7 +120,7 @@ def class_quotas(sizes: np.ndarray, balance: float, shift: int) -> np.ndarray:
 def host_position(
     step: int, row: int, *, batch_size: int, process_index: int = 0, process_count: int = 1
 ) -> int:
-    """The stream position of row `row` of the batch that host `process_index` reads at `step`.
+    """Return the stream position of row `row` of the batch of host `process_index` at `step`.
 
     `batch_size` is the global number of videos and a multiple of `process_count`.
     """
@@ -129,30 +130,31 @@ def host_position(
 def example_rng(
     seed: int, epoch: int, example_id: int, *, occurrence: int = 0, attempt: int = 0
 ) -> np.random.Generator:
-    """The random draws of one example in one epoch, the same on every host and after any restart.
+    """Return the generator of one example in one epoch, the same on every host.
 
-    `occurrence` tells its turns in the epoch apart, `attempt` the replacements tried in its place.
-    Philox is counter based, so no two streams overlap: the key is (seed, epoch), and the counter's
-    words are, from the lowest, the draws, the occurrence (its upper half tells `siblings`), the
-    attempt and the example. Top word 0 belongs to the order.
+    `occurrence` distinguishes the positions of the example in the epoch, `attempt` the replacements
+    that are tried in its place. Philox is counter based, so no two streams overlap. Its key is
+    (seed, epoch). The words of its counter are, from the lowest, the draws, the occurrence (its
+    upper half is the index in `rng_streams`), the attempt, and the example plus one; `permutation`
+    has the counters whose highest word is 0.
     """
     counter = np.array([0, occurrence, attempt, example_id + 1], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=_key(seed, epoch), counter=counter))
 
 
-def siblings(rng: np.random.Generator, count: int) -> list[np.random.Generator]:
-    """`rng` of `example_rng` itself and `count - 1` more, each with draws of its own."""
-    return [rng, *(_sibling(rng, place) for place in range(1, count))]
+def rng_streams(rng: np.random.Generator, count: int) -> list[np.random.Generator]:
+    """Return `count` independent generators: `rng` of `example_rng` itself, then new ones."""
+    return [rng, *(_advanced(rng, index) for index in range(1, count))]
 
 
-def _sibling(rng: np.random.Generator, place: int) -> np.random.Generator:
+def _advanced(rng: np.random.Generator, index: int) -> np.random.Generator:
     bits = np.random.Philox(0)
     bits.state = rng.bit_generator.state
-    return np.random.Generator(bits.advance(place << 96))
+    return np.random.Generator(bits.advance(index << 96))
 
 
 def _choice_bits(seed: int, epoch: int, count: int) -> np.ndarray:
-    # The permutation has the counters from 0 on, and would need 2**130 examples to get here.
+    # `permutation` has the counters from 0 on, and would need 2**130 examples to reach this one.
     return np.random.Philox(key=_key(seed, epoch), counter=[0, 0, 1, 0]).random_raw(count)
 
 

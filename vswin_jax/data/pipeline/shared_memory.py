@@ -1,4 +1,4 @@
-"""Memory that this process shares with others: without a name, gone with the last who maps it."""
+"""Anonymous shared memory, which the system frees when the last process unmaps it."""
 
 import itertools
 import mmap
@@ -12,8 +12,8 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where an array lies, for a process that maps the block of that number."""
+class BufferSlot:
+    """The position of a uint8 array within the block numbered `block`, for other processes."""
 
     block: int
     offset: int
@@ -29,65 +29,66 @@ class _Block:
 
 
 class SharedMemory:
-    """Blocks of memory, each mapped here for as long as an array refers to it.
+    """Allocates blocks of shared memory; a block stays mapped while an array refers to it.
 
-    Blocks are numbered, and no number is used twice. Threads may share one.
+    Blocks are numbered, and no number is reused. Threads may share one.
     """
 
     def __init__(self) -> None:
         self._blocks: dict[int, _Block] = {}
-        self._numbers = itertools.count()
+        self._ids = itertools.count()
         self._lock = threading.Lock()
 
     def empty(self, size: int) -> np.ndarray:
-        """A new block of `size` bytes, uint8 [size]; it holds anything."""
+        """Return a new, uninitialised block of `size` bytes, uint8 [size]."""
         descriptor = _open_memory()
         os.ftruncate(descriptor, size)
         memory = np.frombuffer(mmap.mmap(descriptor, size), np.uint8)
         with self._lock:
-            number = next(self._numbers)
-            self._blocks[number] = _Block(descriptor, memory.ctypes.data, size)
-        weakref.finalize(memory, self._forget, number).atexit = False
+            block_id = next(self._ids)
+            self._blocks[block_id] = _Block(descriptor, memory.ctypes.data, size)
+        weakref.finalize(memory, self._close_block, block_id).atexit = False
         return memory
 
-    def _forget(self, number: int) -> None:
+    def _close_block(self, block_id: int) -> None:
         with self._lock:
-            os.close(self._blocks.pop(number).descriptor)
+            os.close(self._blocks.pop(block_id).descriptor)
 
-    def place(self, array: np.ndarray) -> Place:
-        """Where `array`, a view of a block, lies."""
+    def locate(self, array: np.ndarray) -> BufferSlot:
+        """Return the position of `array`, a view of a block."""
         address = array.ctypes.data
         with self._lock:
-            for number, block in self._blocks.items():
+            for block_id, block in self._blocks.items():
                 if block.address <= address < block.address + block.size:
-                    return Place(number, address - block.address, array.shape, array.strides)
-        raise ValueError("the array lies in no shared block")
+                    offset = address - block.address
+                    return BufferSlot(block_id, offset, array.shape, array.strides)
+        raise ValueError("the array is not a view of a shared block")
 
-    def numbers(self) -> set[int]:
-        """The blocks that there are."""
+    def block_ids(self) -> set[int]:
+        """Return the numbers of the blocks that are in use."""
         with self._lock:
             return set(self._blocks)
 
-    def descriptor(self, number: int) -> int:
-        """The open file of a block, to be mapped by others."""
-        return self._blocks[number].descriptor
+    def descriptor(self, block_id: int) -> int:
+        """Return the file descriptor of a block, which other processes can map."""
+        return self._blocks[block_id].descriptor
 
 
 def map_block(descriptor: int) -> mmap.mmap:
-    """The block behind the descriptor that another process sent, which is closed."""
+    """Map the block whose descriptor another process sent; the descriptor is closed."""
     try:
         return mmap.mmap(descriptor, os.fstat(descriptor).st_size)
     finally:
         os.close(descriptor)
 
 
-def array_at(place: Place, block: mmap.mmap) -> np.ndarray:
-    """The uint8 array at `place`, whose block is `block`."""
-    return np.ndarray(place.shape, np.uint8, block, place.offset, place.strides)
+def array_at(slot: BufferSlot, block: mmap.mmap) -> np.ndarray:
+    """Return the uint8 array at `slot` of the mapped `block`."""
+    return np.ndarray(slot.shape, np.uint8, block, slot.offset, slot.strides)
 
 
 def _open_memory() -> int:
-    # Unlike /dev/shm, of which a container has 64 MB, this is limited by the memory alone.
+    # A memfd is limited by the machine's memory alone; /dev/shm has 64 MB in a container.
     if hasattr(os, "memfd_create"):
         return os.memfd_create("vswin_jax clips")
     with tempfile.TemporaryFile() as file:

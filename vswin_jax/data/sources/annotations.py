@@ -1,10 +1,10 @@
-"""Reading the lists that name videos and their labels: plain lines, CSV and JSON."""
+"""Reads annotation files, which list videos and their labels, as plain lines, CSV or JSON."""
 
 import csv
 import functools
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from vswin_jax.errors import InputError
@@ -13,45 +13,50 @@ PATH_KEYS = ("path", "video", "filename")
 LABEL_KEYS = ("label", "class")
 
 
-class Row(NamedTuple):
-    """One video of a list: its line number, path and label as written, and frames if told.
+class AnnotationRow(NamedTuple):
+    """One video of an annotation file.
 
-    label: in a list of videos with sets of labels, all of them.
+    Attributes:
+      line: the line number; 0 for a video that no file lists.
+      path: the path as written.
+      label: the label as written, or in a file with sets of labels all labels of the video.
+      num_frames: of a folder of frames; 0 if the file does not state it.
     """
 
     line: int
     path: str
     label: str | tuple[str, ...]
-    total: int = 0
+    num_frames: int = 0
 
 
-def read_annotations(path: str, kind: str, multi_label: bool = False) -> list[Row]:
-    """The rows of an annotation file; `kind` is list, frames, csv or jsonl.
+def read_annotations(path: str, kind: str, multi_label: bool = False) -> list[AnnotationRow]:
+    """Read the rows of an annotation file; `kind` is list, frames, csv or jsonl.
 
-    With `multi_label` every label is a tuple: text is cut at each `;`, a list in JSON is taken as
-    it is. An empty list in JSON and an empty cell in CSV are empty sets; the other kinds have none.
+    With `multi_label` every label is a tuple: text is split at each `;`, a list in JSON is taken as
+    it is. An empty list in JSON and an empty cell in CSV are empty sets.
 
     Raises:
-        InputError: the file is missing or empty, or a line cannot be understood (says which).
+      InputError: the file is missing or empty, or a line is malformed; the message names the line.
     """
     text = read_text(path)
-    readers = {
-        "list": _lines,
-        "frames": _frame_lines,
-        "csv": functools.partial(_csv, multi_label=multi_label),
-        "jsonl": functools.partial(_json, multi_label=multi_label),
+    parsers = {
+        "list": _parse_list,
+        "frames": _parse_frame_list,
+        "csv": functools.partial(_parse_csv, multi_label=multi_label),
+        "jsonl": functools.partial(_parse_json_rows, multi_label=multi_label),
     }
-    rows = readers[kind](text, path)
+    rows = parsers[kind](text, path)
     if not rows:
         raise InputError(f"The annotation file {path!r} lists no videos.")
-    return [_as_set(row, path) for row in rows] if multi_label else rows
+    return [_with_label_set(row, path) for row in rows] if multi_label else rows
 
 
-def _as_set(row: Row, path: str) -> Row:
+def _with_label_set(row: AnnotationRow, path: str) -> AnnotationRow:
+    """Return the row with its label split at each `;`, unless it is a tuple already."""
     if isinstance(row.label, tuple):
         return row
     labels = tuple(label.strip() for label in row.label.split(";")) if row.label else ()
-    # In `a.mp4 run; jump` the path would be `a.mp4 run;`.
+    # With a space after a `;`, as in `a.mp4 run; jump`, the path would be `a.mp4 run;`.
     if row.path.endswith(";") or not all(labels):
         expected = "a path and labels with nothing but a `;` between them"
         raise bad_line(path, row.line, expected, f"{row.path} {row.label}")
@@ -59,12 +64,13 @@ def _as_set(row: Row, path: str) -> Row:
 
 
 def read_text(path: str) -> str:
-    """All of a text file in UTF-8.
+    """Read a text file in UTF-8.
 
     Raises:
-        InputError: it cannot be read or is not text.
+      InputError: the file cannot be read or is not text.
     """
     try:
+        # Spreadsheet programs begin CSV files with a byte order mark, which "utf-8-sig" removes.
         with open(path, encoding="utf-8-sig", newline="") as file:
             return file.read()
     except UnicodeDecodeError as error:
@@ -77,37 +83,39 @@ def read_text(path: str) -> str:
         ) from error
 
 
-def _lines(text: str, path: str) -> list[Row]:
-    """`path label`: the label is the last field, so that paths may have spaces."""
-    rows = []
-    for number, line in _numbered(text):
-        fields = line.rsplit(None, 1)
-        if len(fields) < 2:
-            raise bad_line(path, number, "`path label`", line)
-        rows.append(Row(number, fields[0].strip(), fields[1]))
-    return rows
-
-
-def _frame_lines(text: str, path: str) -> list[Row]:
-    """`folder frames label`."""
-    rows = []
-    for number, line in _numbered(text):
-        fields = line.rsplit(None, 2)
-        if len(fields) < 3 or not fields[1].isdecimal() or not int(fields[1]):
-            raise bad_line(path, number, "`folder number-of-frames label`", line)
-        rows.append(Row(number, fields[0].strip(), fields[2], int(fields[1])))
-    return rows
-
-
-def _numbered(text: str) -> Iterable[tuple[int, str]]:
+def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Yield (line number, line) of the lines that are not blank."""
     lines = enumerate(text.splitlines(), start=1)
     return ((number, line) for number, line in lines if line.strip())
 
 
-def _csv(text: str, path: str, *, multi_label: bool) -> list[Row]:
+def _parse_list(text: str, path: str) -> list[AnnotationRow]:
+    """Parse lines of `path label`; the label is the last field, so paths may contain spaces."""
+    rows = []
+    for number, line in numbered_lines(text):
+        fields = line.rsplit(None, 1)
+        if len(fields) < 2:
+            raise bad_line(path, number, "`path label`", line)
+        rows.append(AnnotationRow(line=number, path=fields[0].strip(), label=fields[1]))
+    return rows
+
+
+def _parse_frame_list(text: str, path: str) -> list[AnnotationRow]:
+    """Parse lines of `folder number-of-frames label`."""
+    rows = []
+    for number, line in numbered_lines(text):
+        fields = line.rsplit(None, 2)
+        if len(fields) < 3 or not fields[1].isdecimal() or not int(fields[1]):
+            raise bad_line(path, number, "`folder number-of-frames label`", line)
+        folder, num_frames, label = fields
+        rows.append(AnnotationRow(number, folder.strip(), label, num_frames=int(num_frames)))
+    return rows
+
+
+def _parse_csv(text: str, path: str, *, multi_label: bool) -> list[AnnotationRow]:
     reader = csv.DictReader(text.splitlines())
     header = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
-    columns = [_find(header, keys) for keys in (PATH_KEYS, LABEL_KEYS)]
+    columns = [_first_key(header, keys) for keys in (PATH_KEYS, LABEL_KEYS)]
     if None in columns:
         raise InputError(
             f"{path!r} must open with a header that has a column {'/'.join(PATH_KEYS)} and a "
@@ -115,27 +123,29 @@ def _csv(text: str, path: str, *, multi_label: bool) -> list[Row]:
         )
     rows = []
     for record in reader:
-        values = [(record[header[column]] or "").strip() for column in columns if column]
-        if not all(values[:1] if multi_label else values):
-            raise bad_line(path, reader.line_num, "a path and a label", ",".join(values))
-        rows.append(Row(reader.line_num, *values))
+        video, label = ((record[header[column]] or "").strip() for column in columns if column)
+        if not video or not (label or multi_label):
+            raise bad_line(path, reader.line_num, "a path and a label", ",".join([video, label]))
+        rows.append(AnnotationRow(line=reader.line_num, path=video, label=label))
     return rows
 
 
-def _json(text: str, path: str, *, multi_label: bool) -> list[Row]:
-    """One object a line, or one array of objects."""
+def _parse_json_rows(text: str, path: str, *, multi_label: bool) -> list[AnnotationRow]:
+    """Parse one object a line, or one array of objects."""
     if text.lstrip().startswith("["):
         records = enumerate(parse_json(text, path), start=1)
     else:
-        records = ((number, parse_json(line, path, number)) for number, line in _numbered(text))
+        records = (
+            (number, parse_json(line, path, number)) for number, line in numbered_lines(text)
+        )
     return [_json_row(number, record, path, multi_label) for number, record in records]
 
 
 def parse_json(text: str, path: str, number: int = 1) -> Any:
-    """What the JSON `text` says, which begins at line `number` of the file `path`.
+    """Parse the JSON `text`, which begins at line `number` of the file `path`.
 
     Raises:
-        InputError: it is not JSON; names the line.
+      InputError: it is not JSON; the message names the line.
     """
     try:
         return json.loads(text)
@@ -144,9 +154,9 @@ def parse_json(text: str, path: str, number: int = 1) -> Any:
         raise InputError(f"{path!r}, line {line}: this is not JSON ({error.msg}).") from error
 
 
-def _json_row(number: int, record: Any, path: str, multi_label: bool) -> Row:
+def _json_row(number: int, record: Any, path: str, multi_label: bool) -> AnnotationRow:
     fields = record if isinstance(record, dict) else {}
-    keys = [_find(fields, keys) for keys in (PATH_KEYS, LABEL_KEYS)]
+    keys = [_first_key(fields, keys) for keys in (PATH_KEYS, LABEL_KEYS)]
     video, label = (fields.get(key) for key in keys)
     labels = label if isinstance(label, list) else [label]
     if not isinstance(video, str) or not video or not all(map(_is_label, labels)):
@@ -154,25 +164,25 @@ def _json_row(number: int, record: Any, path: str, multi_label: bool) -> Row:
         expected = f'an object such as {{"path": "a.mp4", "label": {[3, 5] if multi_label else 3}}}'
         raise bad_line(path, number, expected, shown)
     if multi_label and isinstance(label, list):
-        return Row(number, video, tuple(map(str, labels)))
+        return AnnotationRow(line=number, path=video, label=tuple(map(str, labels)))
     if len(labels) != 1:
         raise InputError(
             f"{path!r}, line {number}: expected one label but {len(labels)} came: set "
             "config.data.multi_label to true if videos have sets of labels."
         )
-    return Row(number, video, str(labels[0]))
+    return AnnotationRow(line=number, path=video, label=str(labels[0]))
 
 
 def _is_label(value: Any) -> bool:
     return isinstance(value, str | int) and not isinstance(value, bool) and value != ""
 
 
-def _find(fields: Mapping[str, Any], keys: Iterable[str]) -> str | None:
+def _first_key(fields: Mapping[str, Any], keys: Iterable[str]) -> str | None:
     return next((key for key in keys if key in fields), None)
 
 
 def bad_line(path: str, number: int, expected: str, line: str) -> InputError:
-    """The error for a line that reads otherwise than `expected`."""
+    """Return the error for a line that differs from what was `expected`."""
     return InputError(
         f"{os.fspath(path)!r}, line {number}: expected {expected} but it reads {line.strip()!r}."
     )

@@ -1,9 +1,9 @@
-"""Data sets that are a folder with a sub-folder per class."""
+"""Reads data sets that are a folder with a sub-folder for each class."""
 
 import os
 
 from vswin_jax.data.decoding.frames import is_image
-from vswin_jax.data.sources.annotations import Row
+from vswin_jax.data.sources.annotations import AnnotationRow
 from vswin_jax.errors import InputError
 
 VIDEO_SUFFIXES = (
@@ -12,14 +12,14 @@ VIDEO_SUFFIXES = (
 )
 
 
-def read_folder(path: str, *, frames: bool) -> list[Row]:
-    """One row per video of a folder of classes, with paths relative to it.
+def read_folder(path: str, *, frames: bool) -> list[AnnotationRow]:
+    """List the videos of a folder of classes, with paths relative to it.
 
     Classes are in alphabetical order, and so are the videos of each. With `frames`, a video is a
     folder of images.
 
     Raises:
-        InputError: the folder has no classes, or a class has no videos.
+      InputError: the folder has no classes, or a class has no videos.
     """
     classes = _subfolders(path)
     if not classes:
@@ -30,12 +30,12 @@ def read_folder(path: str, *, frames: bool) -> list[Row]:
     rows = []
     for name in classes:
         videos = _videos(os.path.join(path, name), frames)
-        rows += [Row(0, os.path.join(name, video), name) for video in videos]
+        rows += [AnnotationRow(0, os.path.join(name, video), name) for video in videos]
     return rows
 
 
-def holds_frame_folders(path: str) -> bool:
-    """Whether the first class of a folder of classes holds folders of images."""
+def has_frame_folders(path: str) -> bool:
+    """Return True if the first video of a folder of classes is a folder of images."""
     for name in _subfolders(path)[:1]:
         folder = os.path.join(path, name)
         for video in _subfolders(folder)[:1]:
@@ -44,28 +44,29 @@ def holds_frame_folders(path: str) -> bool:
 
 
 def _videos(folder: str, frames: bool) -> list[str]:
-    if frames:
-        found = _subfolders(folder)
-    else:
-        found = sorted(
-            entry.name
-            for entry in _visible(folder)
-            if entry.name.lower().endswith(VIDEO_SUFFIXES) and not entry.is_dir()
-        )
-    if not found:
+    videos = _subfolders(folder) if frames else _video_files(folder)
+    if not videos:
         expected = "folders of images" if frames else f"video files ({' '.join(VIDEO_SUFFIXES)})"
         raise InputError(
             f"The class {os.path.basename(folder)!r} has no videos: {folder!r} should hold "
             f"{expected}; add some or remove the folder."
         )
-    return found
+    return videos
+
+
+def _video_files(folder: str) -> list[str]:
+    return sorted(
+        entry.name
+        for entry in _visible_entries(folder)
+        if entry.name.lower().endswith(VIDEO_SUFFIXES) and not entry.is_dir()
+    )
 
 
 def _subfolders(path: str) -> list[str]:
-    return sorted(entry.name for entry in _visible(path) if entry.is_dir())
+    return sorted(entry.name for entry in _visible_entries(path) if entry.is_dir())
 
 
-def _visible(path: str) -> list[os.DirEntry[str]]:
+def _visible_entries(path: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(path) as entries:
             return [entry for entry in entries if not entry.name.startswith(".")]

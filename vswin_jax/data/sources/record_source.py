@@ -1,6 +1,6 @@
-"""Examples that are records: serialized tf.train.Example messages in ArrayRecord or TFRecord files.
+"""Examples stored as serialized tf.train.Example messages in ArrayRecord or TFRecord files.
 
-Only the fields that make an `Example` are taken from a record, and no image is decoded.
+Only the fields that an `Example` needs are taken from a record, and no image is decoded.
 """
 
 import functools
@@ -17,22 +17,25 @@ from tensorflow_datasets.proto import tf_example_pb2
 from vswin_jax.data.decoding.frames import EncodedFrames
 from vswin_jax.data.example import Example
 from vswin_jax.data.sources.record_files import RecordFiles, missing_file
-from vswin_jax.data.sources.tfds_features import Keys
+from vswin_jax.data.sources.tfds_features import FeatureKeys
 from vswin_jax.errors import InputError
 from vswin_jax.runtime.progress import Progress
 
 log = logging.getLogger("vswin_jax")
-_MOST_CLASSES = 2**31 - 1
+_MAX_CLASSES = 2**31 - 1
 
 
 class RecordSource:
     """One split of a TFDS data set, with random access; threads and processes may share it.
 
-    files, keys: the records and what is where in them.
-    label_names, label_of: our classes, and int32 [classes of the data] which of them each is; None
-        leaves the labels as they are.
-    split: names an example that has no name, with its place.
-    stored_labels: the data's labels of all records, int32 [N], where they are known beforehand.
+    Args:
+      files: the records.
+      keys: the keys of the fields in a record.
+      label_names: the names of the model's classes.
+      label_of: int32 [classes of the data], maps the data's classes to the model's; None keeps the
+        labels as they are.
+      split: names an example without a name, together with its index.
+      stored_labels: the data's label of each record, int32 [N], if stored beside the records.
     """
 
     multi_label = False
@@ -40,7 +43,7 @@ class RecordSource:
     def __init__(
         self,
         files: RecordFiles,
-        keys: Keys,
+        keys: FeatureKeys,
         label_names: tuple[str, ...],
         label_of: np.ndarray | None,
         split: str,
@@ -63,11 +66,11 @@ class RecordSource:
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
-        """The class of every example, int32 [N]; reads all records unless they are known."""
+        """The class of every example, int32 [N]; reads all records unless labels are stored."""
         if self._stored_labels is not None and self._label_of is not None:
             return self._label_of[self._stored_labels]
         log.info("Reading the %d records of %r for their labels", len(self), self._split)
-        progress = Progress(len(self), log.info, things="records")
+        progress = Progress(len(self), log.info, unit="records")
         labels = np.empty(len(self), np.int32)
         for index in range(len(self)):
             fields = self._fields(index)
@@ -77,14 +80,14 @@ class RecordSource:
 
     @property
     def identity(self) -> str:
-        """A digest of which records there are, in which order, and of their classes."""
-        stretches = [
-            (os.path.basename(part.path), part.skip, part.take, _size(part.path))
-            for part in self._files.stretches
+        """A digest of the records, their order and their classes."""
+        slices = [
+            (os.path.basename(part.path), part.skip, part.take, _file_size(part.path))
+            for part in self._files.slices
         ]
         classes = None if self._label_of is None else self._label_of.tolist()
-        said = json.dumps([stretches, self.label_names, classes])
-        return hashlib.sha256(said.encode()).hexdigest()
+        content = json.dumps([slices, self.label_names, classes])
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def _fields(self, index: int) -> Any:
         record = self._files.read(int(index))
@@ -98,7 +101,7 @@ class RecordSource:
     def _label(self, fields: Any, name: str) -> int:
         stored = fields[self._keys.label].int64_list.value
         label = stored[0] if len(stored) else -1
-        classes = _MOST_CLASSES if self._label_of is None else len(self._label_of)
+        classes = _MAX_CLASSES if self._label_of is None else len(self._label_of)
         if not 0 <= label < classes:
             raise InputError(
                 f"Expected {name!r} to have a label from 0 to {classes - 1} but it is {label}: use "
@@ -122,7 +125,7 @@ class RecordSource:
         return np.arange(count) / rate[0] if len(rate) and rate[0] > 0 else None
 
 
-def _size(path: str) -> int:
+def _file_size(path: str) -> int:
     try:
         return os.path.getsize(path)
     except OSError as error:

@@ -1,4 +1,22 @@
-"""Where examples come from: lists, folders of classes or records, with random access."""
+"""Opens data sets of many formats as sources of examples with random access.
+
+The formats, which `kind` names and "auto" detects:
+
+    list      a file of `path label` lines; the label is the last field, so paths may have spaces
+    frames    a file of `folder frames label` lines, or a folder per class of folders of images
+    csv       a header with a column path/video/filename and a column label/class
+    jsonl     .jsonl or .json objects with those keys, one a line or in an array
+    folder    a folder with a sub-folder of videos per class
+    kinetics, ssv2, ucf101, hmdb51, mit
+              a list as the data set published it (see `data.sources.published`); for HMDB51
+              `FOLDER:train1`
+    tfds      a split of a TFDS data set, `DIRECTORY:train` or `tfds:NAME:train` (see
+              `data.sources.tfds_path`)
+
+A video with several labels is written `a.mp4 run;jump` or `a.mp4 3;17` in a list, the same way in
+the label column of a CSV file, where an empty cell is an empty set, and as a list of labels in
+JSON, which may be empty. In folders and published lists every video has one label.
+"""
 
 import hashlib
 import json
@@ -8,32 +26,29 @@ from typing import NamedTuple
 
 from vswin_jax.data.decoding.frames import FrameFolder
 from vswin_jax.data.example import Example, Source
-from vswin_jax.data.sources import published, tfds_path
-from vswin_jax.data.sources.annotations import Row, read_annotations
-from vswin_jax.data.sources.folders import holds_frame_folders, read_folder
-from vswin_jax.data.sources.labels import (
-    LABEL_NAMES_FILE,
-    Labels,
-    check_same_names,
-    read_label_names,
-    resolve_labels,
-)
+from vswin_jax.data.sources import published
+from vswin_jax.data.sources.annotations import AnnotationRow, read_annotations
+from vswin_jax.data.sources.folders import has_frame_folders, read_folder
+from vswin_jax.data.sources.labels import Labels, check_same_names, resolve_labels
+from vswin_jax.data.sources.tfds_path import is_tfds_path
 from vswin_jax.errors import InputError, unknown_name
+from vswin_jax.runtime.label_names import LABEL_NAMES_FILE, read_label_names
 
 KINDS = ("auto", "list", "csv", "jsonl", "folder", "frames", "tfds", *published.KINDS)
-# Looking for every file of a bigger list would take minutes on a network disk.
-_CHECKED_AT_OPEN = 10_000
+# Looking up every file of a longer list would take minutes on a network disk.
+_MAX_CHECKED_FILES = 10_000
 
 
 class VideoSource:
-    """Videos on disk, whose paths are relative to `root` or absolute.
+    """Videos on disk, with paths that are absolute or relative to `root`; see `Source`.
 
-    labels: int32 [N], or where videos have sets of labels a tuple for each.
+    Attributes:
+      labels: int32 [N], or a tuple of classes for each video if videos have sets of labels.
     """
 
     def __init__(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[AnnotationRow],
         labels: Labels,
         label_names: tuple[str, ...],
         root: str,
@@ -52,17 +67,17 @@ class VideoSource:
     def __getitem__(self, index: int) -> Example:
         row = self._rows[index]
         path = os.path.join(self._root, row.path)
-        video = FrameFolder(path, row.total) if self._frames else path
+        video = FrameFolder(path, row.num_frames) if self._frames else path
         label = self.labels[index]
         return Example(video, label if self.multi_label else int(label), index, row.path)
 
     @property
     def identity(self) -> str:
         """A digest of the paths as written and the labels, in their order."""
-        videos = [(row.path, row.total) for row in self._rows]
+        videos = [(row.path, row.num_frames) for row in self._rows]
         labels = self.labels if self.multi_label else self.labels.tolist()
-        said = json.dumps([videos, labels, self.label_names, self._frames])
-        return hashlib.sha256(said.encode()).hexdigest()
+        content = json.dumps([videos, labels, self.label_names, self._frames])
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 def open_source(
@@ -75,135 +90,117 @@ def open_source(
     must_exist: bool = True,
     multi_label: bool = False,
 ) -> Source:
-    """Open a data set.
+    """Open a data set in one of the formats that this module's docstring lists.
 
     Args:
-        path: a file of `path label` lines (the label is the last field), a .csv with a header
-            (path/video/filename and label/class), .jsonl or .json objects with those keys, a file
-            of `folder frames label` lines, a folder with a sub-folder of videos, or of folders
-            of images, per class, a list as Kinetics, Something-Something v2, UCF101, HMDB51
-            (`FOLDER:train1`) or Moments in Time published it (see `data.sources.published`), or
-            a split of a TFDS data set (`DIRECTORY:train`, see `vswin_jax.data.sources.tfds_path`).
-        root: what paths in a file are relative to; empty is the file's own folder. The videos of
-            a published list may be in folders under it; those that are not there are left out.
-            For `tfds:NAME:SPLIT`, where TFDS keeps its data; empty is its default.
-        kind: one of `KINDS`; `frames` are extracted frames, in a list or in folders.
-        label_names: the training set's, when this is the evaluation set of a model; without them
-            those in a `label_names.txt` beside a list count, if there is one.
-        num_classes: how many classes the model has.
-        must_exist: whether all the files of a list must be there, or else just one of them.
-        multi_label: whether videos have sets of labels: `a.mp4 run;jump` or `a.mp4 3;17` in a
-            list, the same in the label column of a .csv (where nothing is an empty set), a list
-            of labels in JSON (which may be empty). In folders of classes and published lists every
-            video has one label, so its set has one.
+      path: a file, a folder, or the split of a TFDS data set.
+      root: the folder to which paths in a file are relative; empty is the file's own folder. The
+        videos of a published list may be in sub-folders of it, and missing ones are left out. For
+        `tfds:NAME:SPLIT`, TFDS's data_dir; empty is the default of TFDS.
+      kind: one of `KINDS`.
+      label_names: the classes of the training set or the model; None takes those of a
+        `label_names.txt` beside a list, if there is one.
+      num_classes: the number of classes of the model.
+      must_exist: require all files of a list; otherwise one file is enough.
+      multi_label: let videos have sets of labels.
 
     Raises:
-        InputError: something is missing, empty, or not as expected; it says what and where.
+      InputError: something is missing, empty or malformed; the message names it.
     """
     path, root = os.fspath(path), os.fspath(root)
+    options = _ClassOptions(label_names, num_classes, multi_label)
     if kind not in KINDS:
         raise unknown_name("data format", kind, KINDS)
-    if kind == "tfds" or (kind == "auto" and tfds_path.is_tfds(path)):
-        if multi_label:
-            raise InputError(
-                f"Expected lists or folders for config.data.multi_label but {path!r} is a TFDS "
-                "data set, whose videos have one class: set it to False, or give a list."
-            )
-        # TFDS is imported by those who use it.
-        from vswin_jax.data.sources.tfds_source import open_tfds
-
-        return open_tfds(path, root, label_names, num_classes)
-    if not os.path.exists(published.folder_of(path)):
+    if kind == "tfds" or (kind == "auto" and is_tfds_path(path)):
+        return _open_tfds(path, root, options)
+    if not os.path.exists(published.without_split(path)):
         raise InputError(f"There is no annotation file or folder of videos at {path!r}.")
-    kind = _detect(path, root) if kind == "auto" else kind
-    classes = _Classes(label_names, num_classes, multi_label)
+    kind = _detect_kind(path, root) if kind == "auto" else kind
     if kind in published.KINDS:
-        return _open_published(path, root, kind, classes)
+        return _open_published(path, root, kind, options)
     if os.path.isdir(path):
-        return _open_folder(path, kind, classes)
-    return _open_list(path, root, kind, classes, must_exist)
+        return _open_folder(path, kind, options)
+    return _open_list(path, root, kind, options, must_exist)
 
 
-class _Classes(NamedTuple):
-    """What is known of the classes before a data set is read; see `open_source`."""
+class _ClassOptions(NamedTuple):
+    """The arguments of `open_source` about classes."""
 
     label_names: Sequence[str] | None
     num_classes: int | None
     multi_label: bool
 
 
-def _detect(path: str, root: str) -> str:
-    known = published.recognise(path)
-    if known:
-        return known
+def _detect_kind(path: str, root: str) -> str:
+    published_kind = published.detect_kind(path)
+    if published_kind:
+        return published_kind
     if os.path.isdir(path):
-        return "frames" if holds_frame_folders(path) else "folder"
+        return "frames" if has_frame_folders(path) else "folder"
     suffix = os.path.splitext(path)[1].lower()
     if suffix in (".csv", ".json", ".jsonl"):
         return "csv" if suffix == ".csv" else "jsonl"
     first = read_annotations(path, "list")[0]
-    folder, *total = first.path.rsplit(None, 1)
+    folder, *num_frames = first.path.rsplit(None, 1)
     is_folder = os.path.isdir(os.path.join(_base(path, root), folder))
-    return "frames" if is_folder and total and total[0].isdecimal() else "list"
+    return "frames" if is_folder and num_frames and num_frames[0].isdecimal() else "list"
 
 
-def _open_folder(path: str, kind: str, classes: _Classes) -> VideoSource:
+def _open_tfds(path: str, root: str, options: _ClassOptions) -> Source:
+    if options.multi_label:
+        raise InputError(
+            f"Expected lists or folders for config.data.multi_label but {path!r} is a TFDS data "
+            "set, whose videos have one class: set it to False, or give a list."
+        )
+    # Importing TFDS takes seconds, so only those who use it do.
+    from vswin_jax.data.sources.tfds_source import open_tfds
+
+    return open_tfds(path, root, options.label_names, options.num_classes)
+
+
+def _open_folder(path: str, kind: str, options: _ClassOptions) -> VideoSource:
     if kind not in ("folder", "frames"):
         raise InputError(f"{path!r} is a folder, so the data format cannot be {kind!r}.")
     rows = read_folder(path, frames=kind == "frames")
-    labels, names = resolve_labels(
-        [row.label for row in rows],
-        lambda _: f"The folder {path!r}",
-        path,
-        numbers=False,
-        **classes._asdict(),
-    )
-    return VideoSource(rows, labels, names, path, kind == "frames")
+    labels, names = _resolve(rows, path, options, allow_indices=False)
+    return VideoSource(rows, labels, names, path, frames=kind == "frames")
 
 
-def _open_list(path: str, root: str, kind: str, classes: _Classes, must_exist: bool) -> VideoSource:
+def _open_list(
+    path: str, root: str, kind: str, options: _ClassOptions, must_exist: bool
+) -> VideoSource:
     if kind == "folder":
         raise InputError(f"{path!r} is a file, so the data format cannot be 'folder'.")
-    rows = read_annotations(path, kind, classes.multi_label)
-    if classes.label_names is None:
-        classes = classes._replace(label_names=_names_beside(path))
-    labels, names = resolve_labels(
-        [row.label for row in rows],
-        lambda index: f"{path!r}, line {rows[index].line}",
-        path,
-        **classes._asdict(),
-    )
+    rows = read_annotations(path, kind, options.multi_label)
+    if options.label_names is None:
+        options = options._replace(label_names=_sibling_label_names(path))
+    labels, names = _resolve(rows, path, options, allow_indices=True)
     base = _base(path, root)
-    if len(rows) <= _CHECKED_AT_OPEN:
+    if len(rows) <= _MAX_CHECKED_FILES:
         _check_files(rows, base, path, must_exist)
-    return VideoSource(rows, labels, names, base, kind == "frames")
+    return VideoSource(rows, labels, names, base, frames=kind == "frames")
 
 
-def _names_beside(path: str) -> tuple[str, ...] | None:
-    """The label map in the folder of a list, where a prepared data set has it."""
-    beside = os.path.join(os.path.dirname(path), LABEL_NAMES_FILE)
-    return read_label_names(beside) if os.path.isfile(beside) else None
+def _sibling_label_names(path: str) -> tuple[str, ...] | None:
+    """Read the class names in the folder of a list, where a prepared data set stores them."""
+    sibling = os.path.join(os.path.dirname(path), LABEL_NAMES_FILE)
+    return read_label_names(sibling) if os.path.isfile(sibling) else None
 
 
-def _open_published(path: str, root: str, kind: str, classes: _Classes) -> VideoSource:
+def _open_published(path: str, root: str, kind: str, options: _ClassOptions) -> VideoSource:
     listing = published.read_listing(path, kind)
-    classes = classes._replace(label_names=_published_names(listing, path, classes.label_names))
-    base = _base(os.path.abspath(published.folder_of(path)), root)
-    rows = published.find_videos(listing.entries, base, path)
-    labels, names = resolve_labels(
-        [row.label for row in rows],
-        lambda index: f"{path!r}, line {rows[index].line}",
-        path,
-        numbers=False,
-        **classes._asdict(),
-    )
+    options = options._replace(label_names=_published_names(listing, path, options.label_names))
+    base = _base(os.path.abspath(published.without_split(path)), root)
+    rows = published.find_videos(listing.videos, base, path)
+    labels, names = _resolve(rows, path, options, allow_indices=False)
     return VideoSource(rows, labels, names, base, frames=False)
 
 
 def _published_names(
     listing: published.Listing, path: str, label_names: Sequence[str] | None
 ) -> Sequence[str]:
-    # An alphabet is no published order: a part of Kinetics may lack classes of the whole.
+    # Only a published order is compared with the model's. Alphabetical orders may differ, since a
+    # part of Kinetics may lack classes of the whole.
     if label_names is not None and listing.names_file and listing.label_names is not None:
         check_same_names(label_names, listing.label_names, path)
     names = listing.label_names if label_names is None else label_names
@@ -215,11 +212,27 @@ def _published_names(
     return names
 
 
+def _resolve(
+    rows: Sequence[AnnotationRow], path: str, options: _ClassOptions, *, allow_indices: bool
+) -> tuple[Labels, tuple[str, ...]]:
+    def location_of(index: int) -> str:
+        line = rows[index].line
+        return f"{path!r}, line {line}" if line else f"The folder {path!r}"
+
+    return resolve_labels(
+        [row.label for row in rows],
+        location_of,
+        path,
+        allow_indices=allow_indices,
+        **options._asdict(),
+    )
+
+
 def _base(path: str, root: str) -> str:
     return root or os.path.dirname(path)
 
 
-def _check_files(rows: Sequence[Row], root: str, path: str, must_exist: bool) -> None:
+def _check_files(rows: Sequence[AnnotationRow], root: str, path: str, must_exist: bool) -> None:
     missing = [row for row in rows if not os.path.exists(os.path.join(root, row.path))]
     if missing and (must_exist or len(missing) == len(rows)):
         count = f" ({len(missing)} of {len(rows)} are missing)" if len(missing) > 1 else ""

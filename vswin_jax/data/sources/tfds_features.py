@@ -1,4 +1,4 @@
-"""Which features of a TFDS data set are the video, the label and the name of an example."""
+"""Finds the video, the label and the name of an example among the features of a TFDS data set."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,12 +10,17 @@ from vswin_jax.errors import InputError
 
 
 @dataclass(frozen=True)
-class Keys:
-    """Under which keys a serialized example has what we need; "" for what it does not have.
+class FeatureKeys:
+    """The keys of the features of a serialized example; empty for a feature that is missing.
 
-    video: the bytes of a video file, or with `frames` those of an image for each frame.
-    times: seconds of each frame; fps: frames a second.
-    classes: the names of the classes in the order of the labels; None where the data do not say.
+    Attributes:
+      video: the bytes of a video file, or with `frames` those of an image for each frame.
+      frames: True if a video is a sequence of images.
+      label: the class index.
+      name: the name of the example.
+      times: the presentation time of each frame in seconds.
+      fps: frames a second.
+      classes: the class names in the order of the labels; None if the data set has none.
     """
 
     video: str
@@ -29,7 +34,13 @@ class Keys:
 
 @dataclass(frozen=True)
 class _Leaf:
-    """A feature without features in it, and how many sequences it is in."""
+    """A feature that contains no other features.
+
+    Attributes:
+      path: the names of the enclosing features and its own, with slashes between them.
+      feature: the TFDS feature.
+      depth: the number of sequences that enclose it.
+    """
 
     path: str
     feature: tfds_features.FeatureConnector
@@ -40,39 +51,38 @@ class _Leaf:
         return isinstance(self.feature, tfds_features.Text)
 
     @property
-    def is_classes(self) -> bool:
+    def is_class_label(self) -> bool:
         return isinstance(self.feature, tfds_features.ClassLabel)
 
-    def is_tensor(self, *kinds: type[np.generic]) -> bool:
-        """Whether it is one value of one of these kinds, or a list of them in a sequence."""
-        is_one = isinstance(self.feature, tfds_features.Tensor) and self.feature.shape == ()
-        return is_one and any(np.issubdtype(self.feature.np_dtype, kind) for kind in kinds)
+    def is_scalar(self, *dtypes: type[np.generic]) -> bool:
+        """Return True if it is a scalar of one of these dtypes, or a sequence of such scalars."""
+        is_scalar = isinstance(self.feature, tfds_features.Tensor) and self.feature.shape == ()
+        return is_scalar and any(np.issubdtype(self.feature.np_dtype, dtype) for dtype in dtypes)
 
 
-def find_keys(features: tfds_features.FeaturesDict, source: str) -> Keys:
-    """The keys of the data set `source`.
+def find_keys(features: tfds_features.FeaturesDict, source: str) -> FeatureKeys:
+    """Find the keys of the data set `source`.
 
-    Where several features could be the video or the label, it is the one of that name.
+    If several features could be the video or the label, the one of that name is taken.
 
     Raises:
-        InputError: there is no video or no label, or several; lists the features.
+      InputError: there is no video or no label, or several; the message lists the features.
     """
     leaves = list(_leaves(features, "", 0))
-    videos = [leaf for leaf in leaves if _may_be_video(leaf)]
-    labels = [leaf for leaf in leaves if leaf.depth == 0 and leaf.is_classes]
-    if not labels:
-        labels = [leaf for leaf in leaves if leaf.depth == 0 and leaf.is_tensor(np.integer)]
-    video = _choose(videos, "video", leaves, source)
-    label = _choose(labels, "label", leaves, source)
-    has = {leaf.path: leaf for leaf in leaves}
-    return Keys(
+    video = _choose([leaf for leaf in leaves if _may_be_video(leaf)], "video", leaves, source)
+    label = _choose(_label_candidates(leaves), "label", leaves, source)
+
+    def key_if(name: str, *dtypes: type[np.generic]) -> str:
+        return name if any(leaf.path == name and leaf.is_scalar(*dtypes) for leaf in leaves) else ""
+
+    return FeatureKeys(
         video=video.path,
         frames=video.depth == 1,
         label=label.path,
-        name="name" if "name" in has and has["name"].is_tensor(np.object_) else "",
-        times="times" if "times" in has and has["times"].is_tensor(np.floating) else "",
-        fps="fps" if "fps" in has and has["fps"].is_tensor(np.floating, np.integer) else "",
-        classes=tuple(label.feature.names) if label.is_classes else None,
+        name=key_if("name", np.object_),
+        times=key_if("times", np.floating),
+        fps=key_if("fps", np.floating, np.integer),
+        classes=tuple(label.feature.names) if label.is_class_label else None,
     )
 
 
@@ -89,15 +99,20 @@ def _leaves(feature: tfds_features.FeatureConnector, path: str, depth: int) -> I
 def _may_be_video(leaf: _Leaf) -> bool:
     if isinstance(leaf.feature, tfds_features.Image):
         return leaf.depth == 1
-    is_bytes = leaf.depth == 0 and leaf.is_tensor(np.object_)
+    is_bytes = leaf.depth == 0 and leaf.is_scalar(np.object_)
     return is_bytes and (not leaf.is_text or leaf.path == "video")
+
+
+def _label_candidates(leaves: Sequence[_Leaf]) -> list[_Leaf]:
+    labels = [leaf for leaf in leaves if leaf.depth == 0 and leaf.is_class_label]
+    return labels or [leaf for leaf in leaves if leaf.depth == 0 and leaf.is_scalar(np.integer)]
 
 
 def _choose(candidates: Sequence[_Leaf], name: str, leaves: Sequence[_Leaf], source: str) -> _Leaf:
     named = [leaf for leaf in candidates if leaf.path == name]
     if len(candidates) == 1 or named:
         return (named or candidates)[0]
-    listed = ", ".join(f"{leaf.path} ({_described(leaf)})" for leaf in leaves)
+    listed = ", ".join(f"{leaf.path} ({_describe(leaf)})" for leaf in leaves)
     expected = {
         "video": "a video (a tensor with the bytes of a file, or a sequence of images)",
         "label": "a label (a ClassLabel, or a whole number)",
@@ -108,5 +123,5 @@ def _choose(candidates: Sequence[_Leaf], name: str, leaves: Sequence[_Leaf], sou
     )
 
 
-def _described(leaf: _Leaf) -> str:
+def _describe(leaf: _Leaf) -> str:
     return "sequence of " * leaf.depth + type(leaf.feature).__name__

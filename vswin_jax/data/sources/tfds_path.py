@@ -1,8 +1,8 @@
-"""How a path names a split of a TFDS data set; needs no TFDS.
+"""Parses the paths that name a split of a TFDS data set, without importing TFDS.
 
 `tfds:NAME[/CONFIG][:VERSION]:SPLIT` is a data set of the catalogue, and `DIRECTORY:SPLIT` one that
-`tfds.builder_from_directory` opens, such as our record shards. SPLIT may be a part of one
-(`train[:90%]`) or several (`train+test`).
+`tfds.builder_from_directory` opens, such as prepared record shards. SPLIT may be a part of a split
+(`train[:90%]`) or a sum of splits (`train+test`).
 """
 
 import os
@@ -21,26 +21,32 @@ _CATALOGUE = re.compile(
 
 @dataclass(frozen=True)
 class TfdsPath:
-    """A directory, or `NAME[/CONFIG][:VERSION]` of the catalogue, and a split; "" if none came."""
+    """A data set and a split.
+
+    Attributes:
+      name: a directory, or `NAME[/CONFIG][:VERSION]` of the catalogue.
+      split: empty if the path names none.
+      is_directory: True if `name` is a directory.
+    """
 
     name: str
     split: str
     is_directory: bool
 
 
-def is_tfds(path: str) -> bool:
-    """Whether `path` names a TFDS data set."""
+def is_tfds_path(path: str) -> bool:
+    """Return True if `path` names a TFDS data set."""
     return path.startswith(PREFIX) or _directory_end(path) is not None
 
 
-def parse(path: str) -> TfdsPath:
-    """What the path says.
+def parse_tfds_path(path: str) -> TfdsPath:
+    """Parse a path into a data set and a split.
 
     Raises:
-        InputError: it names no TFDS data set.
+      InputError: it names no TFDS data set.
     """
     if path.startswith(PREFIX):
-        return _of_catalogue(path)
+        return _parse_catalogue_path(path)
     end = _directory_end(path)
     if end is None:
         raise InputError(
@@ -50,7 +56,7 @@ def parse(path: str) -> TfdsPath:
     return TfdsPath(path[:end], path[end + 1 :], is_directory=True)
 
 
-def _of_catalogue(path: str) -> TfdsPath:
+def _parse_catalogue_path(path: str) -> TfdsPath:
     match = _CATALOGUE.fullmatch(path)
     if not match:
         raise InputError(
@@ -61,8 +67,8 @@ def _of_catalogue(path: str) -> TfdsPath:
 
 
 def _directory_end(path: str) -> int | None:
-    """Where the directory of `DIRECTORY[:SPLIT]` ends; directories and splits may have colons."""
-    colons = [place for place, character in enumerate(path) if character == ":"]
+    """Return the end of the directory in `DIRECTORY[:SPLIT]`; both parts may contain colons."""
+    colons = [position for position, character in enumerate(path) if character == ":"]
     for end in (*colons, len(path)):
         if os.path.isfile(os.path.join(path[:end], INFO_FILE)):
             return end

@@ -1,8 +1,9 @@
-"""Opening a split of a data set that TFDS has prepared; nothing is ever downloaded.
+"""Opens a split of a data set that TFDS has prepared; it never downloads anything.
 
-This module needs TFDS and is imported by `open_source` when a path asks for it.
+This module needs TFDS, so `open_source` imports it only for a path that names a TFDS data set.
 """
 
+import functools
 import os
 from collections.abc import Sequence
 
@@ -11,10 +12,10 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import read_only_builder
 
 from vswin_jax.data.sources.labels import resolve_labels
-from vswin_jax.data.sources.record_files import FORMATS, RecordFiles, Stretch
+from vswin_jax.data.sources.record_files import FORMATS, FileSlice, RecordFiles
 from vswin_jax.data.sources.record_source import RecordSource
-from vswin_jax.data.sources.tfds_features import Keys, find_keys
-from vswin_jax.data.sources.tfds_path import TfdsPath, parse
+from vswin_jax.data.sources.tfds_features import FeatureKeys, find_keys
+from vswin_jax.data.sources.tfds_path import TfdsPath, parse_tfds_path
 from vswin_jax.errors import InputError
 
 LABELS_FILE = "labels-{split}.npy"
@@ -23,36 +24,42 @@ LABELS_FILE = "labels-{split}.npy"
 def open_tfds(
     path: str, root: str, label_names: Sequence[str] | None, num_classes: int | None
 ) -> RecordSource:
-    """The examples of a split; arguments as of `open_source`, `root` being TFDS's data_dir.
+    """Open the examples of a split; arguments as of `open_source`, `root` being TFDS's data_dir.
 
     Raises:
-        InputError: not prepared, no such split, no video or label in it, or other classes.
+      InputError: the data set is not prepared, or lacks the split, a video, a label or a class.
     """
-    asked = parse(path)
-    builder = _open_directory(asked.name) if asked.is_directory else _find(asked.name, root)
-    stretches = _stretches(builder, asked, path)
+    tfds_path = parse_tfds_path(path)
+    builder = _open_builder(tfds_path, root)
+    slices = _file_slices(builder, tfds_path, path)
     keys = find_keys(builder.info.features, path)
-    files = RecordFiles(stretches, _file_format(builder, path))
-    if keys.classes is not None:
-        names, label_of = _classes(keys.classes, path, label_names, num_classes)
-        stored = _stored_labels(builder, stretches)
-        return RecordSource(files, keys, names, label_of, asked.split, stored)
-    return _open_numbered(files, keys, asked, label_names, num_classes)
+    files = RecordFiles(slices, _file_format(builder, path))
+    if keys.classes is None:
+        return _open_integer_labels(files, keys, tfds_path, label_names, num_classes)
+    names, label_of = _match_classes(keys.classes, path, label_names, num_classes)
+    stored_labels = _stored_labels(builder, slices)
+    return RecordSource(files, keys, names, label_of, tfds_path.split, stored_labels)
+
+
+def _open_builder(tfds_path: TfdsPath, root: str) -> tfds.core.DatasetBuilder:
+    if tfds_path.is_directory:
+        return _open_directory(tfds_path.name)
+    return _open_prepared(tfds_path.name, root)
 
 
 def _open_directory(directory: str) -> tfds.core.DatasetBuilder:
     try:
         return tfds.builder_from_directory(directory)
-    except Exception as error:  # of whatever parser it is that cannot read a file
+    except Exception as error:  # the parsers of TFDS raise exceptions of many types
         raise InputError(
             f"{directory!r} cannot be opened as a TFDS data set ({_first_line(error)}): prepare "
             "it again."
         ) from error
 
 
-def _find(name: str, root: str) -> tfds.core.DatasetBuilder:
+def _open_prepared(name: str, root: str) -> tfds.core.DatasetBuilder:
     try:
-        # Unlike `tfds.builder`, this never asks the network for anything.
+        # Unlike `tfds.builder`, this never accesses the network.
         return read_only_builder.builder_from_files(name, data_dir=root or None)
     except tfds.core.DatasetNotFoundError as error:
         folder = root or str(tfds.core.constants.DATA_DIR)
@@ -66,24 +73,25 @@ def _find(name: str, root: str) -> tfds.core.DatasetBuilder:
         ) from error
 
 
-def _stretches(builder: tfds.core.DatasetBuilder, asked: TfdsPath, path: str) -> list[Stretch]:
+def _file_slices(
+    builder: tfds.core.DatasetBuilder, tfds_path: TfdsPath, path: str
+) -> list[FileSlice]:
+    name, split = tfds_path.name, tfds_path.split
     known = ", ".join(sorted(builder.info.splits))
-    if not asked.split:
+    if not split:
+        example = f"{path.rstrip(':')}:SPLIT"
         raise InputError(
-            f"Expected {path!r} to end in a split, as in {path.rstrip(':')}:SPLIT: add one of "
-            f"{known}."
+            f"Expected {path!r} to end in a split, as in {example}: add one of {known}."
         )
     try:
-        instructions = builder.info.splits[asked.split].file_instructions
+        instructions = builder.info.splits[split].file_instructions
     except Exception as error:
-        raise InputError(
-            f"{asked.name!r} has no split {asked.split!r}: it has {known}, of which a part can be "
-            "taken as in train[:90%]."
-        ) from error
+        hint = f"it has {known}, of which a part can be taken as in train[:90%]"
+        raise InputError(f"{name!r} has no split {split!r}: {hint}.") from error
     if not instructions:
-        raise InputError(f"The split {asked.split!r} of {asked.name!r} has no examples.")
+        raise InputError(f"The split {split!r} of {name!r} has no examples.")
     return [
-        Stretch(os.fspath(part.filename), part.skip, part.take, part.examples_in_shard)
+        FileSlice(os.fspath(part.filename), part.skip, part.take, part.examples_in_shard)
         for part in instructions
     ]
 
@@ -98,59 +106,58 @@ def _file_format(builder: tfds.core.DatasetBuilder, path: str) -> str:
     return file_format
 
 
-def _classes(
+def _match_classes(
     data: tuple[str, ...], path: str, label_names: Sequence[str] | None, num_classes: int | None
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """Our classes, and int32 [classes of the data] which of them each class of the data is."""
-    ours = data if label_names is None else tuple(label_names)
-    where = f"The classes of {path!r}"
-    # TFDS names classes that have no names by their numbers.
+    """Return the model's classes, and int32 [classes of the data] that maps the data's to them."""
+    names = data if label_names is None else tuple(label_names)
+    resolve = functools.partial(resolve_labels, data, lambda _: f"The classes of {path!r}", path)
+    # Without class names, TFDS names classes by their numbers: then they match by number.
     if data == tuple(map(str, range(len(data)))):
-        count = num_classes if label_names is None else len(ours)
-        label_of, _ = resolve_labels(
-            data, lambda _: where, path, label_names=data, num_classes=count
-        )
-        return ours, label_of
-    label_of, names = resolve_labels(
-        data, lambda _: where, path, label_names=ours, num_classes=num_classes, numbers=False
-    )
+        count = num_classes if label_names is None else len(names)
+        label_of, _ = resolve(label_names=data, num_classes=count)
+    else:
+        label_of, _ = resolve(label_names=names, num_classes=num_classes, allow_indices=False)
     return names, label_of
 
 
-def _open_numbered(
+def _open_integer_labels(
     files: RecordFiles,
-    keys: Keys,
-    asked: TfdsPath,
+    keys: FeatureKeys,
+    tfds_path: TfdsPath,
     label_names: Sequence[str] | None,
     num_classes: int | None,
 ) -> RecordSource:
-    """Labels that are plain numbers: how many classes there are is seen from all of them."""
-    labels = RecordSource(files, keys, (), None, asked.split).labels
+    """Open a split whose labels are plain integers: all are read to find the number of classes."""
+    name, split = tfds_path.name, tfds_path.split
+    labels = RecordSource(files, keys, (), None, split).labels
     checked, names = resolve_labels(
         list(map(str, labels.tolist())),
-        lambda index: f"{asked.name!r}, {asked.split}/{index}",
-        f"{asked.name}:{asked.split}",
+        lambda index: f"{name!r}, {split}/{index}",
+        f"{name}:{split}",
         label_names=label_names,
         num_classes=num_classes,
     )
     label_of = np.arange(len(names), dtype=np.int32)
-    return RecordSource(files, keys, names, label_of, asked.split, checked)
+    return RecordSource(files, keys, names, label_of, split, stored_labels=checked)
 
 
 def _stored_labels(
-    builder: tfds.core.DatasetBuilder, stretches: Sequence[Stretch]
+    builder: tfds.core.DatasetBuilder, slices: Sequence[FileSlice]
 ) -> np.ndarray | None:
-    """The labels of the stretches by the files that we write beside records, int32 [N], or None."""
-    labels_of: dict[str, np.ndarray] = {}
+    """Return the labels of the slices, int32 [N], if files beside the records store them."""
+    labels_of_file: dict[str, np.ndarray] = {}
     for name, split in builder.info.splits.items():
         path = os.path.join(builder.data_dir, LABELS_FILE.format(split=name))
         if os.path.isfile(path):
             labels = _read_labels(path, split.num_examples)
             parts = np.split(labels, np.cumsum(split.shard_lengths)[:-1])
-            labels_of.update(zip(map(os.fspath, split.filepaths), parts, strict=True))
-    if not all(stretch.path in labels_of for stretch in stretches):
+            labels_of_file.update(zip(map(os.fspath, split.filepaths), parts, strict=True))
+    if not all(part.path in labels_of_file for part in slices):
         return None
-    return np.concatenate([labels_of[s.path][s.skip : s.skip + s.take] for s in stretches])
+    return np.concatenate(
+        [labels_of_file[part.path][part.skip : part.skip + part.take] for part in slices]
+    )
 
 
 def _read_labels(path: str, count: int) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""Readers of weight files: PyTorch zip and pickle files, safetensors, Orbax directories."""
+"""Readers of PyTorch zip and legacy files, safetensors and npz; a writer of Orbax directories."""

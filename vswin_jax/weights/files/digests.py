@@ -1,6 +1,7 @@
-"""SHA-256 of large files, worked out once: it is kept beside the file with size and time of change.
+"""SHA-256 digests of large files, cached beside each file.
 
-`<file>.sha256` is what `sha256sum --check` reads, with the two in a comment.
+`<file>.sha256` is a file that `sha256sum --check` reads. A comment in it holds the size and the
+modification time for which the digest is valid, so an unchanged file is hashed only once.
 """
 
 import hashlib
@@ -15,63 +16,71 @@ _RECORD = re.compile(r"([0-9a-f]{64})  .*\n# size (\d+) changed_ns (\d+)\n")
 
 
 @dataclass(frozen=True)
-class _Record:
+class _DigestRecord:
     digest: str
     size: int
     changed_ns: int
 
+    def is_current(self, stat: os.stat_result) -> bool:
+        return (self.size, self.changed_ns) == (stat.st_size, stat.st_mtime_ns)
 
-def digest_of(path: Path) -> str:
-    """The hexadecimal SHA-256 of a file's contents."""
+
+def sha256_of(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file's contents."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def record(path: Path, digest: str) -> None:
-    """Keeps `digest` beside the file `path`, if its directory can be written."""
-    stat, beside = path.stat(), _beside(path)
-    partial = beside.with_name(f"{beside.name}.{os.getpid()}.part")
+    """Write `digest` to the record of the file `path`, if its directory is writable."""
+    stat, record_path = path.stat(), _record_path(path)
+    partial = record_path.with_name(f"{record_path.name}.{os.getpid()}.part")
     text = f"{digest}  {path.name}\n# size {stat.st_size} changed_ns {stat.st_mtime_ns}\n"
     try:
         partial.write_text(text)
-        os.replace(partial, beside)
+        os.replace(partial, record_path)
     except OSError:
         partial.unlink(missing_ok=True)
 
 
 def verify(path: Path, expected: str | None = None) -> None:
-    """Checks the file `path` against its record, and against what is expected of it.
+    """Check the file `path` against its record and against an expected digest.
 
-    The file is read only when it has no record, or is of another size or time than the recorded
-    one; then it is recorded.
+    The file is hashed, and recorded, only if it has no record or if its size or modification time
+    differs from the record's.
 
     Args:
-      expected: all or the first digits of its SHA-256; None where nobody knows them.
+      path: the file.
+      expected: all or the first digits of its SHA-256; None if it is unknown.
 
     Raises:
-      InputError: the file is another one.
+      InputError: a digest differs.
     """
-    known, stat = _recorded(path), path.stat()
-    fresh = known is not None and (known.size, known.changed_ns) == (stat.st_size, stat.st_mtime_ns)
-    digest = known.digest if fresh else digest_of(path)
-    for wanted in filter(None, (expected, known and known.digest)):
-        if not digest.startswith(wanted):
-            raise InputError(
-                f"{path} is not the file it should be: its SHA-256 begins with {digest[:8]} "
-                f"instead of {wanted[:8]}; delete it and {_beside(path).name}, and it will be "
-                f"downloaded again."
-            )
-    if not fresh:
+    recorded, stat = _read_record(path), path.stat()
+    current = recorded is not None and recorded.is_current(stat)
+    digest = recorded.digest if current else sha256_of(path)
+    _check(path, digest, expected)
+    _check(path, digest, recorded and recorded.digest)
+    if not current:
         record(path, digest)
 
 
-def _beside(path: Path) -> Path:
+def _check(path: Path, digest: str, expected: str | None) -> None:
+    if expected and not digest.startswith(expected):
+        raise InputError(
+            f"{path} is not the file it should be: its SHA-256 begins with {digest[:8]} instead "
+            f"of {expected[:8]}; delete it and {_record_path(path).name}, and it will be "
+            f"downloaded again."
+        )
+
+
+def _record_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def _recorded(path: Path) -> _Record | None:
+def _read_record(path: Path) -> _DigestRecord | None:
     try:
-        match = _RECORD.fullmatch(_beside(path).read_text())
+        match = _RECORD.fullmatch(_record_path(path).read_text())
     except (OSError, UnicodeDecodeError):
         return None
-    return _Record(match[1], int(match[2]), int(match[3])) if match else None
+    return _DigestRecord(match[1], int(match[2]), int(match[3])) if match else None

@@ -1,4 +1,4 @@
-"""Weights as a checkpoint directory of ours, written in little more memory than they take."""
+"""Writes weights as a checkpoint directory, in little more memory than the weights take."""
 
 import contextlib
 import logging
@@ -11,43 +11,44 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from vswin_jax.checkpoint import manifest
-from vswin_jax.checkpoint.step_directories import described
+from vswin_jax.checkpoint.step_directories import step_metadata
 
 _STEP = 0
 
 
-def write_run(directory: Path, params: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
-    """Writes `params` into the empty `directory` as a run that has saved its step 0 and no more.
+def write_workdir(directory: Path, params: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+    """Write `params` into the empty `directory` as the workdir of a run that saved only step 0.
 
-    What training's own `Checkpoints` writes needs three times the memory of the parameters: Orbax
-    copies NumPy arrays, and its OCDBT format holds all that is written until the end. A zarr
-    directory for each array needs neither, and is read by the same calls.
+    Training's `Checkpoints` would need three times the memory of the parameters: Orbax copies
+    NumPy arrays, and its OCDBT format buffers all of them until the end. One zarr directory per
+    array avoids both, and the same calls restore it.
 
     Args:
-      params: NumPy arrays, in any strides; views of a file are written from it.
-      metadata: JSON-like, with `config` and `label_names`.
+      directory: an empty or missing directory.
+      params: a tree of NumPy arrays with any strides, such as views of a mapped file.
+      metadata: JSON-serializable, with `config` and `label_names`.
     """
     step = directory.absolute() / "checkpoints" / str(_STEP)
     step.mkdir(parents=True)
     state = {"params": params, "step": np.array(_STEP, np.int32)}
-    with _quiet():
-        with ocp.Checkpointer(_frugal_handler()) as writer:
+    with _only_errors_logged():
+        with ocp.Checkpointer(_low_memory_handler()) as writer:
             writer.save(step / "state", args=ocp.args.PyTreeSave(state))
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as writer:
-            writer.save(step / "metadata", args=ocp.args.JsonSave(described(metadata, _STEP)))
+            writer.save(step / "metadata", args=ocp.args.JsonSave(step_metadata(metadata, _STEP)))
     manifest.write(epath.Path(step))
 
 
-def _frugal_handler() -> ocp.PyTreeCheckpointHandler:
-    # Orbax copies lest somebody changes the arrays while they are written, which nobody does.
+def _low_memory_handler() -> ocp.PyTreeCheckpointHandler:
+    # Orbax copies arrays in case they change while they are written. Here no code changes them.
     arrays = ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)
     registry = ocp.type_handlers.create_type_handler_registry((np.ndarray, arrays))
     return ocp.PyTreeCheckpointHandler(use_ocdbt=False, type_handler_registry=registry)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps out of the log that the arrays are neither JAX's nor in OCDBT, of which Orbax warns."""
+def _only_errors_logged() -> Iterator[None]:
+    """Suppress Orbax's warnings, which concern arrays that are not JAX's and a missing OCDBT."""
     log = logging.getLogger("absl")
     log.addFilter(_is_error)
     try:

@@ -1,12 +1,14 @@
-"""Pickles read as data: a small machine that knows the opcodes and calls nothing from outside.
+"""An interpreter of pickle opcodes that imports nothing and calls nothing that a file names.
 
-Python's own `Unpickler`, restricted or not, still runs what it finds: BUILD calls `__setstate__`
-or writes into `__dict__`, APPEND calls `append`, EXT looks into a registry of imports, and a memo
-index of a few bytes takes gigabytes. Here a global is only its name, and what the file would
-build from it is that name again, unless the caller has a builder of its own for it.
+Python's `Unpickler`, even a restricted one, runs code on behalf of the file: BUILD calls
+`__setstate__` or writes to `__dict__`, APPEND calls `append`, EXT reads a registry of imports, and
+a memo index of a few bytes can allocate gigabytes. Here a global is represented by its name alone
+(`OpaqueObject`), and so is every object that the file would build from it, unless the caller
+provides a builder for that name.
 
-Time and memory are bounded by the file: every opcode costs a constant, there is a most of them,
-and what may cost more than it looks (hashes of nested tuples, of colliding numbers) is avoided.
+The size of the file bounds time and memory: the number of opcodes is limited, each costs constant
+time, and operations that a file can make expensive (hashing nested tuples or colliding numbers)
+are avoided.
 """
 
 import pickletools
@@ -17,104 +19,104 @@ from typing import Any
 
 from vswin_jax.weights.files.byte_reader import ByteReader
 
-# Checkpoints with an optimizer and a history have below 100,000 opcodes.
-_MOST_OPCODES = 1_000_000
-_LONGEST_NAME = 256
-_LONGEST_KEY = 1000
-# Numbers can be chosen to collide in a dict, which makes filling it quadratic; text cannot.
-_MOST_NUMBER_KEYS = 65_536
+# A checkpoint with optimizer state and training history has fewer than 100,000 opcodes.
+_MAX_OPCODES = 1_000_000
+_MAX_NAME_LENGTH = 256
+_MAX_KEY_LENGTH = 1000
+# A file can choose numbers with colliding hashes, which make filling a dict quadratic. Hashes of
+# text are randomized in each process, so the number of text keys needs no limit.
+_MAX_NUMBER_KEYS = 65_536
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Foreign:
-    """What stands where the file has a class, a function or an object made by one: its name."""
+class OpaqueObject:
+    """Stands for a class, a function or an object made by one, and holds only its name."""
 
     name: str
 
 
+# Makes an object from the arguments in the file, or raises ValueError.
 Builder = Callable[[tuple[Any, ...]], object]
+# Makes the object of a persistent id, or raises ValueError.
+PersistentLoad = Callable[[object], object]
 
 
 def read_pickle(
-    reader: ByteReader,
-    builders: Mapping[str, Builder],
-    persistent: Callable[[object], object],
+    reader: ByteReader, builders: Mapping[str, Builder], persistent: PersistentLoad
 ) -> object:
-    """The object of the pickle at the reader's position, which then moves behind the pickle.
+    """Read the pickle at the reader's position and advance the reader past it.
 
-    Args:
-      reader: the bytes; a pickle that ends later than they do is damaged.
-      builders: by qualified name, what makes an object from the arguments the file gives. They
-        raise ValueError for arguments that they cannot use.
-      persistent: makes the object of a persistent id; raises ValueError too.
-
-    Returns:
-      Plain dicts, lists (sets too), tuples, text, bytes and numbers, what the builders made, and
-      a `Foreign` for everything else. Whatever the file does to a `Foreign` leaves no trace.
+    The result has dicts, lists (sets too), tuples, text, bytes, numbers, what the `builders` made
+    (by qualified name), and an `OpaqueObject` for everything else. Operations of the file on an
+    `OpaqueObject` are ignored.
 
     Raises:
-      ValueError: the bytes are no pickle, or one beyond the limits above; the message says why.
+      ValueError: the bytes are no pickle, or exceed the limits above.
     """
-    # pickletools warns of the backslashes in a damaged name.
+    # pickletools warns about backslashes in a damaged name.
     with warnings.catch_warnings(action="ignore"):
         try:
-            return _run(reader, _Machine(builders, persistent))
+            return _run(reader, _PickleMachine(builders, persistent))
         except (IndexError, KeyError):
-            raise ValueError("its pickle takes what is not there") from None
+            raise ValueError(
+                "its pickle reads from an empty stack or an unset memo entry"
+            ) from None
 
 
-def _run(reader: ByteReader, machine: "_Machine") -> object:
+def _run(reader: ByteReader, machine: "_PickleMachine") -> object:
     for count, (opcode, argument, _) in enumerate(pickletools.genops(reader)):
         if opcode.name == "STOP":
             return machine.stack.pop()
-        if count >= _MOST_OPCODES:
-            raise ValueError(f"its pickle has over {_MOST_OPCODES} operations")
-        _BY_NAME[opcode.name](machine, argument)
-    raise ValueError("its pickle has no end")
+        if count >= _MAX_OPCODES:
+            raise ValueError(f"its pickle has over {_MAX_OPCODES} operations")
+        _OPERATION_BY_OPCODE[opcode.name](machine, argument)
+    raise ValueError("its pickle has no STOP opcode")
 
 
-class _Machine:
-    """The stack and the memo; one method for each kind of opcode."""
+class _PickleMachine:
+    """The stack and the memo of a pickle, with a method for each kind of opcode.
 
-    def __init__(
-        self, builders: Mapping[str, Builder], persistent: Callable[[object], object]
-    ) -> None:
+    An operation takes the opcode's argument, which is None where the opcode has none.
+    """
+
+    def __init__(self, builders: Mapping[str, Builder], persistent: PersistentLoad) -> None:
         self.builders = builders
         self.persistent = persistent
         self.stack: list[Any] = []
-        self.below_marks: list[list[Any]] = []
+        # MARK saves the stack here and starts an empty one.
+        self.saved_stacks: list[list[Any]] = []
         self.memo: dict[int, object] = {}
-        self.names: dict[tuple[str, str], Foreign] = {}
+        self.globals: dict[tuple[str, str], OpaqueObject] = {}
         self.number_keys = 0
 
     def push(self, value: object) -> None:
         self.stack.append(value)
 
     def mark(self, _: object) -> None:
-        self.below_marks.append(self.stack)
+        self.saved_stacks.append(self.stack)
         self.stack = []
 
-    def since_mark(self) -> list[Any]:
-        items, self.stack = self.stack, self.below_marks.pop()
+    def pop_mark(self) -> list[Any]:
+        items, self.stack = self.stack, self.saved_stacks.pop()
         return items
 
     def pop(self, _: object) -> None:
         if self.stack:
             self.stack.pop()
         else:
-            self.since_mark()
+            self.pop_mark()
 
-    def remember(self, index: int | None) -> None:
+    def put(self, index: int | None) -> None:
         index = len(self.memo) if index is None else index
-        # Writers count up; the bound keeps numbers out that were chosen to collide.
-        if not 0 <= index < _MOST_OPCODES:
-            raise ValueError("its pickle remembers under a number out of all order")
+        # Pickle writers count up from 0; the bound excludes indices chosen to collide in the memo.
+        if not 0 <= index < _MAX_OPCODES:
+            raise ValueError(f"its pickle has a memo index outside 0 to {_MAX_OPCODES - 1}")
         self.memo[index] = self.stack[-1]
 
-    def recall(self, index: int) -> None:
+    def get(self, index: int) -> None:
         self.push(self.memo[index])
 
-    def tuple_of(self, count: int) -> None:
+    def make_tuple(self, count: int) -> None:
         if len(self.stack) < count:
             raise IndexError
         items = tuple(self.stack[-count:])
@@ -133,70 +135,71 @@ class _Machine:
             raise ValueError("its pickle has a key without a value")
         if isinstance(target, dict):
             for key, value in zip(items[::2], items[1::2], strict=True):
-                target[self.key(key)] = value
+                target[self.safe_key(key)] = value
 
     def set_item(self, _: object) -> None:
         value, key = self.stack.pop(), self.stack.pop()
         self.set_items([key, value])
 
-    def dict_since_mark(self, _: object) -> None:
-        items = self.since_mark()
+    def make_dict(self, _: object) -> None:
+        items = self.pop_mark()
         self.push({})
         self.set_items(items)
 
-    def key(self, key: Any) -> Any:
-        """`key`, or where its hash or comparison could take long, a placeholder for it."""
+    def safe_key(self, key: Any) -> Any:
+        """Return `key`, or a placeholder if its hash or comparison could take long."""
         if isinstance(key, str | bytes):
-            return key if len(key) <= _LONGEST_KEY else Foreign("key")
-        if key is None or isinstance(key, Foreign):
+            return key if len(key) <= _MAX_KEY_LENGTH else OpaqueObject("key")
+        if key is None or isinstance(key, OpaqueObject):
             return key
         if isinstance(key, float) or (isinstance(key, int) and key.bit_length() <= 64):
             self.number_keys += 1
-            if self.number_keys > _MOST_NUMBER_KEYS:
-                raise ValueError(f"its pickle has over {_MOST_NUMBER_KEYS} numbers as keys")
+            if self.number_keys > _MAX_NUMBER_KEYS:
+                raise ValueError(f"its pickle has over {_MAX_NUMBER_KEYS} numbers as keys")
             return key
-        return Foreign("key")
+        return OpaqueObject("key")
 
-    def look_up(self, module: object, name: object) -> Foreign:
+    def find_global(self, module: object, name: object) -> OpaqueObject:
         if not (isinstance(module, str) and isinstance(name, str)):
-            raise ValueError("its pickle names a class by what is no text")
-        if max(len(module), len(name)) > _LONGEST_NAME:
-            raise ValueError("its pickle names a class with too long a name")
-        return self.names.setdefault((module, name), Foreign(f"{module}.{name}"))
+            raise ValueError("its pickle has a class name that is not text")
+        if max(len(module), len(name)) > _MAX_NAME_LENGTH:
+            raise ValueError(f"its pickle has a class name of over {_MAX_NAME_LENGTH} characters")
+        return self.globals.setdefault((module, name), OpaqueObject(f"{module}.{name}"))
 
     def global_(self, pair: str) -> None:
         module, _, name = pair.partition(" ")
-        self.push(self.look_up(module, name))
+        self.push(self.find_global(module, name))
 
-    def global_from_stack(self, _: object) -> None:
+    def stack_global(self, _: object) -> None:
         name, module = self.stack.pop(), self.stack.pop()
-        self.push(self.look_up(module, name))
+        self.push(self.find_global(module, name))
 
-    def build(self, what: object, arguments: object) -> None:
-        if not (isinstance(what, Foreign) and isinstance(arguments, tuple)):
-            raise ValueError("its pickle calls what is no function")
-        builder = self.builders.get(what.name)
-        self.push(builder(arguments) if builder else what)
+    def build(self, function: object, arguments: object) -> None:
+        """Push a builder's object, or `function` itself. Nothing named by the file is called."""
+        if not (isinstance(function, OpaqueObject) and isinstance(arguments, tuple)):
+            raise ValueError("its pickle calls something that is not a function")
+        builder = self.builders.get(function.name)
+        self.push(builder(arguments) if builder else function)
 
     def reduce(self, _: object) -> None:
-        arguments, what = self.stack.pop(), self.stack.pop()
-        self.build(what, arguments)
+        arguments, function = self.stack.pop(), self.stack.pop()
+        self.build(function, arguments)
 
     def new_with_keywords(self, _: object) -> None:
         self.stack.pop()
         self.reduce(_)
 
     def instance(self, pair: str) -> None:
-        arguments = tuple(self.since_mark())
+        arguments = tuple(self.pop_mark())
         self.global_(pair)
         self.build(self.stack.pop(), arguments)
 
     def object_(self, _: object) -> None:
-        what, *arguments = self.since_mark() or [None]
-        self.build(what, tuple(arguments))
+        function, *arguments = self.pop_mark() or [None]
+        self.build(function, tuple(arguments))
 
-    def refuse(self, _: object) -> None:
-        raise ValueError("its pickle keeps buffers elsewhere")
+    def refuse_buffer(self, _: object) -> None:
+        raise ValueError("its pickle has out-of-band buffers, which no file holds")
 
 
 # fmt: off
@@ -205,45 +208,47 @@ _CONSTANTS = (
     "STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
     "BYTEARRAY8", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
 )
-_OPERATIONS: dict[tuple[str, ...], Callable[[_Machine, Any], object]] = {
-    _CONSTANTS: _Machine.push,
+_OPERATIONS: dict[tuple[str, ...], Callable[[_PickleMachine, Any], object]] = {
+    _CONSTANTS: _PickleMachine.push,
     ("PROTO", "FRAME"): lambda machine, _: None,
     ("NONE",): lambda machine, _: machine.push(None),
     ("NEWTRUE",): lambda machine, _: machine.push(True),
     ("NEWFALSE",): lambda machine, _: machine.push(False),
     ("EMPTY_TUPLE",): lambda machine, _: machine.push(()),
     ("EMPTY_DICT",): lambda machine, _: machine.push({}),
-    # A set hashes what the file built; a list holds the same.
+    # A list stands for a set, which would hash objects that the file built.
     ("EMPTY_LIST", "EMPTY_SET"): lambda machine, _: machine.push([]),
-    ("MARK",): _Machine.mark,
-    ("POP",): _Machine.pop,
-    ("POP_MARK",): lambda machine, _: machine.since_mark(),
+    ("MARK",): _PickleMachine.mark,
+    ("POP",): _PickleMachine.pop,
+    ("POP_MARK",): lambda machine, _: machine.pop_mark(),
     ("DUP",): lambda machine, _: machine.push(machine.stack[-1]),
-    ("LIST",): lambda machine, _: machine.push(machine.since_mark()),
-    ("TUPLE", "FROZENSET"): lambda machine, _: machine.push(tuple(machine.since_mark())),
-    ("TUPLE1",): lambda machine, _: machine.tuple_of(1),
-    ("TUPLE2",): lambda machine, _: machine.tuple_of(2),
-    ("TUPLE3",): lambda machine, _: machine.tuple_of(3),
-    ("DICT",): _Machine.dict_since_mark,
-    ("APPEND",): _Machine.append,
-    ("APPENDS", "ADDITEMS"): lambda machine, _: machine.extend(machine.since_mark()),
-    ("SETITEM",): _Machine.set_item,
-    ("SETITEMS",): lambda machine, _: machine.set_items(machine.since_mark()),
-    ("GET", "BINGET", "LONG_BINGET"): _Machine.recall,
-    ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"): _Machine.remember,
-    ("GLOBAL",): _Machine.global_,
-    ("STACK_GLOBAL",): _Machine.global_from_stack,
-    # Numbers in a registry of each process: nothing that a file could mean to us.
-    ("EXT1", "EXT2", "EXT4"): lambda machine, _: machine.push(Foreign("extension")),
-    ("REDUCE", "NEWOBJ"): _Machine.reduce,
-    ("NEWOBJ_EX",): _Machine.new_with_keywords,
-    ("INST",): _Machine.instance,
-    ("OBJ",): _Machine.object_,
-    # The state of an object is dropped: a Foreign has none, and a state_dict's is `_metadata`.
+    ("LIST",): lambda machine, _: machine.push(machine.pop_mark()),
+    ("TUPLE", "FROZENSET"): lambda machine, _: machine.push(tuple(machine.pop_mark())),
+    ("TUPLE1",): lambda machine, _: machine.make_tuple(1),
+    ("TUPLE2",): lambda machine, _: machine.make_tuple(2),
+    ("TUPLE3",): lambda machine, _: machine.make_tuple(3),
+    ("DICT",): _PickleMachine.make_dict,
+    ("APPEND",): _PickleMachine.append,
+    ("APPENDS", "ADDITEMS"): lambda machine, _: machine.extend(machine.pop_mark()),
+    ("SETITEM",): _PickleMachine.set_item,
+    ("SETITEMS",): lambda machine, _: machine.set_items(machine.pop_mark()),
+    ("GET", "BINGET", "LONG_BINGET"): _PickleMachine.get,
+    ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"): _PickleMachine.put,
+    ("GLOBAL",): _PickleMachine.global_,
+    ("STACK_GLOBAL",): _PickleMachine.stack_global,
+    # The numbers refer to a registry of the writing process, which is unknown here.
+    ("EXT1", "EXT2", "EXT4"): lambda machine, _: machine.push(OpaqueObject("extension")),
+    ("REDUCE", "NEWOBJ"): _PickleMachine.reduce,
+    ("NEWOBJ_EX",): _PickleMachine.new_with_keywords,
+    ("INST",): _PickleMachine.instance,
+    ("OBJ",): _PickleMachine.object_,
+    # The state of an object is dropped: an OpaqueObject has none, a state_dict's is `_metadata`.
     ("BUILD",): lambda machine, _: machine.stack.pop(),
     ("PERSID",): lambda machine, name: machine.push(machine.persistent(name)),
     ("BINPERSID",): lambda machine, _: machine.push(machine.persistent(machine.stack.pop())),
-    ("NEXT_BUFFER", "READONLY_BUFFER"): _Machine.refuse,
+    ("NEXT_BUFFER", "READONLY_BUFFER"): _PickleMachine.refuse_buffer,
 }
 # fmt: on
-_BY_NAME = {name: operation for names, operation in _OPERATIONS.items() for name in names}
+_OPERATION_BY_OPCODE = {
+    name: operation for names, operation in _OPERATIONS.items() for name in names
+}

@@ -1,4 +1,4 @@
-"""A checkpoint of any kind as a state_dict: what a file is, is seen in its content."""
+"""Reads any kind of checkpoint as a state_dict; the file type is detected from the content."""
 
 import os
 import zipfile
@@ -11,33 +11,41 @@ import numpy as np
 from vswin_jax.checkpoint import load_for_inference
 from vswin_jax.errors import InputError
 from vswin_jax.weights import zoo
-from vswin_jax.weights.files.safetensors_file import looks_like_safetensors, read_safetensors
-from vswin_jax.weights.files.torch_file import read_torch_file, state_dict_of
+from vswin_jax.weights.files.safetensors_file import is_safetensors, read_safetensors
+from vswin_jax.weights.files.torch_file import extract_state_dict, read_torch_file
 from vswin_jax.weights.layouts.names import to_state_dict
 
+# The exceptions of `zipfile` and `np.load` for damaged files.
 _UNREADABLE_NPZ = (
-    *(ValueError, OSError, EOFError, KeyError, MemoryError, NotImplementedError),
-    *(zipfile.BadZipFile, zlib.error),
+    ValueError,
+    OSError,
+    EOFError,
+    KeyError,
+    MemoryError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
 )
 
 
-def is_there(source: str | os.PathLike[str]) -> bool:
-    """Whether `source` is a path where something is, a URL, or a released checkpoint's name."""
+def weights_exist(source: str | os.PathLike[str]) -> bool:
+    """Return True if `source` is an existing path, a URL or a released checkpoint's name."""
     text = os.fspath(source)
     if os.path.exists(text) or zoo.is_url(text):
         return True
     try:
-        zoo.find(text)
+        zoo.find_released(text)
     except InputError:
         return False
     return True
 
 
 def locate(source: str | os.PathLike[str]) -> Path:
-    """The local path of `source`, which is downloaded if it is a name or a URL.
+    """Return the local path of `source`, which is downloaded if it is a name or a URL.
 
     Raises:
-      InputError: nothing is there, and it is no released checkpoint's name; or the download fails.
+      InputError: there is no such path and no released checkpoint of this name, or the download
+        fails.
     """
     text = os.fspath(source)
     if os.path.exists(text):
@@ -50,34 +58,36 @@ def locate(source: str | os.PathLike[str]) -> Path:
             f"checkpoint's name, or a URL."
         )
     try:
-        return zoo.fetch(zoo.find(text).name)
+        return zoo.fetch(zoo.find_released(text).name)
     except InputError as error:
         raise InputError(f"There is no checkpoint at {text}, and: {error}") from None
 
 
-def read_state(source: str | os.PathLike[str]) -> Mapping[str, np.ndarray]:
-    """The state_dict in `source`, under its own names and in its own dtypes.
+def read_state_dict(source: str | os.PathLike[str]) -> Mapping[str, np.ndarray]:
+    """Read the state_dict in `source`, with the names and dtypes that `source` has.
 
     Args:
-      source: a file of torch, a safetensors or an npz file, a checkpoint directory of ours, a
-        released checkpoint's name, or a URL.
+      source: a PyTorch, safetensors or npz file, a checkpoint directory or workdir of vswin_jax,
+        a released checkpoint's name, or a URL.
 
     Returns:
-      Arrays that may be read-only views of the file.
+      Arrays by name, some of which may be read-only views of the file.
 
     Raises:
-      InputError: nothing there, or nothing that can be read.
+      InputError: there is no such source, or it cannot be read.
     """
     path = locate(source)
-    if path.is_dir():
-        return to_state_dict(load_for_inference(path)[0])
+    return to_state_dict(load_for_inference(path)[0]) if path.is_dir() else _read_file(path)
+
+
+def _read_file(path: Path) -> Mapping[str, np.ndarray]:
     with path.open("rb") as file:
         start = file.read(16)
-    if looks_like_safetensors(start, path.stat().st_size):
+    if is_safetensors(start, path.stat().st_size):
         return read_safetensors(path)
     if _is_npz(path, start):
         return _read_npz(path)
-    return state_dict_of(read_torch_file(path), str(path))
+    return extract_state_dict(read_torch_file(path), str(path))
 
 
 def _is_npz(path: Path, start: bytes) -> bool:

@@ -1,7 +1,7 @@
-"""A safetensors file as arrays, in every dtype that it can have.
+"""Reads safetensors files into NumPy arrays of every dtype of the format that NumPy can hold.
 
-The library checks the file; its own reader keeps the whole file mapped beside the copies of its
-tensors, twice the memory, and refuses bfloat16 under NumPy.
+The safetensors library validates the file. Its own reader is not used: it keeps the whole file
+mapped beside the copies of its tensors (twice the memory), and refuses bfloat16 with NumPy.
 """
 
 import json
@@ -34,13 +34,15 @@ _DTYPES = {
 }
 
 
-def looks_like_safetensors(start: bytes, size: int) -> bool:
-    """Whether a file of `size` bytes that begins with `start` has a header of this format."""
+def is_safetensors(start: bytes, size: int) -> bool:
+    """Return True if a file of `size` bytes that begins with `start` has a safetensors header."""
     return start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= size
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The tensors of a file by name, each in memory of its own, which dropping it frees.
+    """Return the tensors of a file by name.
+
+    Each tensor has its own memory, so deleting one array frees it.
 
     Raises:
       InputError: the file is damaged, or has a dtype that NumPy cannot hold.

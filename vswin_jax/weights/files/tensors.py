@@ -1,16 +1,15 @@
-"""PyTorch's tensors and storages, as its pickles describe them, as views of a file's bytes.
+"""Builds NumPy views of a file's bytes for the tensors and storages in PyTorch's pickles.
 
-The functions named here are those of `torch/_utils.py` and `torch/_tensor.py`.
+The functions whose names stand here are those of `torch/_utils.py` and `torch/_tensor.py`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from vswin_jax.weights.files.pickles import Builder, Foreign
+from vswin_jax.weights.files.pickles import Builder, OpaqueObject
 
 _DTYPES = {
     "float64": np.float64,
@@ -47,9 +46,9 @@ _STORAGES = {
     "CharStorage": "int8",
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
-    # Bytes whose dtype comes with each tensor.
+    # Bytes; each tensor has its own dtype.
     "UntypedStorage": "uint8",
-    # Quantised: their tensors stay foreign, but they have to be stepped over.
+    # Quantized tensors are not built, but a legacy reader must know the sizes of their storages.
     "QInt32Storage": "int32",
     "QInt8Storage": "int8",
     "QUInt8Storage": "uint8",
@@ -57,14 +56,14 @@ _STORAGES = {
     "QUInt2x4Storage": "uint8",
 }
 
-_LONGEST_KEY = 100
-# NumPy's own limit.
-_MOST_AXES = 64
+_MAX_KEY_LENGTH = 100
+# The limit of NumPy.
+_MAX_AXES = 64
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Storage:
-    """The bytes [n] that tensors look into, and the dtype they have unless they bring their own."""
+    """The bytes `[n]` behind tensors, and the dtype of tensors that do not have their own."""
 
     data: np.ndarray
     dtype: np.dtype
@@ -72,45 +71,46 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class StorageId:
-    """What a pickle says of a storage: its key in the file, its dtype and its elements."""
+    """The description of a storage in a pickle: its key in the file, dtype and element count."""
 
     key: str
     dtype: np.dtype
     count: int
-    # Of an old legacy file: the elements of the storage that this one is a part of.
+    # In an old legacy file: (offset, size), in elements, within the storage with this key.
     view: tuple[int, int] | None = None
 
 
 def storage_id(persistent: object) -> StorageId:
-    """The storage of a persistent id `("storage", class, key, device, count[, view])`.
+    """Parse a persistent id `("storage", class, key, device, count[, view])`.
 
     Raises:
-      ValueError: it is not of that form, or of a class unknown here.
+      ValueError: the id does not have that form, or has an unknown class.
     """
     match persistent:
-        case ("storage", Foreign() as kind, str() as key, _, int() as count, *rest):
-            view = _view(rest[0]) if rest and rest[0] is not None else None
-            if len(key) <= _LONGEST_KEY:
-                return StorageId(key, _storage_dtype(kind.name), _count(count), view)
-    raise ValueError("its pickle refers to what is no storage")
+        case ("storage", OpaqueObject() as storage_class, str() as key, _, int() as count, *rest):
+            view = _parse_view(rest[0]) if rest and rest[0] is not None else None
+            if len(key) <= _MAX_KEY_LENGTH:
+                dtype = _storage_dtype(storage_class.name)
+                return StorageId(key, dtype, _check_count(count), view)
+    raise ValueError("its pickle has a persistent id that is not a storage")
 
 
-def _view(described: object) -> tuple[int, int]:
-    match described:
+def _parse_view(view: object) -> tuple[int, int]:
+    match view:
         case (str(), int() as offset, int() as size):
-            return _count(offset), _count(size)
-    raise ValueError("its pickle refers to what is no part of a storage")
+            return _check_count(offset), _check_count(size)
+    raise ValueError("its pickle has an invalid view of a storage")
 
 
 def _storage_dtype(name: str) -> np.dtype:
     module, _, kind = name.rpartition(".")
     if not f"{module}.".startswith("torch.") or kind not in _STORAGES:
-        raise ValueError(f"its tensors are stored as {name}, which is unknown here")
+        raise ValueError(f"its tensors are stored as {name}, which is an unknown class")
     return np.dtype(_DTYPES[_STORAGES[kind]])
 
 
-def native(data: np.ndarray, dtype: np.dtype, *, big_endian: bool) -> np.ndarray:
-    """The bytes [n] of a storage in little-endian order: a copy when they are in the other."""
+def to_little_endian(data: np.ndarray, dtype: np.dtype, *, big_endian: bool) -> np.ndarray:
+    """Return the bytes `[n]` of a storage in little-endian order, copied only if swapped."""
     unit = dtype.itemsize // (2 if dtype.kind == "c" else 1)
     if not big_endian or unit == 1:
         return data
@@ -119,106 +119,116 @@ def native(data: np.ndarray, dtype: np.dtype, *, big_endian: bool) -> np.ndarray
 
 
 class TensorBuilder:
-    """Builds the arrays of one file, and holds them to what the file can have meant.
+    """Builds the arrays of one file, and limits their total size.
 
-    A tensor may be larger than its storage (a stride of 0), and what comes after would copy it;
-    so all tensors together may take `most_bytes`.
+    A tensor can be larger than its storage (with a stride of 0), and the caller may copy it;
+    therefore all tensors together may take at most `max_bytes`.
     """
 
-    def __init__(self, most_bytes: int) -> None:
-        self.left = most_bytes
+    def __init__(self, max_bytes: int) -> None:
+        self.bytes_left = max_bytes
 
     def builders(self) -> dict[str, Builder]:
-        """For `read_pickle`: what makes dicts and arrays, by qualified name."""
-        from_data: dict[str, Callable[[tuple[Any, ...]], object]] = {
-            "torch._utils._rebuild_tensor": self._tensor,
-            "torch._utils._rebuild_tensor_v2": self._tensor,
-            "torch._utils._rebuild_tensor_v3": self._tensor_with_dtype,
-            "torch._utils._rebuild_parameter": _first,
-            "torch._utils._rebuild_parameter_with_state": _first,
-        }
-
-        def subclass(arguments: tuple[Any, ...]) -> object:
-            # Of a subclass, or with attributes: (function, class, arguments, state).
-            match arguments:
-                case (Foreign() as function, Foreign(), tuple() as inner, _):
-                    build = from_data.get(function.name)
-                    return build(inner) if build else function
-            raise ValueError("its pickle builds a tensor from what is none")
-
+        """Return the functions for `read_pickle` that make dicts and arrays, by qualified name."""
         return {
-            **from_data,
-            "torch._tensor._rebuild_from_type": subclass,
-            "torch._tensor._rebuild_from_type_v2": subclass,
+            **self._tensor_builders(),
+            "torch._tensor._rebuild_from_type": self._subclass,
+            "torch._tensor._rebuild_from_type_v2": self._subclass,
             "collections.OrderedDict": _empty_dict,
             "collections.defaultdict": _empty_dict,
         }
 
+    def _tensor_builders(self) -> dict[str, Builder]:
+        return {
+            "torch._utils._rebuild_tensor": self._tensor,
+            "torch._utils._rebuild_tensor_v2": self._tensor,
+            "torch._utils._rebuild_tensor_v3": self._tensor_with_dtype,
+            "torch._utils._rebuild_parameter": _parameter,
+            "torch._utils._rebuild_parameter_with_state": _parameter,
+        }
+
+    def _subclass(self, arguments: tuple[Any, ...]) -> object:
+        """Build a tensor of a subclass or with attributes, as a plain tensor."""
+        match arguments:
+            case (OpaqueObject() as function, OpaqueObject(), tuple() as inner, _):
+                build = self._tensor_builders().get(function.name)
+                return build(inner) if build else function
+        raise ValueError("its pickle has invalid arguments for a tensor")
+
     def _tensor(self, arguments: tuple[Any, ...]) -> object:
         match arguments:
             case (Storage() as storage, offset, tuple() as size, tuple() as stride, *rest):
-                # Behind requires_grad and hooks: that the values are to be conjugated or negated.
+                # After requires_grad and hooks come flags, such as for a conjugated tensor, whose
+                # values are not those of the storage.
                 if len(rest) > 2 and rest[2]:
-                    return Foreign("torch.Tensor")
+                    return OpaqueObject("torch.Tensor")
                 return self._view(storage, storage.dtype, offset, size, stride)
-        raise ValueError("its pickle builds a tensor from what is none")
+        raise ValueError("its pickle has invalid arguments for a tensor")
 
     def _tensor_with_dtype(self, arguments: tuple[Any, ...]) -> object:
         match arguments:
             case (Storage() as storage, offset, tuple() as size, tuple() as stride, *rest) if (
                 len(rest) >= 3
             ):
-                # Behind requires_grad and hooks.
-                dtype = rest[2].name.removeprefix("torch.") if isinstance(rest[2], Foreign) else ""
+                # The dtype comes after requires_grad and hooks.
+                dtype = (
+                    rest[2].name.removeprefix("torch.") if isinstance(rest[2], OpaqueObject) else ""
+                )
                 if dtype not in _DTYPES:
-                    return Foreign("torch.Tensor")
+                    return OpaqueObject("torch.Tensor")
                 return self._view(storage, np.dtype(_DTYPES[dtype]), offset, size, stride)
-        raise ValueError("its pickle builds a tensor from what is none")
+        raise ValueError("its pickle has invalid arguments for a tensor")
 
     def _view(
         self, storage: Storage, dtype: np.dtype, offset: Any, size: tuple, stride: tuple
     ) -> np.ndarray:
-        """A view of `storage`; offset and strides are in elements, and none leaves it."""
-        if len(size) != len(stride) or len(size) > _MOST_AXES:
-            raise ValueError("its tensors have other axes than strides")
-        offset, size, stride = _count(offset), _counts(size), _counts(stride)
-        elements = 1
-        for length in size:
-            elements = min(elements * length, 1 << 62)
+        """Return a view of `storage`; offset and strides are in elements."""
+        if len(size) != len(stride) or len(size) > _MAX_AXES:
+            raise ValueError("its tensors have sizes and strides of different lengths")
+        offset, size, stride = _check_count(offset), _check_counts(size), _check_counts(stride)
+        elements = _capped_product(size)
         if not elements:
             return np.empty(size, dtype)
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         if (last + 1) * dtype.itemsize > len(storage.data):
             raise ValueError("its tensors reach beyond their storages")
-        self.left -= elements * dtype.itemsize
-        if self.left < 0:
+        self.bytes_left -= elements * dtype.itemsize
+        if self.bytes_left < 0:
             raise ValueError("its tensors claim to be many times larger than the file")
-        # The step along an axis of one element is never taken, so the file may say anything.
+        # The stride of an axis of one element is never used, and files have any value there.
         steps = [step * dtype.itemsize * (n > 1) for n, step in zip(size, stride, strict=True)]
         return np.ndarray(size, dtype, storage.data, offset * dtype.itemsize, steps)
 
 
-def _first(arguments: tuple[Any, ...]) -> object:
+def _parameter(arguments: tuple[Any, ...]) -> object:
     match arguments:
-        case (np.ndarray() | Foreign() as tensor, *_):
+        case (np.ndarray() | OpaqueObject() as tensor, *_):
             return tensor
-    raise ValueError("its pickle builds a parameter from what is no tensor")
+    raise ValueError("its pickle has a parameter without a tensor")
 
 
 def _empty_dict(arguments: tuple[Any, ...]) -> dict:
-    """The dict that SETITEMS fills; Python 2 gave the items here, and nobody's Swin is that old."""
+    """Return the dict that SETITEMS fills; Python 2, older than any Swin, passed the items."""
     match arguments:
-        case () | (Foreign(),) | (None,):
+        case () | (OpaqueObject(),) | (None,):
             return {}
     raise ValueError("its pickle was written by Python 2")
 
 
-def _counts(numbers: tuple[Any, ...]) -> tuple[int, ...]:
-    return tuple(_count(number) for number in numbers)
+def _capped_product(sizes: tuple[int, ...]) -> int:
+    # The cap keeps the products of huge sizes from growing without bound.
+    product = 1
+    for size in sizes:
+        product = min(product * size, 1 << 62)
+    return product
 
 
-def _count(number: object) -> int:
-    # Arithmetic on numbers of a million digits takes long, so their length comes first.
+def _check_counts(numbers: tuple[Any, ...]) -> tuple[int, ...]:
+    return tuple(_check_count(number) for number in numbers)
+
+
+def _check_count(number: object) -> int:
+    # Arithmetic on numbers of a million digits is slow, so the bit length is checked first.
     if not isinstance(number, int) or number.bit_length() > 62 or number < 0:
-        raise ValueError("its tensors have a size that is no count")
+        raise ValueError("its tensors have a size that is not a valid count")
     return number

@@ -1,6 +1,6 @@
-"""Files that `torch.save` wrote, read without torch: the zip files since 1.6 and the legacy ones.
+"""Reads files of `torch.save` without torch: the zip files since torch 1.6 and the legacy files.
 
-Then the state_dict inside what they hold, under the names that trainers give it.
+Also finds the state_dict in the object that a file holds.
 """
 
 import mmap
@@ -10,12 +10,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from vswin_jax.errors import InputError
-from vswin_jax.weights.files.pickles import Foreign
+from vswin_jax.weights.files.pickles import OpaqueObject
 from vswin_jax.weights.files.torch_legacy import read_legacy
 from vswin_jax.weights.files.torch_zip import read_zip
 
-# Where trainers keep the state_dict, the first found first; averages only when nothing else is.
-_WRAPPERS = (
+# The keys under which trainers save the state_dict, in order of preference: averaged weights last.
+_WRAPPER_KEYS = (
     "state_dict",
     "model",
     "model_state",
@@ -28,41 +28,41 @@ _WRAPPERS = (
     "model_ema",
     "ema_state_dict",
 )
-# What DistributedDataParallel and torch.compile put before every name.
+# DistributedDataParallel and torch.compile prepend these to every name.
 _PREFIXES = ("module.", "_orig_mod.")
-_WHAT_TO_DO = "download it or save it again"
+_REMEDY = "download it or save it again"
+# Readers by the first bytes of the files that they read.
+_READERS = {b"PK\x03\x04": read_zip, b"\x80": read_legacy}
 
 
 def read_torch_file(path: str | os.PathLike) -> object:
-    """The object in a file of `torch.save`, with NumPy arrays for its tensors.
+    """Read the object in a file of `torch.save`, with NumPy arrays in place of tensors.
 
-    The arrays are views of the mapped file and cannot be written to; bytes are read when they
-    are looked at. bfloat16 and the float8 dtypes are those of `ml_dtypes`. Everything that is no
-    tensor, dict, list, tuple, text, bytes or number is a `Foreign`, and nothing is imported or
-    called, whatever the file says.
+    The arrays are read-only views of the mapped file, so bytes are read on first access. bfloat16
+    and float8 dtypes are those of `ml_dtypes`. Anything but tensors, dicts, lists, tuples, text,
+    bytes and numbers becomes an `OpaqueObject`: nothing that the file names is imported or called.
 
     Raises:
       InputError: there is no such file, `torch.save` did not write it, or it is damaged.
     """
     data = _map(path)
+    reader = next((read for magic, read in _READERS.items() if data[: len(magic)] == magic), None)
+    if reader is None:
+        raise InputError(f"{path} {_describe_other_file(data)}")
     try:
-        if data[:4] == b"PK\x03\x04":
-            return read_zip(data, str(path))
-        if data[:1] == b"\x80":
-            return read_legacy(data, str(path))
+        return reader(data, str(path))
     except InputError:
         raise
     except ValueError as error:
         reason = " ".join(str(error)[:200].split())
-        raise InputError(f"{path} is cut short or damaged ({reason}): {_WHAT_TO_DO}.") from None
-    raise InputError(f"{path} {_what_else(data)}")
+        raise InputError(f"{path} is cut short or damaged ({reason}): {_REMEDY}.") from None
 
 
 def _map(path: str | os.PathLike) -> mmap.mmap:
     try:
         with open(path, "rb") as file:
             if not os.fstat(file.fileno()).st_size:
-                raise InputError(f"{path} is empty: {_WHAT_TO_DO}.")
+                raise InputError(f"{path} is empty: {_REMEDY}.")
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
         raise InputError(f"There is no file {path}: give the path of a checkpoint.") from None
@@ -70,17 +70,15 @@ def _map(path: str | os.PathLike) -> mmap.mmap:
         raise InputError(f"{path} cannot be read ({error.strerror}): give a file.") from None
 
 
-def _what_else(data: mmap.mmap) -> str:
-    """What a file is that is no torch file, and what to do about it, by its first bytes."""
+def _describe_other_file(data: mmap.mmap) -> str:
+    """Return the end of an error about a file that `torch.save` did not write."""
     start = data[:512]
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith(b"version https://git-lfs"):
+        return "is a pointer of git-lfs, not the file itself: run `git lfs pull` in its repository."
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         return (
-            "is a pointer of git-lfs, not the file itself: run `git lfs pull` where it came from."
-        )
-    if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return (
-            "is a web page, not a checkpoint: download the file behind the link, not the page "
-            "about it."
+            "is a web page, not a checkpoint: give the URL of the file, not of the page about it."
         )
     if start[257:262] == b"ustar":
         return (
@@ -93,25 +91,22 @@ def _what_else(data: mmap.mmap) -> str:
     )
 
 
-def state_dict_of(loaded: object, source: str) -> dict[str, np.ndarray]:
-    """The tensors of a model in what `read_torch_file` gave, under their names.
+def extract_state_dict(loaded: object, source: str) -> dict[str, np.ndarray]:
+    """Return the tensors of a model by name, from the result of `read_torch_file`.
 
-    They are `loaded` itself or lie under one of the usual keys (`state_dict`, `model`, ...); a
-    `module.` or `_orig_mod.` before every name is taken away. An average (`state_dict_ema`, ...)
-    is taken only where there is nothing else.
-
-    Args:
-      loaded: the object in the file.
-      source: the file, for the error.
+    The state_dict is `loaded` itself or the value of a common key (`state_dict`, `model`, ...);
+    averaged weights (`state_dict_ema`, ...) are used only if there are no others. A `module.` or
+    `_orig_mod.` that begins every name is removed.
 
     Raises:
-      InputError: there are no tensors under any such key; it lists the keys that came.
+      InputError: no state_dict is found. The message names `source`.
     """
-    found = _find(loaded, depth=3)
+    found = _find_state_dict(loaded, depth=3)
     if not found:
         raise InputError(
             f"{source} holds no state_dict: expected a dict of tensors, itself or under one of "
-            f"{', '.join(_WRAPPERS[:5])}, but it is {_outline(loaded)}; save model.state_dict()."
+            f"{', '.join(_WRAPPER_KEYS[:5])}, but it is {_summarize(loaded)}; save "
+            f"model.state_dict()."
         )
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in found):
@@ -119,11 +114,11 @@ def state_dict_of(loaded: object, source: str) -> dict[str, np.ndarray]:
     return found
 
 
-def _find(loaded: object, depth: int) -> dict[str, np.ndarray]:
+def _find_state_dict(loaded: object, depth: int) -> dict[str, np.ndarray]:
     if not isinstance(loaded, Mapping) or not depth:
         return {}
-    for key in _WRAPPERS:
-        if inner := _find(loaded.get(key), depth - 1):
+    for key in _WRAPPER_KEYS:
+        if inner := _find_state_dict(loaded.get(key), depth - 1):
             return inner
     return {
         name: value
@@ -132,8 +127,8 @@ def _find(loaded: object, depth: int) -> dict[str, np.ndarray]:
     }
 
 
-def _outline(loaded: object) -> str:
-    if isinstance(loaded, Foreign):
+def _summarize(loaded: object) -> str:
+    if isinstance(loaded, OpaqueObject):
         return f"an object of {loaded.name}"
     if not isinstance(loaded, Mapping):
         return f"a {type(loaded).__name__}"

@@ -1,8 +1,8 @@
-"""The files of `torch.save` before torch 1.6, as mmaction2's model zoo was published.
+"""Reads the files of `torch.save` before torch 1.6, such as those of mmaction2's model zoo.
 
-Five pickles (a magic number, the protocol, the system, the object, the keys of the storages), and
-then for each key the number of elements, int64, and their bytes, all little-endian
-(`_legacy_load` in `torch/serialization.py`).
+A file has five pickles (a magic number, the protocol, system information, the object, the keys of
+the storages). Then, for each key, it has the number of elements as int64 and their bytes, all
+little-endian (`_legacy_load` in `torch/serialization.py`).
 """
 
 import struct
@@ -13,26 +13,40 @@ import numpy as np
 
 from vswin_jax.errors import InputError
 from vswin_jax.weights.files.byte_reader import ByteReader
-from vswin_jax.weights.files.pickles import read_pickle
+from vswin_jax.weights.files.pickles import PersistentLoad, read_pickle
 from vswin_jax.weights.files.tensors import Storage, StorageId, TensorBuilder, storage_id
-from vswin_jax.weights.files.torch_zip import allowance
+from vswin_jax.weights.files.torch_zip import expansion_limit
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
-_LONGEST_PIECE = 256 << 20
+_MAX_READ = 256 << 20
 _COUNT = struct.Struct("<q")
 
 
 def read_legacy(data: mmap, source: str) -> object:
-    """The object in a legacy file.
+    """Read the object in a legacy file.
 
-    Its pickle is read twice: where the storages lie is only said behind it.
+    The object's pickle is read twice, because the positions of the storages depend on data that
+    follows the pickle.
 
     Raises:
-      InputError: it is a pickle of something else.
-      ValueError: it is damaged; the message says how.
+      InputError: `torch.save` did not write the pickle.
+      ValueError: the file is damaged.
     """
-    reader = ByteReader(data, _LONGEST_PIECE)
+    reader = ByteReader(data, max_read=_MAX_READ)
+    _read_preamble(reader, source)
+    start = reader.tell()
+    ids: dict[str, StorageId] = {}
+    read_pickle(reader, {}, _collect_ids(ids))
+    keys = read_pickle(reader, {}, storage_id)
+    storages = dict(_read_storages(data, reader.tell(), keys, ids))
+    reader.seek(start)
+    builders = TensorBuilder(expansion_limit(len(data))).builders()
+    return read_pickle(reader, builders, lambda persistent: _find_storage(persistent, storages))
+
+
+def _read_preamble(reader: ByteReader, source: str) -> None:
+    """Check the magic number and the protocol, and skip the system information."""
     if read_pickle(reader, {}, storage_id) != _MAGIC:
         raise InputError(
             f"{source} is a pickle, but not one of torch.save: give a checkpoint that PyTorch "
@@ -41,60 +55,60 @@ def read_legacy(data: mmap, source: str) -> object:
     if read_pickle(reader, {}, storage_id) != _PROTOCOL:
         raise ValueError("its protocol is unknown")
     read_pickle(reader, {}, storage_id)
-    start = reader.tell()
-    wanted: dict[str, StorageId] = {}
-    read_pickle(reader, {}, lambda persistent: _note(persistent, wanted))
-    keys = read_pickle(reader, {}, storage_id)
-    storages = dict(_storages(data, reader.tell(), keys, wanted))
-    reader.seek(start)
-    builders = TensorBuilder(allowance(len(data))).builders()
-    return read_pickle(reader, builders, lambda persistent: _storage(persistent, storages))
 
 
-def _class_of(persistent: object) -> object | None:
-    """The class in `("module", class, its file, its source)`, kept for a warning; or None."""
+def _module_class(persistent: object) -> object | None:
+    """Return the class in `("module", class, source file, source code)`; None for other ids.
+
+    PyTorch stores the source code to warn when it has changed.
+    """
     match persistent:
-        case ("module", kind, *_):
-            return kind
+        case ("module", module_class, *_):
+            return module_class
     return None
 
 
-def _note(persistent: object, wanted: dict[str, StorageId]) -> object:
-    if kind := _class_of(persistent):
-        return kind
-    found = storage_id(persistent)
-    return wanted.setdefault(found.key, found)
+def _collect_ids(ids: dict[str, StorageId]) -> PersistentLoad:
+    """Return a persistent load that adds each storage's id to `ids`, by key."""
+
+    def load(persistent: object) -> object:
+        if module_class := _module_class(persistent):
+            return module_class
+        found = storage_id(persistent)
+        return ids.setdefault(found.key, found)
+
+    return load
 
 
-def _storages(
-    data: mmap, position: int, keys: object, wanted: Mapping[str, StorageId]
+def _read_storages(
+    data: mmap, position: int, keys: object, ids: Mapping[str, StorageId]
 ) -> Iterator[tuple[str, Storage]]:
-    """The storages that lie in the file from `position` on, in the order of `keys`."""
+    """Yield the storages in the file from `position` on, in the order of `keys`."""
     if not isinstance(keys, list):
-        raise ValueError("it does not list its storages")
+        raise ValueError("it has no list of storages")
     stored = np.frombuffer(data, np.uint8)
     for key in keys:
-        if not isinstance(key, str) or key not in wanted:
+        if not isinstance(key, str) or key not in ids:
             raise ValueError("it has a storage that no tensor uses")
-        dtype = wanted[key].dtype
+        dtype = ids[key].dtype
         header = data[position : position + _COUNT.size]
         count = _COUNT.unpack(header)[0] if len(header) == _COUNT.size else -1
         position += _COUNT.size
         end = position + count * dtype.itemsize
         if count < 0 or end > len(data):
-            raise ValueError("its tensors end behind the file")
+            raise ValueError("its tensors end beyond the file")
         yield key, Storage(stored[position:end], dtype)
         position = end
 
 
-def _storage(persistent: object, storages: Mapping[str, Storage]) -> object:
-    if kind := _class_of(persistent):
-        return kind
-    wanted = storage_id(persistent)
-    if wanted.key not in storages:
+def _find_storage(persistent: object, storages: Mapping[str, Storage]) -> object:
+    if module_class := _module_class(persistent):
+        return module_class
+    found = storage_id(persistent)
+    if found.key not in storages:
         raise ValueError("one of its storages is missing")
-    whole = storages[wanted.key]
-    if wanted.view is None:
-        return Storage(whole.data, wanted.dtype)
-    start, count = (number * wanted.dtype.itemsize for number in wanted.view)
-    return Storage(whole.data[start : start + count], wanted.dtype)
+    whole = storages[found.key]
+    if found.view is None:
+        return Storage(whole.data, found.dtype)
+    start, count = (number * found.dtype.itemsize for number in found.view)
+    return Storage(whole.data[start : start + count], found.dtype)

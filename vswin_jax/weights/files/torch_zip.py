@@ -1,7 +1,7 @@
-"""The zip files of `torch.save` (torch >= 1.6): their entries as views of the mapped file.
+"""Reads the zip files of `torch.save` (torch >= 1.6); tensors are views of the mapped file.
 
-One folder, named anyhow, holds `data.pkl`, a pickle whose tensors name their storages by key;
-`data/<key>`, the raw bytes of each storage, not compressed; and `byteorder`, "little" or "big"
+One folder of any name holds `data.pkl`, a pickle whose tensors refer to storages by key;
+`data/<key>`, the uncompressed bytes of each storage; and `byteorder`, "little" or "big"
 (`torch/serialization.py`, `caffe2/serialize/inline_container.h`).
 """
 
@@ -14,63 +14,76 @@ import numpy as np
 
 from vswin_jax.errors import InputError
 from vswin_jax.weights.files.byte_reader import ByteReader
-from vswin_jax.weights.files.pickles import read_pickle
-from vswin_jax.weights.files.tensors import Storage, TensorBuilder, native, storage_id
+from vswin_jax.weights.files.pickles import PersistentLoad, read_pickle
+from vswin_jax.weights.files.tensors import Storage, TensorBuilder, storage_id, to_little_endian
 
-# Room for over 100,000 storages; ZipFile makes an object for each 46 bytes of it.
-_LONGEST_DIRECTORY = 16 << 20
-_LARGEST_PICKLE = 256 << 20
+# Enough for over 100,000 storages. ZipFile makes an object for each 46 bytes of the directory.
+_MAX_DIRECTORY_BYTES = 16 << 20
+_MAX_PICKLE_BYTES = 256 << 20
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _ENCRYPTED = 1
 _BAD_ZIP = (zipfile.BadZipFile, NotImplementedError, struct.error, OverflowError)
 
 
-def allowance(size: int) -> int:
-    """The most bytes that what a file of `size` bytes compresses or repeats may come to."""
+def expansion_limit(size: int) -> int:
+    """Return the most bytes that decompressed entries or tensors of a file of `size` may take.
+
+    A compressed entry, or a tensor with a stride of 0, can be much larger than the file.
+    """
     return 8 * size + (64 << 20)
 
 
 def read_zip(data: mmap, source: str) -> object:
-    """The object in a zip file of `torch.save`.
+    """Read the object in a zip file of `torch.save`.
 
     Raises:
-      InputError: it is a zip file of something else.
-      ValueError: it is damaged; the message says how.
+      InputError: `torch.save` did not write the zip file.
+      ValueError: the file is damaged.
     """
-    entries = _Entries(data)
-    top = entries.top(source)
-    big_endian = entries.has(f"{top}/byteorder") and entries.read(f"{top}/byteorder") == b"big"
+    entries = _ZipEntries(data)
+    folder = entries.pickle_folder(source)
+    load_storage = _storage_loader(entries, folder)
+    pickle = ByteReader(entries.read(f"{folder}/data.pkl"), max_read=_MAX_PICKLE_BYTES)
+    builders = TensorBuilder(expansion_limit(len(data))).builders()
+    return read_pickle(pickle, builders, load_storage)
+
+
+def _storage_loader(entries: "_ZipEntries", folder: str) -> PersistentLoad:
+    """Return a persistent load that reads each storage of the zip file once."""
+    byteorder = f"{folder}/byteorder"
+    big_endian = entries.has(byteorder) and entries.read(byteorder) == b"big"
     storages: dict[str, np.ndarray] = {}
 
-    def storage_of(persistent: object) -> Storage:
-        wanted = storage_id(persistent)
-        if wanted.key not in storages:
-            stored = entries.view(f"{top}/data/{wanted.key}")
-            size = wanted.count * wanted.dtype.itemsize
+    def load(persistent: object) -> Storage:
+        found = storage_id(persistent)
+        if found.key not in storages:
+            stored = entries.view(f"{folder}/data/{found.key}")
+            size = found.count * found.dtype.itemsize
             if len(stored) < size:
                 raise ValueError(f"a storage has {len(stored)} of its {size} bytes")
-            storages[wanted.key] = native(stored[:size], wanted.dtype, big_endian=big_endian)
-        return Storage(storages[wanted.key], wanted.dtype)
+            storages[found.key] = to_little_endian(
+                stored[:size], found.dtype, big_endian=big_endian
+            )
+        return Storage(storages[found.key], found.dtype)
 
-    pickle = ByteReader(entries.read(f"{top}/data.pkl"), _LARGEST_PICKLE)
-    return read_pickle(pickle, TensorBuilder(allowance(len(data))).builders(), storage_of)
+    return load
 
 
-class _Entries:
-    """The entries of a zip file by name."""
+class _ZipEntries:
+    """The entries of a zip file, by name."""
 
     def __init__(self, data: mmap) -> None:
         self.data = data
         self.bytes = np.frombuffer(data, np.uint8)
-        self.left = allowance(len(data))
+        self.bytes_left = expansion_limit(len(data))
         try:
-            self.zip = zipfile.ZipFile(ByteReader(data, _LONGEST_DIRECTORY))
+            self.zip = zipfile.ZipFile(ByteReader(data, max_read=_MAX_DIRECTORY_BYTES))
         except _BAD_ZIP as error:
-            raise ValueError(f"its table of entries: {error}") from None
+            raise ValueError(f"its central directory: {error}") from None
         self.by_name = {info.filename: info for info in self.zip.infolist()}
 
-    def top(self, source: str) -> str:
-        """The folder of `data.pkl`."""
+    def pickle_folder(self, source: str) -> str:
+        """Return the folder that holds `data.pkl`."""
         for name in self.by_name:
             folder, slash, rest = name.partition("/")
             if slash and rest == "data.pkl":
@@ -84,7 +97,7 @@ class _Entries:
         return name in self.by_name
 
     def view(self, name: str) -> np.ndarray:
-        """The bytes [n] of an entry: of the mapped file, unless they are compressed."""
+        """Return the bytes `[n]` of an entry; a view of the mapped file unless compressed."""
         info = self.by_name.get(name)
         if info is None:
             raise ValueError(f"its entry {name} is missing")
@@ -93,13 +106,13 @@ class _Entries:
         if info.compress_type == zipfile.ZIP_STORED:
             return self._stored(info)
         if info.compress_type != zipfile.ZIP_DEFLATED:
-            raise ValueError(f"its entry {name} is compressed in an unknown way")
+            raise ValueError(f"its entry {name} has an unknown compression")
         return np.frombuffer(self._inflated(info), np.uint8)
 
     def read(self, name: str) -> bytes:
-        """A copy of the bytes of a small entry."""
+        """Return a copy of the bytes of a small entry."""
         view = self.view(name)
-        if len(view) > _LARGEST_PICKLE:
+        if len(view) > _MAX_PICKLE_BYTES:
             raise ValueError(f"its entry {name} has {len(view)} bytes")
         return view.tobytes()
 
@@ -110,12 +123,12 @@ class _Entries:
         _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
         start = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
         if start + info.file_size > len(self.bytes):
-            raise ValueError(f"its entry {info.filename} ends behind the file")
+            raise ValueError(f"its entry {info.filename} ends beyond the file")
         return self.bytes[start : start + info.file_size]
 
     def _inflated(self, info: zipfile.ZipInfo) -> bytes:
-        self.left -= info.file_size
-        if self.left < 0:
+        self.bytes_left -= info.file_size
+        if self.bytes_left < 0:
             raise ValueError("its entries claim to be many times larger than the file")
         try:
             return self.zip.read(info)

@@ -1,1 +1,1 @@
-"""Layouts of Swin checkpoints: detection, descriptions and parameter names."""
+"""Layouts of Swin checkpoints: detection, architecture and parameter names."""

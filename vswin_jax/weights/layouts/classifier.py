@@ -1,4 +1,4 @@
-"""The classifier when classes change: a subset of them, or the same in another order."""
+"""Selects and reorders the classes of a trained classifier by name."""
 
 import difflib
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from vswin_jax.errors import InputError
+from vswin_jax.runtime.label_names import read_label_names
 
 _KINETICS_400 = Path(__file__).parent / "labels" / "k400.txt"
 
@@ -17,21 +18,30 @@ def select_classes(
     old_names: Sequence[str],
     new_names: Sequence[str],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of a head that belong to `new_names`, in their order.
+    """Return the rows of `kernel` `[classes, channels]` and `bias` `[classes]` for `new_names`.
 
-    Args:
-      kernel: `[classes, channels]`, PyTorch's axes.
-      bias: `[classes]`.
-      old_names: of the rows.
-      new_names: some or all of `old_names`, in any order.
-
-    Returns:
-      `[len(new_names), channels]` and `[len(new_names)]`.
+    The rows come in the order of `new_names`, some or all of `old_names`, which name the rows.
 
     Raises:
-      InputError: a new name is none of the old ones (near ones are said) or comes twice, or the
-        old ones do not name each row once.
+      InputError: a new name is unknown (the message lists similar names) or repeated, or the old
+        names do not name each row once.
     """
+    _check_old_names(kernel, bias, old_names)
+    repeated = sorted({name for name in new_names if list(new_names).count(name) > 1})
+    if repeated:
+        raise InputError(
+            f"Expected each class once but the label file has {', '.join(map(repr, repeated))} "
+            f"more than once: remove the repetitions."
+        )
+    rows = {name: row for row, name in enumerate(old_names)}
+    unknown = [name for name in new_names if name not in rows]
+    if unknown:
+        raise _unknown_classes(unknown, old_names)
+    chosen = [rows[name] for name in new_names]
+    return kernel[chosen], bias[chosen]
+
+
+def _check_old_names(kernel: np.ndarray, bias: np.ndarray, old_names: Sequence[str]) -> None:
     different = len(set(old_names))
     if not kernel.shape[:1] == bias.shape == (len(old_names),) == (different,):
         raise InputError(
@@ -39,35 +49,23 @@ def select_classes(
             f"{len(old_names)} came, {different} of them different: give the label file "
             f"that the checkpoint was trained with."
         )
-    twice = sorted({name for name in new_names if list(new_names).count(name) > 1})
-    if twice:
-        raise InputError(
-            f"Expected each class once but the label file has {', '.join(map(repr, twice))} more "
-            f"than once: take the repeats out."
-        )
-    rows = {name: row for row, name in enumerate(old_names)}
-    missing = [name for name in new_names if name not in rows]
-    if missing:
-        raise _missing(missing, old_names)
-    chosen = [rows[name] for name in new_names]
-    return kernel[chosen], bias[chosen]
 
 
-def _missing(names: Sequence[str], known: Sequence[str]) -> InputError:
-    said = []
+def _unknown_classes(names: Sequence[str], known: Sequence[str]) -> InputError:
+    listed = []
     for name in names[:5]:
-        near = difflib.get_close_matches(name, known, n=2)
-        said.append(repr(name) + (f" (near: {' or '.join(map(repr, near))})" if near else ""))
+        similar = difflib.get_close_matches(name, known, n=2)
+        hint = f" (near: {' or '.join(map(repr, similar))})" if similar else ""
+        listed.append(repr(name) + hint)
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return InputError(
-        f"The checkpoint's head does not know {', '.join(said)}{more}: correct the label file, or "
-        f"leave it out to train a fresh head."
+        f"The checkpoint's head has no class {', '.join(listed)}{more}: correct the label file, or "
+        f"omit it to train a fresh head."
     )
 
 
-def known_names(num_classes: int) -> tuple[str, ...] | None:
-    """The names that a released head of this size has: Kinetics-400's for 400, else None."""
+def known_class_names(num_classes: int) -> tuple[str, ...] | None:
+    """Return the class names of Kinetics-400 for 400 classes; None for other counts."""
     if num_classes != 400:
         return None
-    lines = _KINETICS_400.read_text(encoding="utf-8").splitlines()
-    return tuple(line.strip() for line in lines if line.strip())
+    return read_label_names(_KINETICS_400)

@@ -1,4 +1,4 @@
-"""What model a state_dict is of, read from the shapes of its tensors alone."""
+"""Infers the architecture of a model from the shapes of its tensors."""
 
 import math
 import re
@@ -14,7 +14,7 @@ from vswin_jax.models.variants import VARIANTS, Variant
 _BLOCK = re.compile(r"^layers\.(\d{1,3})\.blocks\.(\d{1,3})\.")
 _TABLE = "attn.relative_position_bias_table"
 
-# Windows in use; of the shapes that explain a table, these come first.
+# Windows of published models. They have priority among the windows that fit a table.
 _KNOWN_WINDOWS = (
     *((depth, 7, 7) for depth in (8, 16, 2, 4, 32)),
     *((depth, 12, 12) for depth in (8, 16, 2, 4)),
@@ -23,20 +23,20 @@ _KNOWN_WINDOWS = (
 
 @dataclass(frozen=True)
 class Description:
-    """A Swin as its tensors show it.
+    """The architecture of a Swin.
 
     Attributes:
       embed_dim: channels after the patch embedding.
       depths: blocks of each stage.
       num_heads: attention heads of each stage.
       patch_size: (time, height, width) in frames and pixels; (height, width) of an image model.
-      window: (time, height, width) in tokens; (height, width) of an image model, and then the
-        largest where the stages differ.
-      num_classes: outputs of the head; 0 for none.
-      qkv_bias: whether the query, key and value projection has a bias.
-      patch_norm: whether a LayerNorm follows the patch embedding.
-      mlp_ratio: hidden channels of an MLP over its input's.
-      is_2d: whether it is an image model.
+      window: (time, height, width) in tokens; (height, width) of an image model. If the stages
+        differ, the largest.
+      num_classes: outputs of the head; 0 without a head.
+      qkv_bias: True if the query, key and value projection has a bias.
+      patch_norm: True if a LayerNorm follows the patch embedding.
+      mlp_ratio: ratio of the hidden channels of an MLP to its input channels.
+      is_2d: True for an image model.
     """
 
     embed_dim: int
@@ -52,15 +52,15 @@ class Description:
 
     @property
     def variant(self) -> str | None:
-        """Which of `VARIANTS` it is, or None."""
+        """The key in `VARIANTS` of this architecture, or None."""
         own = Variant(self.embed_dim, self.depths, self.num_heads)
         return next((name for name, variant in VARIANTS.items() if variant == own), None)
 
     def model_overrides(self, patch_frames: int = 2, window_frames: int = 8) -> dict[str, object]:
-        """The arguments of `create_model` for this model.
+        """Return the arguments of `create_model` for this model.
 
-        An image model has no time: `patch_frames` and `window_frames` are what its patches and
-        windows are to span. With 1 and 1 it is the image model itself.
+        `patch_frames` and `window_frames` are the temporal sizes of a video model made from an
+        image model; 1 and 1 give the image model itself. For a video model they are unused.
         """
         return {
             "name": self.variant or "swin_tiny",
@@ -79,19 +79,16 @@ class Description:
 def describe(
     state: Mapping[str, np.ndarray],
     *,
-    index_tokens: int | None = None,
+    window_tokens: int | None = None,
     window_size: tuple[int, ...] | None = None,
 ) -> Description:
-    """The model of a canonical state_dict, 3D or 2D.
+    """Infer the architecture of a canonical 3D or 2D state_dict.
 
-    Args:
-      state: names as `layouts.to_canonical` gives them.
-      index_tokens: tokens of a window if known, see `index_tokens`; they decide between windows
-        whose tables have as many rows.
-      window_size: the window if known; otherwise it is found, with as much height as width.
+    An unknown `window_size` is inferred, with equal height and width. The number of tokens in a
+    window, if known (see `count_window_tokens`), decides between several that fit.
 
     Raises:
-      InputError: a tensor that tells is missing or of no possible shape, or several windows fit.
+      InputError: a required tensor is missing or has an impossible shape, or several windows fit.
     """
     kernel = _tensor(state, "patch_embed.proj.weight", (4, 5))
     is_2d = kernel.ndim == 4
@@ -105,7 +102,7 @@ def describe(
         depths=depths,
         num_heads=tuple(table.shape[1] for table in tables),
         patch_size=kernel.shape[2:],
-        window=_window(rows, is_2d, index_tokens, window_size),
+        window=_find_window(rows, is_2d, window_tokens, window_size),
         num_classes=head.shape[0] if np.ndim(head) == 2 else 0,
         qkv_bias="layers.0.blocks.0.attn.qkv.bias" in state,
         patch_norm="patch_embed.norm.weight" in state,
@@ -114,29 +111,26 @@ def describe(
     )
 
 
-def index_tokens(state: Mapping[str, np.ndarray]) -> int | None:
-    """Tokens of a window by the index buffers of a state_dict of any layout; None without any.
+def count_window_tokens(state: Mapping[str, np.ndarray]) -> int | None:
+    """Return the number of tokens in a window, from the index buffers of a raw state_dict.
 
-    The buffer is `[N, N]`, or flat in torchvision's image models. Where stages differ, the most.
+    A buffer is `[N, N]`, or `[N * N]` in torchvision's image models. If the stages differ, the
+    result is that of the largest window. Without buffers it is None.
     """
     sizes = [v.size for name, v in state.items() if name.endswith("relative_position_index")]
     return math.isqrt(max(sizes)) if sizes else None
 
 
-def window_of_rows(rows: int, tokens: int | None = None) -> tuple[int, int, int]:
-    """The 3D window, as high as wide, of a bias table of `rows` = (2d-1)(2h-1)(2h-1).
+def infer_window(rows: int, tokens: int | None = None) -> tuple[int, int, int]:
+    """Return the 3D window (d, h, h) of a bias table of `rows` = (2d-1)(2h-1)(2h-1).
 
-    Several may fit. The one with `tokens` is taken if that is given, else one in use, else the
-    only one that is wider than one token.
+    Of several that fit, the result is the one with the given number of tokens, else the published
+    one, else the only one that is wider than one token.
 
     Raises:
-      InputError: none fits, or several do.
+      InputError: no window fits, or several do.
     """
-    fitting = [
-        ((rows // side**2 + 1) // 2, (side + 1) // 2, (side + 1) // 2)
-        for side in range(1, math.isqrt(rows) + 1, 2)
-        if rows % 2 and rows % side**2 == 0
-    ]
+    fitting = _fitting_windows(rows)
     if tokens is not None:
         fitting = [window for window in fitting if math.prod(window) == tokens]
     known = [window for window in _KNOWN_WINDOWS if window in fitting]
@@ -144,40 +138,50 @@ def window_of_rows(rows: int, tokens: int | None = None) -> tuple[int, int, int]
     for choice in (known[:1], wide, fitting):
         if len(choice) == 1:
             return choice[0]
-    raise _no_window(rows, wide or fitting)
+    raise _ambiguous_window(rows, wide or fitting)
 
 
-def _no_window(rows: int, fitting: list[tuple[int, int, int]]) -> InputError:
-    fit = " or ".join(map(str, fitting)) or "no window as high as wide"
+def _fitting_windows(rows: int) -> list[tuple[int, int, int]]:
+    """Return every window (d, h, h) with rows = (2d-1)(2h-1)(2h-1)."""
+    return [
+        ((rows // side**2 + 1) // 2, (side + 1) // 2, (side + 1) // 2)
+        for side in range(1, math.isqrt(rows) + 1, 2)
+        if rows % 2 and rows % side**2 == 0
+    ]
+
+
+def _ambiguous_window(rows: int, fitting: list[tuple[int, int, int]]) -> InputError:
+    fit = " or ".join(map(str, fitting)) or "no window of equal height and width"
     return InputError(
-        f"The bias tables have {rows} rows, which fit {fit}: say the model's window, (time, "
+        f"The bias tables have {rows} rows, which fit {fit}: give the model's window, (time, "
         f"height, width) in tokens, as window_size=(8, 7, 7) or --window 8,7,7."
     )
 
 
-def _window(
-    rows: int, is_2d: bool, tokens: int | None, given: tuple[int, ...] | None
+def _find_window(
+    rows: int, is_2d: bool, tokens: int | None, window_size: tuple[int, ...] | None
 ) -> tuple[int, ...]:
-    if given is not None:
-        if math.prod(2 * extent - 1 for extent in given) != rows or len(given) != 3 - is_2d:
+    if window_size is not None:
+        expected_rows = math.prod(2 * extent - 1 for extent in window_size)
+        if expected_rows != rows or len(window_size) != 3 - is_2d:
             raise InputError(
                 f"The bias tables have {rows} rows, which are not those of windows of "
-                f"{tuple(given)}: give the window that the checkpoint was trained with."
+                f"{tuple(window_size)}: give the window that the checkpoint was trained with."
             )
-        return tuple(given)
+        return tuple(window_size)
     if not is_2d:
-        return window_of_rows(rows, tokens)
+        return infer_window(rows, tokens)
     side = math.isqrt(rows)
     if side**2 != rows or side % 2 == 0:
         raise InputError(
-            f"The bias tables have {rows} rows, which fit no square window of an image model: say "
+            f"The bias tables have {rows} rows, which fit no square window of an image model: give "
             f"the window, (height, width) in tokens, as window_size=(7, 7)."
         )
     return ((side + 1) // 2,) * 2
 
 
 def _depths(state: Mapping[str, np.ndarray]) -> tuple[int, ...]:
-    """Blocks of each stage; stages and blocks are to be numbered from 0 without a gap."""
+    """Return the number of blocks of each stage; the numbering must have no gap."""
     blocks = {(int(m[1]), int(m[2])) for name in state if (m := _BLOCK.match(name))}
     counts = Counter(stage for stage, _ in blocks)
     depths = tuple(counts[stage] for stage in range(1 + max(counts, default=0)))
@@ -185,8 +189,8 @@ def _depths(state: Mapping[str, np.ndarray]) -> tuple[int, ...]:
         for block in range(max(depth, 1)):
             if (stage, block) not in blocks:
                 raise InputError(
-                    f"The checkpoint has no layers.{stage}.blocks.{block}: give a whole checkpoint "
-                    f"of a Swin."
+                    f"The checkpoint has no layers.{stage}.blocks.{block}: give a complete "
+                    f"checkpoint of a Swin."
                 )
     return depths
 
@@ -194,10 +198,10 @@ def _depths(state: Mapping[str, np.ndarray]) -> tuple[int, ...]:
 def _tensor(state: Mapping[str, np.ndarray], name: str, axes: tuple[int, ...]) -> np.ndarray:
     value = state.get(name)
     if value is None or value.ndim not in axes or 0 in value.shape:
-        came = "it is missing" if value is None else f"its shape is {value.shape}"
-        wanted = " or ".join(map(str, axes))
+        found = "it is missing" if value is None else f"its shape is {value.shape}"
+        expected = " or ".join(map(str, axes))
         raise InputError(
-            f"The checkpoint's {name} should have {wanted} axes, but {came}: give a whole "
+            f"The checkpoint's {name} should have {expected} axes, but {found}: give a complete "
             f"checkpoint of a Swin."
         )
     return value

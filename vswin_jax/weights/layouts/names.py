@@ -1,6 +1,6 @@
-"""The names and axes of a PyTorch Swin, and ours: one table, read in both directions.
+"""Converts the names and axes of a PyTorch state_dict to those of the Flax tree, and back.
 
-Names here are the canonical ones; `layouts` renames those of other layouts to these first.
+State_dicts here have canonical names; `layouts` converts other layouts to these.
 """
 
 import re
@@ -13,7 +13,10 @@ Params = dict[str, object]
 
 
 def to_path(name: str, ndim: int) -> str:
-    """Our path of the canonical `name`: `layers.0.norm.weight` is `layers_0/norm/scale`."""
+    """Return the Flax path of a canonical name: `layers_0/norm/scale` of `layers.0.norm.weight`.
+
+    `ndim` is the rank of the tensor: a weight of rank 1 is a LayerNorm's scale.
+    """
     path = re.sub(r"\b(layers|blocks)\.(\d+)\.", r"\1_\2.", name).replace(".", "/")
     if path.endswith("/weight"):
         return path.removesuffix("weight") + ("scale" if ndim == 1 else "kernel")
@@ -21,37 +24,37 @@ def to_path(name: str, ndim: int) -> str:
 
 
 def to_name(path: str) -> str:
-    """The inverse of `to_path`."""
+    """Return the canonical name of a Flax path: the inverse of `to_path`."""
     name = re.sub(r"/(scale|kernel)$", "/weight", path).replace("/", ".")
     return re.sub(r"\b(layers|blocks)_(\d+)\b", r"\1.\2", name)
 
 
-def _to_our_axes(path: str, value: np.ndarray) -> np.ndarray:
-    """PyTorch's [out, in, time, height, width] to ours, output last."""
+def _to_flax_axes(path: str, value: np.ndarray) -> np.ndarray:
+    """Transpose PyTorch's `[out, in, time, height, width]` to `[time, height, width, in, out]`."""
     if not path.endswith("/kernel") or value.ndim < 2:
         return value
     return value.transpose(*range(2, value.ndim), 1, 0)
 
 
-def _to_their_axes(path: str, value: np.ndarray) -> np.ndarray:
-    """The inverse of `_to_our_axes`."""
+def _to_torch_axes(path: str, value: np.ndarray) -> np.ndarray:
+    """Invert `_to_flax_axes`."""
     if not path.endswith("/kernel") or value.ndim < 2:
         return value
     return value.transpose(-1, -2, *range(value.ndim - 2))
 
 
 def from_state_dict(state: Mapping[str, np.ndarray]) -> Params:
-    """A parameter tree from a canonical state_dict, in its own dtypes and without copies."""
+    """Convert a canonical state_dict to a parameter tree of views, with unchanged dtypes."""
     flat = {}
     for name, value in state.items():
         path = to_path(name, value.ndim)
-        flat[path] = _to_our_axes(path, value)
+        flat[path] = _to_flax_axes(path, value)
     return unflatten_dict(flat, sep="/")
 
 
 def to_state_dict(params: Params) -> dict[str, np.ndarray]:
-    """The canonical state_dict of a parameter tree: the inverse of `from_state_dict`."""
+    """Convert a parameter tree to a canonical state_dict: the inverse of `from_state_dict`."""
     return {
-        to_name(path): _to_their_axes(path, np.asarray(value))
+        to_name(path): _to_torch_axes(path, np.asarray(value))
         for path, value in flatten_dict(params, sep="/").items()
     }

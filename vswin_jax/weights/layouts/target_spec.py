@@ -1,9 +1,8 @@
-"""What a conversion makes: the model, the names of its classes and the config of its checkpoint."""
+"""Resolves a target spec: the model, class names and config that a conversion produces."""
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,26 +11,34 @@ from ml_collections import ConfigDict
 from vswin_jax.attention import Size
 from vswin_jax.checkpoint import read_metadata
 from vswin_jax.config import base_config
+from vswin_jax.config.renames import load_saved_config
 from vswin_jax.errors import InputError
 from vswin_jax.models import SwinTransformer3D, create_model
-from vswin_jax.weights.files.read import locate, read_state
+from vswin_jax.runtime.label_names import read_label_names
+from vswin_jax.weights.files.read import locate, read_state_dict
 from vswin_jax.weights.layouts import layouts
-from vswin_jax.weights.layouts.classifier import known_names
-from vswin_jax.weights.layouts.describe import Description, describe, index_tokens
+from vswin_jax.weights.layouts.classifier import known_class_names
+from vswin_jax.weights.layouts.describe import Description, count_window_tokens, describe
 
 Names = tuple[str, ...]
 
-# The models of Something-Something v2 have this many classes and see one clip of a whole video.
+# The class count of Something-Something v2, whose models read one clip sampled from a whole video.
 _SSV2_CLASSES = 174
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What the result shall be where it shall not be what the source is.
+class TargetSpec:
+    """The settings in which the target of a conversion differs from its source.
 
-    model: a variant; window: in tokens, patch: in frames and pixels, both (time, height, width);
-    labels: a text file with a class name a line, in order, which names the classes, or picks and
-    orders those of the source's head; patches, tables: how an image model is inflated.
+    Attributes:
+      model: a model variant.
+      window: (time, height, width) in tokens.
+      patch: (time, height, width) in frames and pixels.
+      num_classes: outputs of the head.
+      labels: a text file with one class name per line. It names the classes, or selects and orders
+        those of the source's head.
+      patches: the method to inflate the patch kernel of an image model.
+      tables: the method to inflate the bias tables of an image model.
     """
 
     model: str | None = None
@@ -44,8 +51,8 @@ class Wishes:
 
 
 @dataclass(frozen=True)
-class _Given:
-    """A source: `create_model`'s settings for it, and what a checkpoint of ours says besides."""
+class _SourceModel:
+    """The source's settings for `create_model`, and the metadata of a vswin_jax checkpoint."""
 
     settings: Mapping[str, Any]
     num_classes: int
@@ -54,128 +61,134 @@ class _Given:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """The model to fill and what `predict` and `evaluate` need to know of it.
+class ConversionTarget:
+    """The model of a converted checkpoint, and what `predict` and `evaluate` need.
 
-    loading: further arguments of `load_with_report`.
+    Attributes:
+      model: the model to load the weights into.
+      label_names: the names of its classes.
+      config: the config of the checkpoint.
+      load_options: further arguments of `load_with_report`.
     """
 
     model: SwinTransformer3D
     label_names: Names
     config: ConfigDict
-    loading: Mapping[str, Any]
+    load_options: Mapping[str, Any]
 
 
-def decide(source: str | os.PathLike[str], wishes: Wishes) -> Wanted:
-    """What comes of `source` under these `wishes`.
+def resolve_target(source: str | os.PathLike[str], spec: TargetSpec) -> ConversionTarget:
+    """Return the target of a conversion of `source`.
 
     Raises:
-      InputError: the source cannot be read, or the wishes cannot be met.
+      InputError: the source cannot be read, or cannot become a model of this spec.
     """
-    given = _of_a_checkpoint(source) or _of_a_file(source, wishes.window)
-    settings = _settings(given, wishes)
-    names = _label_names(given, wishes)
+    source_model = _read_checkpoint(source) or _read_weight_file(source, spec.window)
+    settings = _model_settings(source_model, spec)
+    names = _label_names(source_model, spec)
     model = create_model(**settings, num_classes=len(names))
-    loading = {"patches": wishes.patches, "tables": wishes.tables, **_rows(given, wishes, names)}
-    config = ConfigDict(given.config) if given.config else _config(model)
+    label_options = _label_options(source_model, spec, names)
+    config = ConfigDict(source_model.config) if source_model.config else _default_config(model)
     with config.unlocked():
         config.model.update(settings, num_classes=len(names))
-    return Wanted(model, names, config, loading)
+    return ConversionTarget(
+        model=model,
+        label_names=names,
+        config=config,
+        load_options={"patches": spec.patches, "tables": spec.tables, **label_options},
+    )
 
 
-def _of_a_checkpoint(source: str | os.PathLike[str]) -> _Given | None:
+def _read_checkpoint(source: str | os.PathLike[str]) -> _SourceModel | None:
+    """Return the model of a vswin_jax checkpoint; None for any other source."""
     path = locate(source)
     if not path.is_dir():
         return None
     metadata = read_metadata(path)
-    # `train` keeps what its caller gives it, which may be nothing.
+    # A caller of `train` may save a checkpoint without metadata; its model is then inferred.
     if not {"config", "label_names"} <= metadata.keys():
         return None
-    names, config = tuple(metadata["label_names"]), metadata["config"]
+    names = tuple(metadata["label_names"])
+    config = load_saved_config(metadata["config"]).to_dict()
     settings = {key: value for key, value in config["model"].items() if value is not None}
     settings.pop("num_classes", None)
-    return _Given(settings, len(names), names, config)
+    return _SourceModel(settings, len(names), names, config)
 
 
-def _of_a_file(source: str | os.PathLike[str], window: Size | None) -> _Given:
-    raw = read_state(source)
-    found = _described(layouts.to_canonical(raw), index_tokens(raw), window)
+def _read_weight_file(source: str | os.PathLike[str], window: Size | None) -> _SourceModel:
+    raw = read_state_dict(source)
+    found = _describe(layouts.to_canonical(raw), count_window_tokens(raw), window)
     settings = {"dtype": "float32", **found.model_overrides()}
     del settings["num_classes"]
-    return _Given(settings, found.num_classes)
+    return _SourceModel(settings, found.num_classes)
 
 
-def _described(
+def _describe(
     state: Mapping[str, np.ndarray], tokens: int | None, window: Size | None
 ) -> Description:
     try:
-        return describe(state, index_tokens=tokens)
+        return describe(state, window_tokens=tokens)
     except InputError:
-        # The tables may be of several windows; the wish says of which.
+        # If several windows fit the tables, the source is assumed to have the target's window.
         if window is None:
             raise
         return describe(state, window_size=window)
 
 
-def _settings(given: _Given, wishes: Wishes) -> dict[str, Any]:
-    """`create_model`'s, but for the class count."""
-    settings = dict(given.settings)
-    if wishes.model is not None:
-        settings["name"] = wishes.model
+def _model_settings(source_model: _SourceModel, spec: TargetSpec) -> dict[str, Any]:
+    """Return the arguments of `create_model` except the class count."""
+    settings = dict(source_model.settings)
+    if spec.model is not None:
+        settings["name"] = spec.model
         for key in ("embed_dim", "depths", "num_heads"):
             settings.pop(key, None)
-    if wishes.window is not None:
-        settings["window_size"] = wishes.window
-    if wishes.patch is not None:
-        settings["patch_size"] = wishes.patch
+    if spec.window is not None:
+        settings["window_size"] = spec.window
+    if spec.patch is not None:
+        settings["patch_size"] = spec.patch
     return settings
 
 
-def _label_names(given: _Given, wishes: Wishes) -> Names:
-    count = given.num_classes if wishes.num_classes is None else wishes.num_classes
+def _label_names(source_model: _SourceModel, spec: TargetSpec) -> Names:
+    count = source_model.num_classes if spec.num_classes is None else spec.num_classes
     if count < 0:
         raise InputError(f"Expected a number of classes but {count} came: give 1 or more.")
-    if wishes.labels is not None:
-        names = _read_labels(Path(wishes.labels))
-        if wishes.num_classes not in (None, len(names)):
-            raise InputError(
-                f"{wishes.labels} names {len(names)} classes but {count} were asked for: leave "
-                f"one of them out."
-            )
-        return names
-    if given.label_names and len(given.label_names) == count:
-        return given.label_names
-    return known_names(count) or tuple(f"class_{index}" for index in range(count))
+    if spec.labels is not None:
+        return _read_labels(spec.labels, spec.num_classes)
+    if source_model.label_names and len(source_model.label_names) == count:
+        return source_model.label_names
+    return known_class_names(count) or tuple(f"class_{index}" for index in range(count))
 
 
-def _read_labels(path: Path) -> Names:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"Expected a text file with one class name a line but {path} cannot be read "
-            f"({type(error).__name__}): correct the path."
-        ) from None
-    names = tuple(line.strip() for line in lines if line.strip())
+def _read_labels(path: str | os.PathLike[str], num_classes: int | None) -> Names:
+    names = read_label_names(path)
     if not names:
-        raise InputError(f"Expected one class name a line but {path} has none: write them there.")
+        raise InputError(f"Expected one class name a line but {path} has none: add the names.")
+    if num_classes not in (None, len(names)):
+        raise InputError(
+            f"{path} has {len(names)} class names but the given number of classes is "
+            f"{num_classes}: give only one of the two."
+        )
     return names
 
 
-def _rows(given: _Given, wishes: Wishes, names: Names) -> dict[str, Names | None]:
-    """Which names the head's rows have, where a label file asks for some of them."""
-    if wishes.labels is None:
+def _label_options(
+    source_model: _SourceModel, spec: TargetSpec, names: Names
+) -> dict[str, Names | None]:
+    """Return the options of `load_with_report` that apply a label file to the source's head."""
+    if spec.labels is None:
         return {}
-    old = given.label_names or known_names(given.num_classes)
-    is_naming = len(names) == given.num_classes and not set(old or ()) & set(names)
-    return {"label_names": names, "source_labels": names if is_naming else old}
+    old = source_model.label_names or known_class_names(source_model.num_classes)
+    # As many new names as rows, all of them unknown so far: the file names the rows in order.
+    renames_all = len(names) == source_model.num_classes and not set(old or ()) & set(names)
+    return {"label_names": names, "source_labels": names if renames_all else old}
 
 
-def _config(model: SwinTransformer3D) -> ConfigDict:
-    """The published protocol: 32 frames, every second one, in 4 clips x 3 crops.
+def _default_config(model: SwinTransformer3D) -> ConfigDict:
+    """Return the config of the published protocol: 32 frames, stride 2, 4 clips x 3 crops.
 
-    The pictures are as large as makes the last stage one window: 224 pixels for windows of 7 and
-    patches of 4, 384 for windows of 12.
+    The frame size makes the last stage one window: 224 pixels for windows of 7 and patches of 4,
+    384 for windows of 12.
     """
     config = base_config()
     size = model.window_size[1] * model.patch_size[1] * 2 ** (len(model.depths) - 1)
@@ -183,5 +196,5 @@ def _config(model: SwinTransformer3D) -> ConfigDict:
     config.eval.resize = size
     if model.num_classes == _SSV2_CLASSES:
         config.data.update(sampling="uniform", flip=0.0)
-        config.eval.clips = 1
+        config.eval.num_clips = 1
     return config

@@ -1,46 +1,46 @@
-"""Lists of videos as data sets published them, each family in a module with its source."""
+"""Lists of videos in the formats in which data sets published them, one module a data set."""
 
 from vswin_jax.data.sources.published import hmdb51, kinetics, moments, ssv2, ucf101
-from vswin_jax.data.sources.published.hmdb51 import folder_of
+from vswin_jax.data.sources.published.hmdb51 import without_split
 from vswin_jax.data.sources.published.listing import Listing
 from vswin_jax.data.sources.published.on_disk import find_videos
 from vswin_jax.errors import InputError
 
-__all__ = ["KINDS", "Listing", "find_videos", "folder_of", "read_listing", "recognise"]
+__all__ = ["KINDS", "Listing", "detect_kind", "find_videos", "read_listing", "without_split"]
 
-_FAMILIES = {
-    "kinetics": kinetics.FAMILY,
-    "ssv2": ssv2.FAMILY,
-    "ucf101": ucf101.FAMILY,
-    "hmdb51": hmdb51.FAMILY,
-    "mit": moments.FAMILY,
+_FORMATS = {
+    "kinetics": kinetics.FORMAT,
+    "ssv2": ssv2.FORMAT,
+    "ucf101": ucf101.FORMAT,
+    "hmdb51": hmdb51.FORMAT,
+    "mit": moments.FORMAT,
 }
-KINDS = tuple(_FAMILIES)
-_HEAD = 8192  # characters, more than the first record of any of them
+KINDS = tuple(_FORMATS)
+_HEAD_CHARACTERS = 8192  # more than the first record of any of these formats
 
 
-def recognise(path: str) -> str | None:
-    """Which of `KINDS` the file or folder at `path` is, by its name and its beginning, if any."""
-    head = _head(path)
-    return next((kind for kind in KINDS if _FAMILIES[kind].recognises(path, head)), None)
+def detect_kind(path: str) -> str | None:
+    """Return the one of `KINDS` that a file or folder is, by its name and beginning, if any."""
+    head = _read_head(path)
+    return next((kind for kind in KINDS if _FORMATS[kind].matches(path, head)), None)
 
 
 def read_listing(path: str, kind: str) -> Listing:
-    """What the list of a `kind` says.
+    """Read a published list of one of `KINDS`.
 
     Raises:
-        InputError: it cannot be read, is empty, or a line cannot be understood (says which).
+      InputError: it cannot be read, is empty, or a line is malformed; the message names the line.
     """
-    listing = _FAMILIES[kind].read(path)
-    if not listing.entries:
+    listing = _FORMATS[kind].read(path)
+    if not listing.videos:
         raise InputError(f"The {kind} list {path!r} lists no videos.")
     return listing
 
 
-def _head(path: str) -> str:
+def _read_head(path: str) -> str:
     try:
         with open(path, encoding="utf-8-sig", errors="replace") as file:
-            return file.read(_HEAD)
+            return file.read(_HEAD_CHARACTERS)
     except OSError:
-        # A folder, or what the reader will complain about.
+        # A folder, or a file for which the reader will raise an error that explains it.
         return ""

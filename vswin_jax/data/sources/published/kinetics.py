@@ -1,28 +1,33 @@
 """Kinetics-400, -600 and -700: `label,youtube_id,time_start,time_end,split[,is_cc]`.
 
-Columns and the files' names as in the archives of https://github.com/cvdfoundation/kinetics-dataset
-and ActivityNet's Crawler/Kinetics: `<youtube_id>_<start>_<end>.mp4`, both in seconds with six
-digits, in a folder for each class or all in one. No class list is published; everybody sorts the
-names (so does the label map of the Video Swin authors).
+Columns and file names as in the archives of https://github.com/cvdfoundation/kinetics-dataset and
+ActivityNet's Crawler/Kinetics: `<youtube_id>_<start>_<end>.mp4`, both in seconds with six digits,
+in a folder for each class or all in one. No class list is published; the usual order is
+alphabetical (as in the label map of the Video Swin authors).
 """
 
 import csv
 
 from vswin_jax.data.sources.annotations import bad_line, read_text
-from vswin_jax.data.sources.published.listing import Entry, Family, Listing, alphabetical
+from vswin_jax.data.sources.published.listing import (
+    ListedVideo,
+    ListFormat,
+    Listing,
+    alphabetical_listing,
+)
 from vswin_jax.errors import InputError
 
 _COLUMNS = ("youtube_id", "time_start", "time_end")
 
 
-def _recognises(path: str, head: str) -> bool:
-    first = head.partition("\n")[0].lower().replace('"', "")
-    return set(_COLUMNS) <= {name.strip() for name in first.split(",")}
+def _matches(path: str, head: str) -> bool:
+    first_line = head.partition("\n")[0].lower().replace('"', "")
+    return set(_COLUMNS) <= {name.strip() for name in first_line.split(",")}
 
 
 def _read(path: str) -> Listing:
     reader = csv.DictReader(read_text(path).splitlines(), restval="")
-    # A dictionary reader looks its columns up by these names, so they are set, not copied.
+    # DictReader uses these names as the keys of its records, so they have to be normalised there.
     reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
     missing = [name for name in ("label", *_COLUMNS) if name not in reader.fieldnames]
     if missing:
@@ -32,7 +37,7 @@ def _read(path: str) -> Listing:
         )
     records = [(reader.line_num, record) for record in reader]
     _check_one_split({record.get("split", "") for _, record in records}, path)
-    return alphabetical([_entry(line, record, path) for line, record in records])
+    return alphabetical_listing([_listed_video(line, record, path) for line, record in records])
 
 
 def _check_one_split(splits: set[str], path: str) -> None:
@@ -43,12 +48,12 @@ def _check_one_split(splits: set[str], path: str) -> None:
         )
 
 
-def _entry(line: int, record: dict[str, str], path: str) -> Entry:
-    label, *rest = (record[name].strip() for name in ("label", *_COLUMNS))
-    name, start, end = rest
-    if not (label and name and start.isdecimal() and end.isdecimal()):
-        raise bad_line(path, line, "`label,youtube_id,seconds,seconds`", ",".join([label, *rest]))
-    return Entry(line, f"{label}/{name}_{int(start):06d}_{int(end):06d}.mp4", label)
+def _listed_video(line: int, record: dict[str, str], path: str) -> ListedVideo:
+    label, *clip = (record[name].strip() for name in ("label", *_COLUMNS))
+    youtube_id, start, end = clip
+    if not (label and youtube_id and start.isdecimal() and end.isdecimal()):
+        raise bad_line(path, line, "`label,youtube_id,seconds,seconds`", ",".join([label, *clip]))
+    return ListedVideo(line, f"{label}/{youtube_id}_{int(start):06d}_{int(end):06d}.mp4", label)
 
 
-FAMILY = Family(_recognises, _read)
+FORMAT = ListFormat(matches=_matches, read=_read)

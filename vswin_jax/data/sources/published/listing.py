@@ -1,15 +1,22 @@
-"""What a published list says, before anybody looks for its videos."""
+"""The content of a published list, before its videos are looked up on disk."""
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from vswin_jax.data.sources.annotations import read_text
+from vswin_jax.data.sources.annotations import bad_line, numbered_lines, read_text
 from vswin_jax.errors import InputError
 
 
-class Entry(NamedTuple):
-    """One video of a list: its line, `class/file` or `file` as published, and its class."""
+class ListedVideo(NamedTuple):
+    """One video of a list.
+
+    Attributes:
+      line: the line number.
+      video: `class/file` or `file` as published.
+      label: the name of the class.
+    """
 
     line: int
     video: str
@@ -17,43 +24,72 @@ class Entry(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """The entries of a list, in its order, and the names of the classes in the published order.
+    """The content of a published list.
 
-    names_file: the published file with that order; empty where the order is the alphabet's.
-    label_names: None where `names_file` is not there.
+    Attributes:
+      videos: in the order of the list.
+      label_names: the class names in the published order; None if `names_file` is missing.
+      names_file: the name of the published file with that order; empty for alphabetical order.
     """
 
-    entries: list[Entry]
+    videos: list[ListedVideo]
     label_names: tuple[str, ...] | None
     names_file: str = ""
 
 
-class Family(NamedTuple):
-    """How the lists of one data set are known, from path and first characters, and read."""
+class ListFormat(NamedTuple):
+    """The format of one data set's lists.
 
-    recognises: Callable[[str, str], bool]
+    Attributes:
+      matches: returns True for a list in this format, from its path and its first characters.
+      read: reads the list at a path.
+    """
+
+    matches: Callable[[str, str], bool]
     read: Callable[[str], Listing]
 
 
-def alphabetical(entries: list[Entry]) -> Listing:
-    """A listing whose classes are all those that it names, in the alphabet's order."""
-    return Listing(entries, tuple(sorted({entry.label for entry in entries})))
+def alphabetical_listing(videos: list[ListedVideo]) -> Listing:
+    """Build a listing whose classes are those of its videos, in alphabetical order."""
+    return Listing(videos, tuple(sorted({video.label for video in videos})))
 
 
-def beside(path: str, names: Sequence[str]) -> tuple[str, str] | None:
-    """The (path, text) of the first of the files `names` in the folder of `path`, if any."""
+def read_sibling(path: str, names: Sequence[str]) -> tuple[str, str] | None:
+    """Return (path, text) of the first file of `names` that exists in the folder of `path`."""
     for name in names:
-        candidate = os.path.join(os.path.dirname(path), name)
-        if os.path.isfile(candidate):
-            return candidate, read_text(candidate)
+        sibling = os.path.join(os.path.dirname(path), name)
+        if os.path.isfile(sibling):
+            return sibling, read_text(sibling)
     return None
 
 
-def in_order(numbers: dict[str, int], first: int, path: str) -> tuple[str, ...]:
-    """The names of classes that a file numbers from `first` on, without gaps.
+def read_numbered_names(
+    path: str, names_file: str, pattern: re.Pattern[str], expected: str, *, first: int
+) -> tuple[str, ...] | None:
+    """Read the file in the folder of `path` that numbers the classes from `first`, if it exists.
+
+    `pattern` has groups `name` and `number` and matches a line, which errors call `expected`.
 
     Raises:
-        InputError: a number is missing or comes twice.
+      InputError: a line is malformed, or a number is missing or comes twice.
+    """
+    sibling = read_sibling(path, [names_file])
+    if sibling is None:
+        return None
+    numbers = {}
+    for line, text in numbered_lines(sibling[1]):
+        match = pattern.fullmatch(text)
+        if not match:
+            raise bad_line(sibling[0], line, expected, text)
+        numbers[match["name"]] = int(match["number"])
+    return sort_by_number(numbers, first, sibling[0])
+
+
+def sort_by_number(numbers: dict[str, int], first: int, path: str) -> tuple[str, ...]:
+    """Return the class names of the file `path` in the order of their numbers from `first` on.
+
+    Raises:
+      InputError: a number is missing or comes twice.
     """
     names = sorted(numbers, key=numbers.__getitem__)
     for expected, name in enumerate(names, start=first):

@@ -1,87 +1,83 @@
-"""Finding the videos of a published list: in class folders, in split folders, or all in one."""
+"""Looks up the videos of a published list on disk: in class folders, in split folders, or flat."""
 
 import logging
 import os
 from collections.abc import Sequence
 
-from vswin_jax.data.sources.annotations import Row
+from vswin_jax.data.sources.annotations import AnnotationRow
 from vswin_jax.data.sources.folders import VIDEO_SUFFIXES
-from vswin_jax.data.sources.published.listing import Entry
+from vswin_jax.data.sources.published.listing import ListedVideo
 from vswin_jax.errors import InputError
 
 log = logging.getLogger("vswin_jax")
-# root/videos/train/class/file is as deep as published archives go; also ends loops of links.
-_DEEPEST = 3
-_NAMED = 5
+# root/videos/train/class/file is the deepest layout of published archives. The limit also ends
+# cycles of symbolic links.
+_MAX_DEPTH = 3
+_MAX_NAMES = 5  # missing videos that the log names
 
 
-def find_videos(entries: Sequence[Entry], root: str, source: str) -> list[Row]:
-    """The rows of the entries that have a file under `root`, with paths relative to it.
+def find_videos(videos: Sequence[ListedVideo], root: str, source: str) -> list[AnnotationRow]:
+    """Return a row, with a path relative to `root`, for each listed video that is found there.
 
-    A file is known by its name without its suffix, since many keep these data sets re-encoded;
-    where several have that name, the one in its class's folder is taken. The others are counted
-    in one line of the log.
+    Files are compared by name without suffix, since these data sets are often stored re-encoded.
+    Among several files of that name, one in the folder of the video's class is taken. Missing
+    videos are counted in one log line.
 
     Raises:
-        InputError: there is no such folder, or it has none of the videos.
+      InputError: `root` is not a folder, or has none of the videos.
     """
     if not os.path.isdir(root):
         raise InputError(
             f"Expected the videos of {source!r} in {root!r}, which is no folder: correct the root."
         )
-    videos = _videos_under(root)
-    places = [_place(entry, videos) for entry in entries]
-    missing = [entry.video for entry, place in zip(entries, places, strict=True) if not place]
-    if len(missing) == len(entries):
-        raise InputError(
-            f"None of the {len(entries)} videos of {source!r} is in {root!r} (the first one is "
-            f"{missing[0]!r}): set the root to the folder of the videos."
-        )
+    files = _video_files(root)
+    found = [(video, _best_match(video, files)) for video in videos]
+    missing = [video.video for video, path in found if not path]
     if missing:
-        log.warning("%s", _said(missing, len(entries), source, root))
-    return [
-        Row(entry.line, place, entry.label)
-        for entry, place in zip(entries, places, strict=True)
-        if place
-    ]
+        _report_missing(missing, len(videos), source, root)
+    return [AnnotationRow(video.line, path, video.label) for video, path in found if path]
 
 
-def _videos_under(root: str) -> dict[str, list[str]]:
-    # One listing of the folders: asking for 650,000 files one by one takes hours on a network disk.
-    found: dict[str, list[str]] = {}
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        inside = os.path.relpath(folder, root)
-        depth = 0 if inside == os.curdir else inside.count(os.sep) + 1
-        subfolders[:] = [name for name in subfolders if depth < _DEEPEST and name[0] != "."]
-        for name in files:
+def _video_files(root: str) -> dict[str, list[str]]:
+    """Map each file name without suffix to the paths of its files, relative to `root`."""
+    # One walk over the folders, because 650,000 single look-ups take hours on a network disk.
+    files: dict[str, list[str]] = {}
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        relative = os.path.relpath(folder, root)
+        depth = 0 if relative == os.curdir else relative.count(os.sep) + 1
+        subfolders[:] = [name for name in subfolders if depth < _MAX_DEPTH and name[0] != "."]
+        for name in names:
             stem, suffix = os.path.splitext(name)
             if suffix.lower() in VIDEO_SUFFIXES:
-                place = os.path.normpath(os.path.join(inside, name))
-                found.setdefault(stem, []).append(place)
-    return found
+                path = os.path.normpath(os.path.join(relative, name))
+                files.setdefault(stem, []).append(path)
+    return files
 
 
-def _place(entry: Entry, videos: dict[str, list[str]]) -> str | None:
-    folder, name = os.path.split(entry.video)
-    places = videos.get(os.path.splitext(name)[0], ())
+def _best_match(video: ListedVideo, files: dict[str, list[str]]) -> str | None:
+    class_folder, name = os.path.split(video.video)
+    candidates = files.get(os.path.splitext(name)[0], ())
 
-    def unlikeness(place: str) -> tuple[bool, bool, str]:
-        theirs, file = os.path.split(place)
-        is_class = _spelt(os.path.basename(theirs)) == _spelt(folder)
-        return not is_class, file != name, place
+    def mismatch(path: str) -> tuple[bool, bool, str]:
+        folder, file = os.path.split(path)
+        is_class = _with_underscores(os.path.basename(folder)) == _with_underscores(class_folder)
+        return not is_class, file != name, path
 
-    return min(places, key=unlikeness, default=None)
+    return min(candidates, key=mismatch, default=None)
 
 
-def _spelt(folder: str) -> str:
-    # Copies of Kinetics have folders with and without underscores.
+def _with_underscores(folder: str) -> str:
+    # Copies of Kinetics name their class folders with spaces or with underscores.
     return folder.replace(" ", "_")
 
 
-def _said(missing: Sequence[str], total: int, source: str, root: str) -> str:
-    named = ", ".join(map(repr, missing[:_NAMED]))
-    rest = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
-    return (
-        f"{len(missing)} of the {total} videos of {source!r} are not in {root!r} and are left "
-        f"out: {named}{rest}"
-    )
+def _report_missing(missing: Sequence[str], total: int, source: str, root: str) -> None:
+    if len(missing) == total:
+        raise InputError(
+            f"None of the {total} videos of {source!r} is in {root!r} (the first one is "
+            f"{missing[0]!r}): set the root to the folder of the videos."
+        )
+    named = ", ".join(map(repr, missing[:_MAX_NAMES]))
+    rest = f" and {len(missing) - _MAX_NAMES} more" if len(missing) > _MAX_NAMES else ""
+    summary = f"{len(missing)} of the {total} videos of {source!r} are not in {root!r}"
+    log.warning("%s and are left out: %s%s", summary, named, rest)

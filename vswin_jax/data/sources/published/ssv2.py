@@ -11,70 +11,77 @@ import os
 import re
 from typing import Any
 
-from vswin_jax.data.sources.annotations import bad_line, parse_json, read_text
-from vswin_jax.data.sources.published.listing import Entry, Family, Listing, beside, in_order
+from vswin_jax.data.sources.annotations import bad_line, numbered_lines, parse_json, read_text
+from vswin_jax.data.sources.published.listing import (
+    ListedVideo,
+    ListFormat,
+    Listing,
+    read_sibling,
+    sort_by_number,
+)
 from vswin_jax.errors import InputError
 
 _NAMES_FILES = ("labels.json", "something-something-v2-labels.json")
 _ANSWER = re.compile(r"\s*(\d+);(.+)")
 
 
-def _recognises(path: str, head: str) -> bool:
+def _matches(path: str, head: str) -> bool:
     is_list = re.match(r'\s*\[\s*\{\s*"', head) and re.search(r'"template"\s*:', head)
     return bool(is_list or (path.lower().endswith(".csv") and _ANSWER.match(head)))
 
 
 def _read(path: str) -> Listing:
     text = read_text(path)
-    read = _of_json if text.lstrip().startswith(("[", "{")) else _of_answers
-    return Listing(read(text, path), _label_names(path), _NAMES_FILES[0])
+    parse = _parse_list if text.lstrip().startswith(("[", "{")) else _parse_answers
+    return Listing(parse(text, path), _read_names(path), _NAMES_FILES[0])
 
 
-def _of_json(text: str, path: str) -> list[Entry]:
+def _parse_list(text: str, path: str) -> list[ListedVideo]:
     records = parse_json(text, path)
     if not isinstance(records, list):
         raise InputError(
             f"Expected a list of videos in {path!r} but it is an object: give train.json or "
             "validation.json."
         )
-    return [_entry(number, record, path) for number, record in enumerate(records, start=1)]
+    return [_listed_video(number, record, path) for number, record in enumerate(records, start=1)]
 
 
-def _entry(number: int, record: Any, path: str) -> Entry:
+def _listed_video(number: int, record: Any, path: str) -> ListedVideo:
     fields = record if isinstance(record, dict) else {}
     name, template = fields.get("id"), fields.get("template")
     if not isinstance(name, str | int) or not isinstance(template, str):
         shown = json.dumps(record, ensure_ascii=False)
         raise bad_line(path, number, "an object with `id` and `template`", shown)
-    return Entry(number, f"{name}.webm", _class_of(template))
+    return ListedVideo(number, f"{name}.webm", _class_name(template))
 
 
-def _of_answers(text: str, path: str) -> list[Entry]:
-    entries = []
-    for number, line in enumerate(text.splitlines(), start=1):
+def _parse_answers(text: str, path: str) -> list[ListedVideo]:
+    videos = []
+    for number, line in numbered_lines(text):
         answer = _ANSWER.fullmatch(line)
-        if answer:
-            entries.append(Entry(number, f"{answer[1]}.webm", _class_of(answer[2])))
-        elif line.strip():
+        if not answer:
             raise bad_line(path, number, "`id;class`", line)
-    return entries
+        videos.append(ListedVideo(number, f"{answer[1]}.webm", _class_name(answer[2])))
+    return videos
 
 
-def _class_of(template: str) -> str:
+def _class_name(template: str) -> str:
     return template.replace("[", "").replace("]", "").strip()
 
 
-def _label_names(path: str) -> tuple[str, ...] | None:
-    found = beside(path, _NAMES_FILES)
-    if found is None:
+def _read_names(path: str) -> tuple[str, ...] | None:
+    sibling = read_sibling(path, _NAMES_FILES)
+    if sibling is None:
         return None
-    numbers = parse_json(found[1], found[0])
+    names_path, text = sibling
+    numbers = parse_json(text, names_path)
     if not isinstance(numbers, dict) or not all(str(n).isdecimal() for n in numbers.values()):
         raise InputError(
-            f"Expected {os.path.basename(found[0])!r} beside {path!r} to map class names to their "
-            "numbers but it does not: use the published file."
+            f"Expected {os.path.basename(names_path)!r} beside {path!r} to map class names to "
+            "their numbers but it does not: use the published file."
         )
-    return in_order({_class_of(name): int(number) for name, number in numbers.items()}, 0, found[0])
+    by_class = {_class_name(name): int(number) for name, number in numbers.items()}
+    return sort_by_number(by_class, first=0, path=names_path)
 
 
-FAMILY = Family(_recognises, _read)
+FORMAT = ListFormat(matches=_matches, read=_read)

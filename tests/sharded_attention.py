@@ -1,4 +1,4 @@
-"""Attention spread over eight devices, for the tests of what cannot be divided by the compiler."""
+"""Attention sharded over eight devices, for tests of kernels that the compiler cannot split."""
 
 import json
 import os
@@ -8,11 +8,11 @@ from typing import Any
 
 
 def report(setup: str) -> dict[str, Any]:
-    """What devices do: clips lie over data, windows over window and heads over model.
+    """Run attention with clips sharded over data, windows over window and heads over model.
 
-    `setup` is Python that defines `attend(qkv, bias)`, of the region ids `ids`, and adds to `local`
-    the shapes that a device attends in. Returned are those, the relative errors of gradients and
-    result beside `xla` on one device, and the kinds of collectives.
+    `setup` is Python that defines `attend(qkv, bias)`, using the segment ids `ids`, and adds the
+    shapes that one device processes to `local`. The report has these shapes, the relative errors
+    of gradients and result against `xla` on one device, and the kinds of collectives.
     """
     environment = dict(
         os.environ, JAX_PLATFORMS="cpu", XLA_FLAGS="--xla_force_host_platform_device_count=8"
@@ -40,20 +40,20 @@ def gradients(attend):
         out = attend(qkv, bias)
         return (out ** 2).sum(), out
     return jax.jit(jax.grad(loss, (0, 1), has_aux=True))
-xla = functools.partial(window_attention, region_ids=ids, implementation="xla")
-wanted = gradients(xla)(qkv, bias)
+xla = functools.partial(window_attention, segment_ids=ids, implementation="xla")
+expected = gradients(xla)(qkv, bias)
 with jax.set_mesh(mesh):
-    placed = (
+    operands = (
         jax.device_put(qkv, NamedSharding(mesh, P("data", "window", None, None, "model"))),
         jax.device_put(bias, NamedSharding(mesh, P("model"))),
     )
-    compiled = gradients(attend).lower(*placed).compile()
-    ours = compiled(*placed)
-differ = lambda a, b: float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
+    compiled = gradients(attend).lower(*operands).compile()
+    ours = compiled(*operands)
+relative_error = lambda a, b: float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
 kinds = re.findall(r" (all-\\w+|collective-\\w+|reduce-scatter)(?:-start)?\\(", compiled.as_text())
 print(json.dumps({
     "local": sorted(local),
-    "errors": jax.tree.leaves(jax.tree.map(differ, ours, wanted)),
+    "errors": jax.tree.leaves(jax.tree.map(relative_error, ours, expected)),
     "collectives": sorted(set(kinds)),
 }))
 """

@@ -1,0 +1,78 @@
+"""Opening of video files with FFmpeg, with limits on the size of their frames."""
+
+import io
+import os
+
+import av
+from av.video.codeccontext import VideoCodecContext
+
+from vswin_jax.errors import InputError
+
+# 8K. Decoding one frame of this size takes hundreds of megabytes, and a damaged header may state
+# any size.
+MAX_PIXELS = 8192 * 4320
+# Longer over shorter side. Frames are resized until the shorter side fits, so a long side grows.
+MAX_ASPECT = 32
+_LIMITS = {"max_pixels": str(MAX_PIXELS)}
+
+
+def open_container(video: str | os.PathLike[str] | bytes, name: str) -> av.container.InputContainer:
+    """Open a file, or a file's bytes, whose first video stream has a single-threaded decoder.
+
+    Raises:
+      InputError: it is not a video, cannot be decoded here, or has frames that are too large.
+    """
+    container = _open(video, name)
+    try:
+        decoder = _video_decoder(container, name)
+        # Many clips are decoded side by side, so threads within one decoder would only compete.
+        decoder.thread_type = "NONE"
+        decoder.thread_count = 1
+        # The bitstream may state a larger size than the container's header.
+        decoder.options = _LIMITS
+        _check_size(decoder, name)
+    except InputError:
+        container.close()
+        raise
+    return container
+
+
+def unreadable(name: str, error: Exception) -> InputError:
+    """Return the error for a video that FFmpeg cannot read."""
+    cause = getattr(error, "strerror", None) or str(error)
+    return InputError(
+        f"{name!r} cannot be read as a video ({cause}): check the path, or encode the file again."
+    )
+
+
+def _open(video: str | os.PathLike[str] | bytes, name: str) -> av.container.InputContainer:
+    # "file:" keeps FFmpeg from taking a name such as "a:b.mp4" for a network protocol.
+    source = io.BytesIO(video) if isinstance(video, bytes) else f"file:{os.fspath(video)}"
+    try:
+        # FFmpeg decodes a frame here if the header lacks its size; the limit applies to that too.
+        return av.open(source, options=_LIMITS)
+    except (av.FFmpegError, OSError) as error:
+        raise unreadable(name, error) from error
+
+
+def _video_decoder(container: av.container.InputContainer, name: str) -> VideoCodecContext:
+    # FFmpeg's "tty" demuxer accepts any text file as a video of ANSI art.
+    if not container.streams.video or container.format.name == "tty":
+        raise InputError(f"{name!r} holds no video stream: take it off the list.")
+    decoder = container.streams.video[0].codec_context
+    # PyAV has no codec context for a codec that this build of FFmpeg lacks.
+    if decoder is None:
+        raise InputError(
+            f"{name!r} is stored with a codec that cannot be decoded here: encode the file again."
+        )
+    return decoder
+
+
+def _check_size(decoder: VideoCodecContext, name: str) -> None:
+    width, height = decoder.width, decoder.height
+    short_side, long_side = sorted((width, height))
+    if width * height > MAX_PIXELS or long_side > MAX_ASPECT * max(1, short_side):
+        raise InputError(
+            f"{name!r} has frames of {width}x{height} pixels, past the limits of 8192x4320 and of "
+            f"sides of {MAX_ASPECT} to 1: encode the file again, smaller."
+        )

@@ -1,0 +1,34 @@
+"""Late import of the pipeline, and so of TensorFlow, which takes seconds and writes to stderr."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+
+# `tf.data.AUTOTUNE`, for those who choose the number of threads before TensorFlow is imported.
+AUTOTUNE = -1
+
+
+def load_pipeline() -> ModuleType:
+    """Import `vswin_jax.data.pipeline.pipeline` without the output of TensorFlow's C++ code.
+
+    It is imported when it is used, so that a wrong argument is reported at once.
+    """
+    with _silent_stderr():
+        from vswin_jax.data.pipeline import pipeline
+    return pipeline
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Discard what is written to file descriptor 2; TensorFlow has no switch for its messages."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as devnull:
+        os.dup2(devnull.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)

@@ -1,0 +1,185 @@
+"""Training: restores, steps, evaluates and saves, in an order that is a contract.
+
+Before the first step:
+
+1. the state is restored from the newest intact step in `workdir`/checkpoints, and damaged steps are
+   quarantined; without a checkpoint it is made from `initial_params()`, or else from the seed;
+2. `make_batches(step)` is called once with the number of completed steps; the batches that it
+   yields must be a function of that number alone, for ever.
+
+Then, for each step:
+
+3. the next batch is fetched (the time counts as waiting for data) and the arrays that the step
+   needs are placed on the devices; the first batch of a run is shown in TensorBoard as `draw_first`
+   draws it;
+4. the step is dispatched, and nothing waits for its result;
+5. the metrics of the PREVIOUS step are read while this one runs; they are written every
+   `log_every`, and too many consecutive steps with non-finite gradients end the run;
+6. every `eval_every`, and after the last step, this step's metrics are read too, and then
+   `evaluate(params)` is called, whose `task.score` ("top1", or "mAP" of multi-label data) is the
+   checkpoint's score;
+7. every `checkpoint_every`, after every evaluation, after the last step, and on SIGTERM or Ctrl-C,
+   this step's metrics are read and the state is saved in the background; a save that fails ends the
+   run after the step in flight.
+
+A signal stops all processes after the same step; before the first step is complete it raises
+`preemption.StopRequested`. An evaluation that a signal interrupts runs when training resumes,
+before the next step. A run that is killed at any moment and started again therefore gives the same
+losses, bit for bit, as a run that was never stopped.
+
+Training needs a model and an iterator of batches; neither TensorFlow nor a particular config
+library: `config` is any object with the attributes `seed`, `train`, `optim`, `loss` and `mesh` of
+`vswin_jax.config.base_config`. `num_examples` is the length of an epoch in clips. `metadata` is
+JSON-like and kept in every checkpoint (config and label names, for `predict`). Batches and
+`evaluate` must be made for the same `task`. `profile` are the first and the last step to trace,
+counted from 1 where this call begins. `begun` is the start of the process by `time.monotonic`, from
+which on the goodput record counts.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from vswin_jax.checkpoint import Checkpoints
+from vswin_jax.reporting.goodput import GoodputRecorder
+from vswin_jax.reporting.metric_writer import MetricWriter, log_parameters
+from vswin_jax.reporting.profiling import Profiler
+from vswin_jax.runtime import disk_full, preemption, watchdog
+from vswin_jax.runtime.compilation import Compilations
+from vswin_jax.runtime.distributed import wait_for_all
+from vswin_jax.training.loop import (
+    PENDING_EVALUATION,
+    Batches,
+    Draw,
+    Evaluate,
+    StartState,
+    TrainingLoop,
+)
+from vswin_jax.training.setup import TrainingSetup
+from vswin_jax.training.state import inference_params
+from vswin_jax.training.task import SINGLE_LABEL, Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Outcome of a call of `train`.
+
+    step: completed steps, those of earlier starts included; params: for inference, the moving
+    average where there is one; was_finished: nothing was left to do; stopped_by: number of the
+    signal that ended the run early, or None.
+    """
+
+    step: int
+    total_steps: int
+    params: Any
+    was_finished: bool = False
+    stopped_by: int | None = None
+
+
+def train(
+    config: Any,
+    workdir: str | os.PathLike,
+    make_batches: Callable[[int], Batches],
+    *,
+    model: nn.Module,
+    num_examples: int,
+    initial_params: Callable[[], Any] | None = None,
+    evaluate: Evaluate | None = None,
+    draw_first: Draw | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    mesh: Mesh | None = None,
+    task: Task = SINGLE_LABEL,
+    profile: tuple[int, int] | None = None,
+    begun: float | None = None,
+) -> TrainResult:
+    """Train `model` in `workdir`, resuming from its latest checkpoint; see the module's docstring.
+
+    Raises:
+      InputError: a wrong setting, an unusable checkpoint, a run that diverged, a full disk.
+    """
+    begun = time.monotonic() if begun is None else begun
+    setup = TrainingSetup.from_config(config, num_examples, model=model, mesh=mesh, task=task)
+    total_steps, directory = setup.durations.total_steps, Path(workdir) / "checkpoints"
+    with preemption.handle_signals() as watch:
+        with (
+            Compilations() as compilations,
+            watchdog.create_watchdog(60 * config.train.hang_after) as dog,
+            Checkpoints(directory, max_to_keep=config.train.max_to_keep) as checkpoints,
+            disk_full.reraise_disk_full(workdir, checkpoints.resume_hint),
+        ):
+            ledger = GoodputRecorder(start_time=begun, compile_seconds=lambda: compilations.seconds)
+            start = _restore_or_create(setup, checkpoints, config.seed, initial_params)
+            start = start._replace(evaluates=start.evaluates and evaluate is not None)
+            if start.step >= total_steps and not start.evaluates:
+                params = inference_params(start.state)
+                return TrainResult(start.step, total_steps, params, was_finished=True)
+            writer = _open_writer(config, workdir, total_steps, start, ledger, dog)
+            with writer, Profiler(Path(workdir), profile) as profiler, watch.defer_signals():
+                loop = TrainingLoop(
+                    setup=setup,
+                    checkpoints=checkpoints,
+                    writer=writer,
+                    profiler=profiler,
+                    watch=watch,
+                    evaluate=evaluate,
+                    draw_first=draw_first,
+                    metadata=metadata or {},
+                )
+                state, step = loop.run(start, make_batches)
+        # No process ends, and takes the coordination service along, while another still saves.
+        wait_for_all("all is saved")
+        stopped_by = watch.number
+    return TrainResult(
+        step=step,
+        total_steps=total_steps,
+        params=inference_params(state),
+        was_finished=start.step >= total_steps,
+        stopped_by=stopped_by,
+    )
+
+
+def _open_writer(
+    config: Any,
+    workdir: str | os.PathLike,
+    total_steps: int,
+    start: StartState,
+    ledger: GoodputRecorder,
+    dog: watchdog.Watchdog,
+) -> MetricWriter:
+    return MetricWriter(
+        workdir,
+        batch_size=config.train.batch_size,
+        total_steps=total_steps,
+        start_step=start.step,
+        pending_evaluation=start.evaluates,
+        goodput=ledger,
+        watchdog=dog,
+    )
+
+
+def _restore_or_create(
+    setup: TrainingSetup,
+    checkpoints: Checkpoints,
+    seed: int,
+    initial_params: Callable[[], Any] | None,
+) -> StartState:
+    restored = checkpoints.restore_latest(setup.target)
+    if restored is None:
+        state = setup.fresh_state(seed, initial_params)
+        log_parameters(state.params)
+        return StartState(state, step=0, evaluates=False)
+    state, metadata = restored
+    step = int(state.step)
+    log.info("resuming after step %d", step)
+    log_parameters(state.params)
+    pending = metadata.get(PENDING_EVALUATION, False) and not checkpoints.has_score(step)
+    return StartState(state, step, evaluates=pending)
