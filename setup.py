@@ -47,7 +47,13 @@ setup(
     ],
     extras_require={
         "beam": ["apache-beam>=2.70"],
-        "test": ["beartype>=0.19", "hypothesis>=6.100", "pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.9"],
+        "test": [
+            "beartype>=0.19",
+            "hypothesis>=6.100",
+            "pytest>=8.3",
+            "pytest-xdist>=3.6",
+            "ruff>=0.9",
+        ],
         "tpu": ["jax[tpu]>=0.10.2"],
         "cuda": ["jax[cuda12]>=0.10.2"],
     },

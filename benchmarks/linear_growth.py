@@ -41,7 +41,7 @@ from vswin_jax.errors import InputError
 from vswin_jax.models import VARIANTS, SwinTransformer3D, create_model, init_params
 from vswin_jax.runtime.hardware import chip_of
 from vswin_jax.runtime.progress import Progress
-from vswin_jax.training.inputs import preprocess
+from vswin_jax.training.step_inputs import preprocess
 
 FRAMES = (16, 32, 64, 128, 256)
 CLASSES = 400

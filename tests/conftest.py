@@ -106,6 +106,8 @@ def compiled_programs(pytestconfig: pytest.Config) -> Iterator[Path]:
     optimized = pytestconfig.getoption("--optimized")
     directory = pytestconfig.cache.mkdir("optimized" if optimized else "compiled")
     jax.config.update("jax_disable_most_optimizations", not optimized)
+    # Subprocesses must compile as this process does, or their losses differ in the last bits.
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "0" if optimized else "1"
     with persistent_cache(str(directory), workdir=directory):
         yield Path(jax.config.jax_compilation_cache_dir)
 

@@ -1,6 +1,7 @@
 """The house: rooms import from floors below only, and a floor keeps out what it can do without."""
 
 import ast
+import functools
 import subprocess
 import sys
 from collections import Counter
@@ -47,9 +48,14 @@ CONFINED = {
 }
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def imports_of(path: Path, package: str) -> Iterator[str]:
     """Yield the dotted modules of `package` that a file imports, inside functions too."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -133,7 +139,7 @@ def test_no_class_name_stands_twice() -> None:
     names = Counter(
         node.name
         for path in modules()
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.ClassDef)
     )
     assert [name for name, count in names.items() if count > 1] == []

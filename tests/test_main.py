@@ -18,7 +18,7 @@ from vswin_jax.config import flags
 from vswin_jax.data.sources.sources import open_source
 from vswin_jax.errors import InputError
 from vswin_jax.reporting.metrics_file import read_metrics
-from vswin_jax.training import run as training_run
+from vswin_jax.training import run_training as training_run
 from vswin_jax.weights import to_state_dict
 
 if TYPE_CHECKING:
@@ -172,6 +172,7 @@ def test_unknown_choice_of_the_model_before_videos_are_written(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_run_started_from_a_run(
     tiny_run: "Run",
     tiny_arguments: tuple[str, ...],
@@ -234,6 +235,7 @@ def test_run_started_from_an_image_model(
         (("--profile", "--mode=train"), (10, 14)),
         (("--profile", "2:3"), (2, 3)),
         (("--profile=4:4", "--mode", "train"), (4, 4)),
+        (("--topology", "profile", "--topology="), None),
     ],
 )
 def test_profile_with_and_without_its_steps(

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from conftest import Run
 
 
-
 @pytest.fixture(scope="module")
 def videos(tiny_run: "Run") -> list[Path]:
     return sorted((tiny_run.workdir / "moving_shapes" / "test").glob("*/*.mp4"))

@@ -9,13 +9,21 @@ import pytest
 
 pytest.importorskip("beartype")
 
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = {
+    **os.environ,
+    "JAX_PLATFORMS": "cpu",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "PYTHONPATH": os.pathsep.join((str(Path(__file__).parent), str(ROOT))),
+}
+
 # The checker is an import hook, so it needs a process of its own. Everything below is called with
 # several clips, views and odd sizes, so that a wrong name for an axis is noticed.
 PROGRAM = """
 from jaxtyping import install_import_hook
 
 ROOMS = ("attention", "data.clips", "inference", "kernels", "models", "training")
-hook = install_import_hook([f"vswin_jax.{room}" for room in ROOMS], "beartype.beartype")
+hook = install_import_hook([f"vswin_jax.{room}" for room in ROOMS], "runtime_checker.check")
 import sys
 from vswin_jax import main
 sys.exit(main.main())
@@ -36,14 +44,14 @@ ARGUMENTS = (
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("attention", ["xla", "chunked"])
 def test_a_run_passes_the_runtime_checker(tmp_path: Path, attention: str) -> None:
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     arguments = (*ARGUMENTS, f"--config.model.attention={attention}", f"--workdir={tmp_path}")
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *arguments],
-        cwd=Path(__file__).parents[1],
-        env=environment,
+        cwd=ROOT,
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         check=False,
@@ -55,7 +63,7 @@ def test_a_run_passes_the_runtime_checker(tmp_path: Path, attention: str) -> Non
 def test_the_checker_notices_a_wrong_shape() -> None:
     program = """
 from jaxtyping import install_import_hook
-with install_import_hook("vswin_jax.attention", "beartype.beartype"):
+with install_import_hook("vswin_jax.attention", "runtime_checker.check"):
     from vswin_jax.attention import window_attention
 import jax.numpy as jnp
 try:
@@ -63,5 +71,6 @@ try:
 except Exception as error:
     print(type(error).__name__)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "TypeCheckError", done.stderr

@@ -23,6 +23,6 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
 def unusable(kind: str, name: str, reason: str) -> InputError:
     """Return an `InputError` for an implementation that is requested by name but cannot be used."""
     return InputError(
-        f"The {kind} implementation '{name}' cannot be used: {reason}. Use 'auto', which takes "
-        f"another one then."
+        f"The {kind} implementation '{name}' cannot be used: {reason}. Use 'auto', which then "
+        f"takes another one."
     )

@@ -24,7 +24,7 @@ from vswin_jax.errors import InputError
 from vswin_jax.runtime.distributed import wait_for_all
 from vswin_jax.runtime.label_names import read_label_names
 from vswin_jax.sharding.mesh import host_batch_shard, mesh_from_config
-from vswin_jax.training.run import TrainingInputs
+from vswin_jax.training.run_training import TrainingInputs
 from vswin_jax.training.task import task_from_config
 from vswin_jax.weights import load_weights, weights_exist
 

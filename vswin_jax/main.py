@@ -13,12 +13,12 @@ from vswin_jax import factory
 from vswin_jax.analysis.dry_run import dry_run
 from vswin_jax.config import flags, rules
 from vswin_jax.evaluation.report import evaluated_step
-from vswin_jax.evaluation.run import Evaluator, evaluate_checkpoint, write_report
+from vswin_jax.evaluation.run_evaluation import Evaluator, evaluate_checkpoint, write_report
 from vswin_jax.preview.training_clips import draw_first_batch
 from vswin_jax.runtime import compilation, disk_full, distributed
 from vswin_jax.runtime.command import run_command, run_process
 from vswin_jax.runtime.console import log_to_stderr, print_once
-from vswin_jax.training.run import run_training
+from vswin_jax.training.run_training import run_training
 
 _DISK_FULL_ADVICE = "the same command resumes from the latest checkpoint"
 

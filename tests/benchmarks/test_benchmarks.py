@@ -109,6 +109,7 @@ def make_workload(**changes: Any) -> Any:
     return module("model_worker").Workload(**fields | changes)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("contender", ["vswin_jax", "torchvision eager"])
 def test_models_run(training: bool, contender: str) -> None:

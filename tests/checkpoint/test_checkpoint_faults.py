@@ -107,7 +107,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "manifest cut short": (lambda step: cut(step / "manifest.json", 99), "is not what was saved"),
     "neither mark nor manifest": (unmark_and_forget, "'manifest.json' is missing"),
     "empty directory": (empty, "it is an empty directory"),
-    "file for a directory": (turn_into_a_file, "it is a file and no directory"),
+    "file for a directory": (turn_into_a_file, "it is a file, not a directory"),
 }
 
 

@@ -263,7 +263,7 @@ def test_a_checkpoint_of_another_program_is_refused(tmp_path: Path) -> None:
             "metadata": ocp.args.JsonSave({"program": "another"}),
         }
         manager.save(1, args=ocp.args.Composite(**items))
-    with pytest.raises(InputError, match="was written by another program"):
+    with pytest.raises(InputError, match="was written by a program other than"):
         load_for_inference(tmp_path)
 
 

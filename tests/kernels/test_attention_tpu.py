@@ -68,6 +68,7 @@ def test_a_window_of_the_published_size_equals_xla() -> None:
     assert_equal_to_xla(*operands((1, 2, 392), 4, 32, "bfloat16"), geometry.segment_ids)
 
 
+@pytest.mark.long
 @settings(max_examples=6, deadline=None, phases=[Phase.generate])
 @given(
     batch=st.integers(1, 2),
@@ -105,6 +106,7 @@ SMALL = ChipMemory(vmem_bytes=1400 * 2**10, cores=1)
 TWO_CORES = ChipMemory(vmem_bytes=2**24, cores=2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("heads", "chip", "tiles", "splits"),
     [(3, SMALL, 4, 1), (8, SMALL, 4, 1), (4, TWO_CORES, 1, 2)],

@@ -76,6 +76,7 @@ def run(program: str, *arguments: str, **environment: str) -> Any:
     return json.loads(result.stdout.splitlines()[-1])
 
 
+@pytest.mark.long
 def test_devices_that_share_the_clips_sum_the_gradients() -> None:
     flags = "--xla_force_host_platform_device_count=8"
     assert run(SHARDED, XLA_FLAGS=flags, JAX_DISABLE_MOST_OPTIMIZATIONS="1") < 1e-4

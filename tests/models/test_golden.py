@@ -50,7 +50,14 @@ def compare(case: str, **overrides: object) -> dict[str, tuple[np.ndarray, np.nd
 
 
 # cuDNN supports bfloat16 only.
-@pytest.mark.parametrize("attention", [name for name in IMPLEMENTATIONS if name != "gpu"])
+@pytest.mark.parametrize(
+    "attention",
+    [
+        pytest.param(name, marks=[pytest.mark.long] if name == "pallas_tpu" else [])
+        for name in IMPLEMENTATIONS
+        if name != "gpu"
+    ],
+)
 @pytest.mark.parametrize("case", CASES)
 def test_float32_agrees_to_1e_5(case: str, attention: str) -> None:
     for name, (ours, theirs) in compare(case, attention=attention).items():
@@ -58,6 +65,7 @@ def test_float32_agrees_to_1e_5(case: str, attention: str) -> None:
 
 
 # The interpreter of the TPU kernels is slow; their own tests compare them in bfloat16.
+@pytest.mark.long
 @pytest.mark.parametrize("attention", ["xla", "chunked"])
 @pytest.mark.parametrize("case", CASES)
 def test_bfloat16_agrees_to_3e_2(case: str, attention: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 from vswin_jax.models.patches import embed_patches_tpu
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("clip", "patch"), [((4, 8, 20), (2, 4, 4)), ((3, 6, 15), (1, 2, 3)), ((2, 4, 4), (2, 4, 4))]

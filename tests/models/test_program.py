@@ -5,10 +5,12 @@ import re
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from vswin_jax.models import create_model, init_params
 
 
+@pytest.mark.long
 def test_swin_tiny_compiles_without_a_large_constant() -> None:
     model = create_model("swin_tiny")
     params = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))

@@ -46,7 +46,14 @@ def expected(params: Any, clips: jax.Array) -> Any:
     return jax.jit(jax.grad(loss), static_argnums=2)(params, clips, "none")
 
 
-@pytest.mark.parametrize("remat", [name for name in REMAT if name != "none"])
+@pytest.mark.parametrize(
+    "remat",
+    [
+        pytest.param(name, marks=[] if name in ("dots", "block") else [pytest.mark.long])
+        for name in REMAT
+        if name != "none"
+    ],
+)
 def test_gradients_equal_those_without_remat(
     remat: str, params: Any, clips: jax.Array, expected: Any
 ) -> None:

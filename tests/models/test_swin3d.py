@@ -95,6 +95,7 @@ def test_bfloat16_is_the_compute_dtype_and_parameters_and_logits_are_float32() -
     assert logits.dtype == jnp.float32
 
 
+@pytest.mark.long
 def test_relative_position_matters_only_when_space_is_clamped() -> None:
     params = random_params(small())
 
@@ -107,7 +108,13 @@ def test_relative_position_matters_only_when_space_is_clamped() -> None:
 
 
 @pytest.mark.parametrize(
-    "rate", ["drop_rate", "attn_drop_rate", "drop_path_rate", "head_dropout_rate"]
+    "rate",
+    [
+        "drop_path_rate",
+        pytest.param("drop_rate", marks=pytest.mark.long),
+        pytest.param("attn_drop_rate", marks=pytest.mark.long),
+        pytest.param("head_dropout_rate", marks=pytest.mark.long),
+    ],
 )
 def test_each_dropout_acts_in_training_only(rate: str) -> None:
     rates = dict.fromkeys(
@@ -141,7 +148,9 @@ def test_stochastic_depth_drops_whole_clips_and_scales_the_others() -> None:
     assert np.any(first != second)
 
 
-@pytest.mark.parametrize("frozen", [-1, 0, 1, 2])
+@pytest.mark.parametrize(
+    "frozen", [1, *(pytest.param(n, marks=pytest.mark.long) for n in (-1, 0, 2))]
+)
 def test_frozen_stages_get_no_gradient_and_no_dropout(frozen: int) -> None:
     model = small(frozen_stages=frozen, drop_path_rate=0.5, drop_rate=0.1)
     params = random_params(model)
@@ -166,6 +175,7 @@ def test_frozen_paths_are_the_patch_embedding_and_the_first_stages() -> None:
     assert not is_frozen("head/kernel", 4)
 
 
+@pytest.mark.long
 def test_initialisation_is_that_of_the_reference() -> None:
     model = create_model("swin_tiny", 10, depths=(1, 1, 1, 1))
     flat = flatten_dict(init_params(model, jax.random.key(0)), sep="/")

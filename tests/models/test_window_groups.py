@@ -50,7 +50,9 @@ def loops(function: Any, *args: Any) -> int:
 
 
 @pytest.mark.usefixtures("small_groups")
-@pytest.mark.parametrize("extent", CLIPS)
+@pytest.mark.parametrize(
+    "extent", [*CLIPS[2:], *(pytest.param(clip, marks=pytest.mark.long) for clip in CLIPS[:2])]
+)
 def test_every_feature_map_equals_that_without_groups(params: Any, extent: Any) -> None:
     def maps(name: str) -> dict[str, jax.Array]:
         swin = model(tokenwise=name, attention="xla")
@@ -62,6 +64,7 @@ def test_every_feature_map_equals_that_without_groups(params: Any, extent: Any) 
         np.testing.assert_allclose(ours[name], values, atol=2e-6 * np.abs(values).max())
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("small_groups")
 def test_gradients_outside_training_equal_those_without_groups(params: Any) -> None:
     def gradients(name: str) -> Any:

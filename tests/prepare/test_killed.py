@@ -104,6 +104,7 @@ def _rows(out: Path) -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.long
 def test_a_run_that_was_killed_twice_gives_the_same_output(videos: Path, tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
     uninterrupted = _start(videos, whole)

@@ -48,6 +48,7 @@ def shown(run: "Run", *overrides: str, examples: tuple[int, int] = (1, 6)) -> di
     return {clip.label.partition(":")[0].removesuffix(OFF): clip for clip in clips}
 
 
+@pytest.mark.long
 def test_every_augmentation_has_a_row(tiny_run: "Run") -> None:
     rows = shown(tiny_run)
     operations = [name.replace("_", " ") for name in OPERATIONS]

@@ -146,5 +146,5 @@ def test_a_process_that_dies_is_reported(
     monkeypatch.setattr(worker_pool, "ProcessPoolExecutor", DyingExecutor)
     arguments = [str(folder), "--processes", "2", "--output", str(tmp_path / "found.csv")]
     assert script.run(arguments) == 2
-    assert "one of 'jump/a.mp4', 'jump/b.mp4': take" in capsys.readouterr().err
+    assert "one of 'jump/a.mp4', 'jump/b.mp4': remove the one" in capsys.readouterr().err
     assert not (tmp_path / "found.csv").exists()

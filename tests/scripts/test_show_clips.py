@@ -264,6 +264,7 @@ def run_script(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.long
 def test_the_script_draws_the_same_clips_as_the_run(tiny_run: "Run", tmp_path: Path) -> None:
     data = f"--config.data.root={tiny_run.workdir / 'moving_shapes'}"
     config, *overrides = (a for a in tiny_run.arguments if not a.startswith("--workdir"))

@@ -153,6 +153,7 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_run(
     jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
 
 
+@pytest.mark.long
 def test_sets_of_labels_are_trained_and_scored_by_their_mean_average_precision(
     tmp_path: Path, model: SwinTransformer3D
 ) -> None:
@@ -178,6 +179,7 @@ def test_sets_of_labels_are_trained_and_scored_by_their_mean_average_precision(
     assert {"loss", "hit1"} <= entries[0].keys()
 
 
+@pytest.mark.long
 def test_drawing_the_first_batch_of_a_new_run_changes_nothing(
     tmp_path: Path, model: SwinTransformer3D
 ) -> None:
@@ -281,7 +283,9 @@ def test_batches_that_end(tmp_path: Path, model: SwinTransformer3D) -> None:
     def one(start_step: int) -> Iterator[dict[str, np.ndarray]]:
         yield next(make_batches(start_step))
 
-    with pytest.raises(InputError, match="ended after step 1 of 5"):
+    with pytest.raises(
+        InputError, match="Expected 5 training batches but the iterator ended after step 1:"
+    ):
         run(settings(), tmp_path, model, make_batches=one)
 
 
@@ -331,6 +335,7 @@ def test_the_ledger_covers_all_starts_of_a_run(tmp_path: Path, model: SwinTransf
         assert sum(entry[name] for name in CATEGORIES) == pytest.approx(1.0)
 
 
+@pytest.mark.long
 def test_nothing_but_batches_goes_to_the_device(
     tmp_path: Path, model: SwinTransformer3D, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -378,6 +383,7 @@ def test_steps_are_traced(
     assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
 
 
+@pytest.mark.long
 def test_runs_without_tensorflow_clu_and_ml_collections(
     tmp_path: Path, compiled_programs: Path
 ) -> None:

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from vswin_jax.reporting.metrics_file import read_metrics
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ def curve(workdir: Path, kind: str) -> list[tuple[Any, ...]]:
     return [tuple(entry[name] for name in names) for entry in entries]
 
 
+@pytest.mark.long
 def test_a_killed_run_resumes_bit_for_bit(
     tiny_run: "Run",
     tiny_arguments: tuple[str, ...],

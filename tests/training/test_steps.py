@@ -17,7 +17,9 @@ from optim_settings import optim_settings
 from vswin_jax.errors import InputError
 from vswin_jax.models import init_params
 from vswin_jax.sharding.mesh import REPLICATED, make_mesh
-from vswin_jax.training.inputs import (
+from vswin_jax.training.optimizer import make_optimizer
+from vswin_jax.training.state import TrainState, create_state
+from vswin_jax.training.step_inputs import (
     PIXEL_MEAN,
     PIXEL_STD,
     Batch,
@@ -25,8 +27,6 @@ from vswin_jax.training.inputs import (
     preprocess,
     step_keys,
 )
-from vswin_jax.training.optimizer import make_optimizer
-from vswin_jax.training.state import TrainState, create_state
 from vswin_jax.training.steps import make_eval_step, make_train_step
 from vswin_jax.training.task import MULTI_LABEL, SINGLE_LABEL, task_from_config
 
@@ -280,6 +280,7 @@ def test_training_learns_sets_of_labels_and_reports_them() -> None:
     assert "top1_correct" not in reports[0]
 
 
+@pytest.mark.long
 def test_the_loss_of_sets_is_that_of_blended_and_smoothed_targets() -> None:
     """Compare with the mean over classes of binary cross entropies, computed in NumPy."""
     model, batch = Toy(), multi_label_batch_of()
@@ -307,6 +308,7 @@ def test_the_loss_of_sets_is_that_of_blended_and_smoothed_targets() -> None:
     assert float(metrics["loss_sum"]) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.long
 def test_accumulated_sets_and_padding_change_nothing() -> None:
     batch = multi_label_batch_of(8)
     batch["mask"][5:] = 0.0

@@ -142,7 +142,7 @@ def test_a_part_that_cannot_be_resumed_is_downloaded_again(
 
 def test_a_range_other_than_the_requested_one_is_not_appended(site: Site, tmp_path: Path) -> None:
     site.cuts, site.skips = [1000], 7
-    with pytest.raises(InputError, match=r"not the rest from byte 1000 came; delete .*part"):
+    with pytest.raises(InputError, match=r"the rest from byte 1000 did not come; delete .*part"):
         download(f"{site.address}/a.pth", tmp_path / "a.pth")
     assert not (tmp_path / "a.pth").exists()
 

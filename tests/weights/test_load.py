@@ -274,7 +274,7 @@ def test_unreadable_files_are_errors(tmp_path: Path) -> None:
     tensors = (tmp_path / "model.safetensors").read_bytes()
     for content, message in (
         (b"", "is empty"),
-        (b"\x00" * 64, "is no file of torch.save"),
+        (b"\x00" * 64, "is not a file of torch.save"),
         (b"<!DOCTYPE html><html>", "is a web page"),
         (whole[: len(whole) // 2], "cut short or damaged"),
         (tensors[:-8], "not a readable safetensors file"),

@@ -141,15 +141,15 @@ class Checkpoints:
     def check_for_errors(self) -> None:
         """Raise the error of a save in the background if it has failed; never wait.
 
-        The training loop calls it after each step, which is also the occasion to lower the
-        priority of the threads that the save has started since.
+        The training loop calls it after each step. It also lowers the priority of threads that the
+        save has started since the last call.
 
         Raises:
           InputError: the disk is full.
         """
         if not self._is_pending:
             return
-        # In this order: a save that has ended by now starts no more threads.
+        # In this order, because a save that has ended by now starts no more threads.
         has_ended = not self.is_saving()
         lower_writer_threads()
         if has_ended:
@@ -214,7 +214,7 @@ class Checkpoints:
         return disk_full.reraise_disk_full(self._directory, self._discard_unfinished)
 
     def _discard_unfinished(self) -> str:
-        """Delete the files of an unfinished save; return the clause that describes the loss."""
+        """Delete the files of an unfinished save; return the clause on what is lost."""
         unfinished = self._temporary_path()
         if jax.process_index() == 0 and unfinished.get() != unfinished.get_final():
             with suppress(OSError):
@@ -224,7 +224,7 @@ class Checkpoints:
 
 
 def _handlers() -> dict[str, ocp.CheckpointHandler]:
-    # Compression would shrink trained weights by a twelfth, and take most of the CPU time that a
-    # save takes from the steps beside it.
+    # Compression would shrink trained weights by only a twelfth, and would be most of the CPU time
+    # that a save takes from the training steps that run meanwhile.
     arrays = ocp.PyTreeCheckpointHandler(use_compression=False)
     return {"state": arrays, "metadata": ocp.JsonCheckpointHandler()}

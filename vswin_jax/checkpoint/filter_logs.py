@@ -9,23 +9,23 @@ from vswin_jax.runtime.disk_full import disk_full_reason
 
 
 def filter_orbax_logs() -> None:
-    """Keep Orbax's progress reports, hundreds of lines a run, out of the log; errors stay.
+    """Drop Orbax's progress reports, hundreds of lines a run, from the log; errors are kept.
 
     Records with an exception are dropped as well: the caller that catches the exception reports
     it. Orbax would log a failed save six times, and asyncio once more for each array.
     """
-    for name, keep in (("absl", _is_not_chatter), ("asyncio", _is_not_of_a_full_disk)):
+    for name, keep in (("absl", _is_not_orbax_progress), ("asyncio", _is_not_disk_full)):
         log = logging.getLogger(name)
         if keep not in log.filters:
             log.addFilter(keep)
 
 
-def _is_not_chatter(record: logging.LogRecord) -> bool:
+def _is_not_orbax_progress(record: logging.LogRecord) -> bool:
     is_error = record.levelno >= logging.ERROR and not record.exc_info
     return is_error or "orbax" not in record.pathname
 
 
-def _is_not_of_a_full_disk(record: logging.LogRecord) -> bool:
+def _is_not_disk_full(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     return error is None or disk_full_reason(error) is None
 

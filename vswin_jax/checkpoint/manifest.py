@@ -20,7 +20,7 @@ _CHUNK = 1 << 20
 def write(directory: epath.Path, *, marked: bool = False) -> None:
     """Write the manifest of the step in `directory`, after all of its files.
 
-    With `marked`, Orbax will create its marker file after this, and a step without it is damaged.
+    `marked` states that Orbax will add its marker file later; without it the step is damaged.
 
     Raises:
       OSError: a file cannot be read, or the manifest cannot be written.
@@ -33,7 +33,7 @@ def write(directory: epath.Path, *, marked: bool = False) -> None:
 def add(directory: epath.Path, name: str) -> None:
     """Add a file that was written later to the manifest of a step.
 
-    A kill before this call does no harm: the file is then merely unexpected.
+    A kill before this call does no harm: the file then counts as unexpected, which is allowed.
 
     Raises:
       OSError: the file cannot be read, or the manifest cannot be written.

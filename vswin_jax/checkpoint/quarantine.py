@@ -1,4 +1,4 @@
-"""Damaged steps: readers pass over them, and a run that resumes renames them."""
+"""Damaged steps: readers skip them, and a run that resumes renames them."""
 
 import logging
 import os

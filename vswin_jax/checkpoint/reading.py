@@ -20,7 +20,7 @@ from vswin_jax.checkpoint.step_directories import (
 )
 from vswin_jax.errors import InputError
 
-# Exceptions of Orbax and TensorStore for files that are missing, truncated or of another format.
+# Raised by Orbax and TensorStore for files that are missing, truncated or of another format.
 _UNREADABLE = (ValueError, OSError, KeyError, TypeError)
 
 
@@ -28,7 +28,7 @@ def load_for_inference(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any
     """Load the (parameters, metadata) of a checkpoint, the averaged parameters where it has them.
 
     `path` is a run's directory, its `checkpoints` directory, or the directory of one step. Of
-    several steps the best one is loaded, or the latest if none has a score. The parameters are
+    several steps, the best one is loaded, or the latest if none has a score. The parameters are
     NumPy arrays; the devices of the training run are not needed.
 
     Raises:
@@ -78,7 +78,7 @@ def _step_directory(path: epath.Path) -> epath.Path:
 
 
 def _best_step(steps: Mapping[int, epath.Path]) -> int:
-    """Return the step with the highest score, the later of two equals; without scores the last."""
+    """Return the step with the highest score, the later of equals; the last if none has a score."""
     for step, directory in steps.items():
         reason = find_damage(directory, thorough=False)
         if reason:
@@ -108,7 +108,7 @@ def read_step_metadata(directory: epath.Path) -> dict[str, Any]:
         metadata = reader.restore(directory / "metadata")
     if not isinstance(metadata, dict) or metadata.get("program") != PROGRAM:
         raise InputError(
-            f"'{directory}' was written by another program than {PROGRAM}: give a checkpoint "
+            f"'{directory}' was written by a program other than {PROGRAM}: give a checkpoint "
             f"that {PROGRAM} has saved."
         )
     return metadata

@@ -36,7 +36,7 @@ def steps_in(root: str | os.PathLike[str]) -> dict[int, epath.Path]:
     root = absolute_path(root)
     if not root.is_dir():
         return {}
-    # Their names are plain numbers, which "007" and the digits of other scripts are not.
+    # Step directories have plain numbers as names; "007" and digits of other scripts are skipped.
     numbers = [child.name for child in root.iterdir() if child.name.isdecimal()]
     steps = sorted((int(name) for name in numbers if str(int(name)) == name), reverse=True)
     return {step: root / str(step) for step in steps}
@@ -57,7 +57,7 @@ def find_damage(directory: epath.Path, *, thorough: bool) -> str | None:
 
 def _find_damage(directory: epath.Path, thorough: bool) -> str | None:
     if not directory.is_dir():
-        return "it is a file and no directory"
+        return "it is a file, not a directory"
     if not any(directory.iterdir()):
         return "it is an empty directory"
     if (directory / manifest.NAME).exists():
@@ -98,6 +98,6 @@ def add_score(directory: epath.Path, score: float) -> None:
 
 
 def comparable_score(metrics: Mapping[str, float]) -> float:
-    """Return the score in a step's metrics, minus infinity for NaN so that it is the worst."""
+    """Return the score in a step's metrics; NaN becomes minus infinity, the worst score."""
     score = float(metrics["score"])
     return -math.inf if math.isnan(score) else score

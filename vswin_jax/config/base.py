@@ -1,7 +1,7 @@
 """The settings of a run: every field with its default, and the argument of `--config`.
 
-The defaults are the published Kinetics-400 recipe's common part (Video Swin, arXiv:2106.13230,
-section 4.1), so an experiment file states only what its row of the table changes.
+The defaults are what the published Kinetics-400 recipes have in common (Video Swin,
+arXiv:2106.13230, section 4.1), so an experiment file states only the settings that differ.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ def base_config() -> ConfigDict:
     config.seed = 0
     config.init = "pretrained"  # reads init_from; or "scratch", which is never assumed
     config.init_from = ""  # a file or directory, a released checkpoint's name, or a URL
-    config.init_published = ""  # the URL of the recipe's own starting weights, for init_from
+    config.init_published = ""  # URL of the recipe's own starting weights, a value for init_from
     config.model = _model()
     config.data = _data()
     config.train = _train()
@@ -56,10 +56,10 @@ def _model() -> ConfigDict:
     model.remat = placeholder(str)  # rematerialised: none, attention, dots, mlp or block
     model.relative_position = placeholder(str)
     model.attention = placeholder(str)
-    model.tokenwise = placeholder(
-        str
-    )  # layers other than attention: auto, xla, chunked, pallas_tpu
-    model.token_order = placeholder(str)  # between blocks: windows, or map (raster order)
+    # Implementation of the layers other than attention: auto, xla, chunked, pallas_tpu.
+    model.tokenwise = placeholder(str)
+    # Order of the tokens between blocks: windows (window order), or map (raster order).
+    model.token_order = placeholder(str)
     return model
 
 
@@ -74,7 +74,7 @@ def _data() -> ConfigDict:
     data.multi_label = False  # True: a video has any number of classes, `a.mp4 run;jump` in a list
     data.num_frames = 32
     data.frame_interval = 2  # a clip takes every second frame of the video
-    data.fps = 0.0  # frames per second that clips are sampled at; 0: the frames of the file
+    data.fps = 0.0  # frame rate at which clips are sampled; 0: the frames of the file as they are
     data.sampling = "dense"  # consecutive frames; or "uniform", over the whole video (SSv2)
     data.resize = 256  # pixels of the short side before the training crop
     data.size = 224  # pixels of the square that the model sees
@@ -93,9 +93,10 @@ def _data() -> ConfigDict:
     data.class_balance = 0.0
     data.aug_repeats = 1  # clips of each video in a batch; an epoch grows by the same factor
     data.processes = -1  # decoding processes; -1: one per core; 0: threads decode instead
-    data.threads = 0  # that decode or feed the processes; 0: chosen automatically
-    data.prefetch = 2  # batches
-    data.max_bad_fraction = 0.05  # unreadable videos are replaced; a run with clearly more ends
+    data.threads = 0  # threads that decode, or feed the processes; 0: chosen automatically
+    data.prefetch = 2  # batches prepared ahead of the training step
+    # Unreadable videos are replaced. The run ends if their fraction is clearly above this one.
+    data.max_bad_fraction = 0.05
     # For moving_shapes alone: eight videos per scene, frames of size x size pixels.
     data.shapes = ConfigDict(
         {"train_scenes": 300, "test_scenes": 40, "seed": 0, "size": 64, "num_frames": 24, "fps": 12}
@@ -120,20 +121,20 @@ def _train() -> ConfigDict:
     # JAX_COMPILATION_CACHE_DIR overrides it.
     train.compilation_cache = "workdir"
     # True: on a GPU XLA times many kernels and takes the fastest. That costs minutes of compiling,
-    # and another machine may choose others, whose losses differ in the last bits.
+    # and another machine may choose other kernels, whose losses differ in the last bits.
     train.autotune = False
     return train
 
 
 def _optim() -> ConfigDict:
     optim = ConfigDict()
-    optim.learning_rate = 1e-3  # of the head; `groups` scales it for the backbone
+    optim.learning_rate = 1e-3  # of the head; for the backbone, `groups` decides what is multiplied
     optim.weight_decay = 0.02
     optim.b1 = 0.9
     optim.b2 = 0.999
     optim.eps = 1e-8
     optim.groups = "literal"  # parameter groups as the original code applied them, or "intended"
-    optim.backbone_multiplier = 0.1
+    optim.backbone_multiplier = 0.1  # of the learning rate in the backbone
     optim.clip_norm = 0.0  # global gradient norm; 0: no clipping
     optim.moment_dtype = "float32"  # of the first moment, or "bfloat16"
     optim.offload = False  # True: moments are kept in host memory
@@ -156,7 +157,7 @@ def _eval() -> ConfigDict:
     evaluation.num_crops = 3  # along the longer side
     evaluation.resize = 224  # pixels of the short side
     evaluation.views_per_pass = 4  # views of each video in one forward pass
-    evaluation.checkpoint = "latest"  # the one that --mode=evaluate reads; or "best"
+    evaluation.checkpoint = "latest"  # the one that --mode=evaluate scores; or "best"
     return evaluation
 
 
@@ -203,8 +204,8 @@ def _allowed_value(key: str, value: str, allowed: Mapping[str, Sequence[str] | N
 def runlocal(config: ConfigDict) -> ConfigDict:
     """Shrink any config to a few steps on a CPU with moving_shapes.
 
-    The optimizer, losses, augmentation, sampling and kinds of test views stay, so a short run shows
-    that a recipe works before it gets a large machine.
+    The optimizer, losses, augmentation, sampling and kinds of test views stay the same, so a short
+    run shows that a recipe works before it gets a large machine.
     """
     config.update(
         {

@@ -51,8 +51,8 @@ _FLAGS = (
 class CommandLine:
     """A parsed command line; `config` is locked and has its overrides.
 
-    workdir: "" in a dry run, which writes nothing; topology: of a dry run, "" for this machine;
-    profile: the first and the last step to trace, or None.
+    `workdir` is "" in a dry run, which writes nothing. `topology` is "" for the devices of this
+    machine. `profile` is the first and the last step to trace.
     """
 
     config: ConfigDict
@@ -113,17 +113,17 @@ def _own_flags(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
     flags.DEFINE_integer("heartbeat", HEARTBEAT_SECONDS, "", 10, flag_values=values)
     flags.DEFINE_bool("help", False, "", short_name="h", flag_values=values)
     try:
-        rest = values(["main", *_with_window(arguments)], known_only=True)
+        rest = values(["main", *_with_step_range(arguments)], known_only=True)
     except flags.Error as error:
         raise InputError(f"The command line cannot be read: {error}; see --help.") from error
     return values, rest[1:]
 
 
-def _with_window(arguments: Sequence[str]) -> list[str]:
-    """Give a --profile that is followed by no steps the default ones."""
+def _with_step_range(arguments: Sequence[str]) -> list[str]:
+    """Give a `--profile` without a value the default step range."""
     return [
         f"--profile={DEFAULT_STEP_RANGE}"
-        if argument.lstrip("-") == "profile" and after.startswith("-")
+        if argument in ("-profile", "--profile") and after.startswith("-")
         else argument
         for argument, after in itertools.pairwise([*arguments, "--"])
     ]

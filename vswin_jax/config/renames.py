@@ -20,7 +20,7 @@ RENAMED: Mapping[str, str] = {
     "train.accumulate": "train.grad_accum_steps",
     "train.keep": "train.max_to_keep",
 }
-# Equal blocks were once compiled as a loop; the parameters are the same without it.
+# `model.scan` compiled equal blocks as a loop; the parameters are the same without it.
 REMOVED = ("model.scan",)
 
 

@@ -1,7 +1,7 @@
 """The interface of every kind of data set: a source of examples with random access."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from vswin_jax.data.decoding.frames import EncodedFrames, FrameFolder
 
@@ -14,7 +14,7 @@ class Example:
       video: a path, the bytes of a file, a folder of frames, or the bytes of every frame.
       label: the class index; of a multi-label source, all class indices in ascending order.
       id: the index in the source.
-      name: the path as the user wrote it, for messages and tables.
+      name: for messages and tables, the path as the user wrote it or the name in a record.
     """
 
     video: str | bytes | FrameFolder | EncodedFrames
@@ -23,6 +23,7 @@ class Example:
     name: str
 
 
+@runtime_checkable
 class Source(Protocol):
     """Examples with random access.
 

@@ -17,7 +17,7 @@ from vswin_jax.evaluation.results import AnyEvaluation, Evaluation, MultiLabelEv
 from vswin_jax.runtime import preemption, watchdog
 from vswin_jax.runtime.distributed import compile_together
 from vswin_jax.runtime.progress import Progress
-from vswin_jax.training.inputs import Batch
+from vswin_jax.training.step_inputs import Batch
 from vswin_jax.training.steps import EvalStep
 
 log = logging.getLogger(__name__)

@@ -12,6 +12,7 @@ import numpy as np
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 from jax.ad_checkpoint import checkpoint_name
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vswin_jax.attention import ATTENTION_OUT, WindowGeometry, table_rows, window_attention
@@ -81,7 +82,7 @@ def schedule_after(x: Any, y: Any) -> tuple[Any, Any]:
 schedule_after.defvjp(lambda x, y: (schedule_after(x, y), None), lambda _, gradients: gradients)
 
 
-def _schedule_table_after_qkv(qkv: jax.Array, table: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _schedule_table_after_qkv(qkv: jax.Array, table: ArrayLike) -> tuple[jax.Array, ArrayLike]:
     """Name `qkv` for remat policies, and delay all uses of `table` until `qkv` exists.
 
     Otherwise XLA computes the biases of all blocks at once, before there are any tokens. On a GPU
@@ -103,7 +104,7 @@ def _schedule_table_after_qkv(qkv: jax.Array, table: jax.Array) -> tuple[jax.Arr
 
 def attend(
     qkv: Float[Array, "B W N 3 heads dim"],
-    table: Float[Array, "offsets heads"],
+    table: Float[Array | np.ndarray, "offsets heads"],
     geometry: Geometry,
     settings: BlockSettings,
     dropout_key: PRNGKeyArray | None = None,
@@ -114,7 +115,7 @@ def attend(
     """
 
     def attend_batch(
-        qkv: jax.Array, table: jax.Array, segment_ids: jax.Array | np.ndarray | None
+        qkv: jax.Array, table: ArrayLike, segment_ids: jax.Array | np.ndarray | None
     ) -> jax.Array:
         return window_attention(
             qkv,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from vswin_jax.kernels.token_arithmetic import standardize_grad
@@ -40,12 +40,12 @@ class LayerNorm(nn.Module):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _normalize(x: jax.Array, scale: jax.Array, bias: jax.Array, dtype: DTypeLike) -> jax.Array:
+def _normalize(x: jax.Array, scale: ArrayLike, bias: ArrayLike, dtype: DTypeLike) -> jax.Array:
     return _normalize_fwd(x, scale, bias, dtype)[0]
 
 
 def _normalize_fwd(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, dtype: DTypeLike
+    x: jax.Array, scale: ArrayLike, bias: ArrayLike, dtype: DTypeLike
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     mean = x.mean(-1, keepdims=True, dtype=jnp.float32)
     centred = x - mean

@@ -1,4 +1,4 @@
-"""The preparation as an Apache Beam pipeline: the same functions, so the same bytes.
+"""The preparation as an Apache Beam pipeline: the same functions as in `job`, so the same bytes.
 
 The output must be on a file system that all workers see under the same path. Workers get the
 indices of examples and read the examples from the sources, which the pipeline's launcher pickles

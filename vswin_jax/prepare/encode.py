@@ -1,7 +1,7 @@
 """Encodes an example as it is stored: an mp4 file, a JPEG image for each frame, or its own bytes.
 
 Frames come from the decoder that also feeds the model, upright and in presentation order, so the
-stored frames are those that the model would have got from the original. The same example and
+stored frames are those that the model would get from the original video. The same example and
 options give the same bytes.
 """
 
@@ -56,7 +56,7 @@ class StoredVideo:
 
     @property
     def sha256(self) -> str:
-        """The digest of the content, of images one after another."""
+        """The SHA-256 of the content; images are concatenated."""
         digest = hashlib.sha256()
         for part in self._parts():
             digest.update(part)

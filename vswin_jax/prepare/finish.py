@@ -1,4 +1,4 @@
-"""Writes the last files of an output: manifest, bad videos, class names, lists, TFDS metadata.
+"""Writes the final files of an output: manifest, bad videos, class names, lists, TFDS metadata.
 
 They are written after all videos, and the last of them marks the output as complete.
 """

@@ -35,9 +35,9 @@ def resample_frames(video: Video, fps: float) -> tuple[np.ndarray, Iterator[np.n
 
 
 def repeat_counts(times: np.ndarray, fps: float) -> list[int]:
-    """Count for each frame, shown at `times`, the times 0, 1/fps, 2/fps, ... at which it is shown.
+    """Count, for each frame, the points 0, 1/fps, 2/fps, ... in time at which it is on display.
 
-    The last frame is shown for the mean duration of the frames.
+    `times` are the frames' own; the last frame is on display for the mean duration.
     """
     last_duration = 1 / mean_frame_rate(times)
     count = max(1, round((times[-1] + last_duration) * fps))

@@ -27,13 +27,13 @@ from vswin_jax.prepare.work import (
 from vswin_jax.runtime.progress import Progress, WriteLine
 from vswin_jax.runtime.worker_pool import map_in_processes
 
-# Examples queued for each process. Examples from records contain whole videos, so there are few.
+# Examples queued for each process: few, because examples from records contain whole videos.
 _QUEUED_PER_PROCESS = 3
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a run.
+    """The outcome of `prepare`.
 
     Attributes:
       examples: the number of all videos.
@@ -60,7 +60,7 @@ def prepare(
 ) -> Outcome:
     """Prepare the sources, by split, according to the plan, unless the output is complete.
 
-    With `beam_options` a Beam pipeline does it, otherwise `processes` on this machine.
+    A Beam pipeline does the work if `beam_options` are given, else `processes` on this machine.
 
     Raises:
       InputError: the output has other content, or another run is writing to it.
@@ -101,7 +101,7 @@ def _check_output(plan: PreparePlan, out: Path) -> None:
 def _exclusive_lock(out: Path) -> Iterator[None]:
     (out / WORK).mkdir(parents=True, exist_ok=True)
     with (out / WORK / "lock").open("wb") as file:
-        # A file system without locks raises OSError; the run then goes on without one.
+        # A file system without locks raises OSError; the run then continues without a lock.
         with contextlib.suppress(OSError):
             if not lock_descriptor(file.fileno(), blocking=False):
                 raise InputError(
@@ -172,7 +172,7 @@ def _pending_examples(plan: PreparePlan, shard: Shard, out: Path) -> list[int]:
 
 
 def _finish(plan: PreparePlan, out: Path, max_bad_fraction: float) -> Outcome:
-    """Write the list of bad videos and, unless there are too many, the other last files."""
+    """Write the list of bad videos and, unless there are too many, the other final files."""
     bad = finish.write_bad_videos(plan, out)
     complete = bad <= max_bad_fraction * plan.examples and finish.has_good_videos(plan, out)
     if complete:

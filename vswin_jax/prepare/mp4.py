@@ -43,8 +43,8 @@ def _add_stream(
     rate: float,
     options: PrepareOptions,
 ) -> av.VideoStream:
-    # x264's macroblock tree reads uninitialised memory: one in a hundred small videos had other
-    # bytes in each run, and so had other processors. Without it the quality at a size is the same.
+    # x264's macroblock tree reads uninitialised memory: the bytes of one in a hundred small videos
+    # differed between runs, and between processors. Without it the quality at a size is the same.
     x264 = {"preset": options.preset, "crf": f"{options.crf:g}", "mbtree": "0"}
     if options.fastdecode:
         x264["tune"] = "fastdecode"
@@ -66,6 +66,6 @@ def _add_stream(
 def to_pts(times: np.ndarray) -> np.ndarray:
     """Convert seconds [N] to strictly increasing time stamps int64 [N] in units of `TIME_BASE`."""
     pts = np.round(times * float(1 / TIME_BASE)).astype(np.int64)
-    # Without its position, each time stamp has to be at least as large as all before it.
+    # Minus its position, each time stamp has to be at least as large as all before it.
     positions = np.arange(len(pts))
     return np.maximum.accumulate(pts - positions) + positions

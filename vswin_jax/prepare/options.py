@@ -29,11 +29,11 @@ class PrepareOptions:
       fps: frames a second; 0 keeps the video's own times, or 30 for images, which have none.
       gop: the maximum distance between key frames, in frames.
       bframes: the maximum number of consecutive B-frames.
-      crf: x264's constant rate factor; lower is better and bigger.
+      crf: x264's constant rate factor; lower means better quality and larger files.
       preset: x264's preset.
       fastdecode: True for x264's tuning of this name.
       jpeg_quality: from 1 to 100.
-      videos_per_shard: the maximum; the videos of a shard are also finished together.
+      videos_per_shard: the maximum; for `videos`, the number of files that are finished together.
     """
 
     to: str = "records"

@@ -82,7 +82,7 @@ class PreparePlan:
         """Compare this plan with the one in the output.
 
         Raises:
-          InputError: they differ, or that one cannot be read; the message lists the differences.
+          InputError: the plans differ (the message lists how), or the output's cannot be read.
         """
         found, own = _read(out), self._to_json()
         differences = describe_differences(self.options, found.get("settings", {}))
@@ -119,7 +119,7 @@ def load_plan(out: str) -> PreparePlan:
 
 
 def make_plan(options: PrepareOptions, sources: Mapping[str, Source]) -> PreparePlan:
-    """Make the plan for the sources of all splits, which have the classes of the first one."""
+    """Make the plan for the sources of all splits, whose classes are those of the first source."""
     splits = {name: SplitPlan(len(source), source.identity) for name, source in sources.items()}
     return PreparePlan(options, next(iter(sources.values())).label_names, splits)
 
@@ -141,7 +141,7 @@ def _read(out: Path) -> dict[str, Any]:
         return dict(json.loads((out / PLAN_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
-            f"{str(out)!r} is there already and was not begun by this script (no readable "
+            f"{str(out)!r} exists already and was not begun by this script (no readable "
             f"{PLAN_FILE}): name another --out, or remove it."
         ) from error
 

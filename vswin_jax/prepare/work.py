@@ -8,8 +8,8 @@ All state is in the output, so any process that sees the output can continue. It
 
 Files get their names once they are complete, and the file that marks something as done is renamed
 after the others. Videos, shards and the results of shards are synced to the disk by then. Temporary
-files are not: one that was lost in a crash of the machine has another size than the result states,
-and its video is prepared again.
+files are not synced: one that is damaged by a crash of the machine has another size than the result
+states, and its video is prepared again.
 """
 
 import dataclasses
@@ -75,7 +75,7 @@ class VideoResult:
 def prepare_video(out: str, task: PrepareTask) -> VideoResult:
     """Prepare a video unless that is done, and return its result.
 
-    The result of a video that cannot be read has the reason.
+    The result of a video that cannot be read has a `reason`.
     """
     result = _finished_result(out, task.shard, task.example.id)
     if result is None:

@@ -21,7 +21,7 @@ from vswin_jax.data.pipeline.sampler import example_rng
 from vswin_jax.data.sources.labels import classes_of, describe_label
 from vswin_jax.reporting.contact_sheet import ShownClip
 from vswin_jax.training.batch_augmentations import mix, random_erasing
-from vswin_jax.training.inputs import preprocess, to_pixels
+from vswin_jax.training.step_inputs import preprocess, to_pixels
 
 OFF = " (off in this config)"
 # Strengths of augmentations that are off, from the reference (reference facts, section 5.2).

@@ -21,7 +21,7 @@ from vswin_jax.data.decoding.frames import EncodedFrames, FrameFolder
 from vswin_jax.data.example import Example, Source
 from vswin_jax.data.sources.labels import NO_CLASS, describe_label
 from vswin_jax.reporting.contact_sheet import ShownClip, draw_sheet, save_sheet
-from vswin_jax.training.inputs import Batch, prepare_inputs, preprocess, step_keys, to_pixels
+from vswin_jax.training.step_inputs import Batch, prepare_inputs, preprocess, step_keys, to_pixels
 from vswin_jax.training.task import task_from_config
 
 COUNT = 8

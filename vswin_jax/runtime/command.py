@@ -45,7 +45,7 @@ def run_command(command: Callable[[], int]) -> int:
 def run_process(run: Callable[[], int]) -> int:
     """Run this process's command line; a status other than 0 ends the process at once.
 
-    Nothing waits then for threads that still compile, or for a device whose peers are gone.
+    It then does not wait for threads that still compile, or for a device whose peers are gone.
     """
     try:
         status = run()

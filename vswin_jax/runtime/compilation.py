@@ -1,4 +1,4 @@
-"""Compiled programs: the persistent cache for later starts, and the cost of compiling in this one.
+"""Compiled programs: a persistent cache for later starts, and a record of what was compiled.
 
 The cache is JAX's own (`jax_compilation_cache_dir`). By default it is in the workdir: a preempted
 run resumes from there, perhaps on another machine whose home directory is empty or read-only, and
@@ -45,8 +45,8 @@ _STORE_ALL_PROGRAMS = {
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
 
-# XLA for GPUs would time candidate kernels of each matrix product and fusion, and try Triton for
-# products. That takes longer than all other compilation, and the next start of the same run may
+# By default XLA for GPUs times candidate kernels of each matrix product and fusion, also Triton's
+# for products. That takes longer than all other compilation, and the next start of the same run may
 # choose other kernels and so round differently.
 _NO_AUTOTUNING = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
 

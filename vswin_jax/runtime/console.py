@@ -11,14 +11,14 @@ _log = logging.getLogger("vswin_jax")
 
 
 def print_once(text: str) -> None:
-    """Print `text` at once, on the first of several processes alone."""
+    """Print `text` at once, in process 0 only."""
     if jax.process_index() == 0:
         print(text, flush=True)
 
 
 @contextlib.contextmanager
 def log_to_stderr() -> Iterator[None]:
-    """Show the project's log on stderr, with the time; libraries keep theirs to warnings."""
+    """Show the project's log on stderr, with the time; libraries still log only warnings."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
     _log.addHandler(handler)

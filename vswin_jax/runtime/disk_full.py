@@ -20,7 +20,7 @@ def reraise_disk_full(
 ) -> Iterator[None]:
     """Re-raise a disk-full error of the block as an `InputError` about the disk of `path`.
 
-    The message ends with `consequence()`: what is lost and what the user does next. All other
+    The message ends with the text of `consequence()`: the loss, and the user's next step. All other
     errors pass unchanged.
     """
     try:
@@ -29,7 +29,7 @@ def reraise_disk_full(
         reason = disk_full_reason(error)
         if reason is None or isinstance(error, InputError):
             raise
-        # It may free space (see `Checkpoints`), so it is called before the free space is measured.
+        # Called before the free space is measured, because it may delete files (see `Checkpoints`).
         described = consequence()
         raise InputError(
             f"The disk of '{os.fspath(path)}' is full ({reason}; {_free_space(path)} free): make "

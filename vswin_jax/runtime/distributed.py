@@ -27,7 +27,7 @@ from vswin_jax.runtime.cluster_member import ClusterMember
 
 # A process that is suspended for longer, in a debugger or on a busy machine, counts as dead.
 HEARTBEAT_SECONDS = 100
-# How long an exiting process waits for the others; it fits into any grace period of a scheduler.
+# An exiting process waits this long for the others; any scheduler's grace period is longer.
 SHUTDOWN_TIMEOUT_SECONDS = 10.0
 # A barrier that waits for data to be written or a program to be compiled has no deadline of its
 # own: if a process dies meanwhile, the service's heartbeat ends the wait.
@@ -47,8 +47,8 @@ def join(member: ClusterMember | None, heartbeat_seconds: int = HEARTBEAT_SECOND
     """Connect this process to the others of its run, before any device is used.
 
     Without a `member`, `jax.distributed` detects the environment of a TPU slice, of SLURM, of Open
-    MPI, or of an indexed Kubernetes job (with the package `kubernetes`). A process alone starts no
-    service.
+    MPI, or of an indexed Kubernetes job (with the package `kubernetes`). A process that
+    runs alone starts no service.
 
     Raises:
       InputError: the other processes cannot be reached.
@@ -109,7 +109,7 @@ def _initialize_by_environment(heartbeat_seconds: int) -> None:
         try:
             jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat_seconds)
         except ValueError as error:
-            # JAX detected no cluster and misses the arguments: this process runs alone.
+            # JAX detected no cluster, so it requires the arguments: this process runs alone.
             if "should be defined" not in str(error) and "must be defined" not in str(error):
                 raise
 
@@ -156,7 +156,7 @@ class Peers:
             _client_lock.release()
 
     def all_gather(self, key: str, value: str, timeout_seconds: float) -> list[str]:
-        """Return the values of all processes, by process index; all call it, once for each key.
+        """Return the values of all processes, by process index; all have to call it, once per key.
 
         Raises:
           RuntimeError: not all processes called it within `timeout_seconds`.
@@ -167,7 +167,7 @@ class Peers:
         return [values[index] for index in range(self.count)]
 
     def barrier(self, name: str, timeout_seconds: float = _BARRIER_TIMEOUT_SECONDS) -> None:
-        """Wait until all processes have called it with this name, as often as this one.
+        """Wait until all processes have called this with `name`, as often as this process.
 
         Raises:
           RuntimeError: not all called it within `timeout_seconds`, or one of them has died.
@@ -190,7 +190,7 @@ def get_peers() -> Peers | None:
 
 
 def wait_for_all(name: str) -> None:
-    """Wait until all processes have called it with this name; a process alone returns at once."""
+    """Wait until all processes have called this with `name`; a process without peers returns."""
     peers = get_peers()
     if peers is not None:
         peers.barrier(name)

@@ -1,4 +1,4 @@
-"""Peak rates and memory of accelerators, by their makers' figures: the one table of the project."""
+"""The table of accelerators: peak rates and memory, from their makers' figures."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class ChipSpec:
-    """One accelerator, as JAX counts devices; all rates are peaks.
+    """One accelerator, which JAX counts as one device; all rates are peaks.
 
     Attributes:
       name: the short name in topologies and messages.

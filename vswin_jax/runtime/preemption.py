@@ -64,13 +64,13 @@ def _installed(watcher: SignalWatcher) -> Iterator[None]:
     try:
         yield
     finally:
-        # The thread ends first: nothing may be interrupted from here on. The byte 0 wakes it.
+        # The thread ends first: from here on nothing may be interrupted. The byte 0 wakes it.
         watcher.close()
         os.write(write_end, bytes(1))
         thread.join()
         signal.set_wakeup_fd(previous_fd)
         for number, handler in handlers.items():
-            # None: the handler was installed by a C library, and Python cannot restore it.
+            # None means that a C library had installed the handler, which Python cannot restore.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         os.close(read_end)
         os.close(write_end)
@@ -79,7 +79,7 @@ def _installed(watcher: SignalWatcher) -> Iterator[None]:
 def sync_point() -> None:
     """Pass a sync point within work that can be repeated, such as an evaluation.
 
-    It counts only while signals are deferred.
+    Unless signals are deferred, this does nothing.
 
     Raises:
       StopRequested: the run is to stop here.
@@ -91,7 +91,7 @@ def sync_point() -> None:
 def run_abandonable(work: Callable[[], object]) -> None:
     """Run long `work` in another thread, so that a stop need not wait for it.
 
-    It is made for compilation, which cannot be interrupted. It passes no sync point itself; the
+    It is made for compilation, which cannot be interrupted. No sync point is passed here; the
     caller passes one afterwards.
 
     Raises:

@@ -25,13 +25,13 @@ class RateMeter:
 
 
 class Progress:
-    """Counts the finished items of a task and writes a line about them from time to time.
+    """Counts the finished items of a task and writes a line about them every few seconds.
 
     Args:
       total: the number of items.
       write_line: gets each line.
       unit: the name of the items, in the plural.
-      interval: the minimum of seconds between two lines.
+      interval: the minimum number of seconds between two lines.
     """
 
     def __init__(

@@ -8,7 +8,7 @@ from vswin_jax.errors import InputError
 
 
 def script_parser(docstring: str | None, **options: Any) -> argparse.ArgumentParser:
-    """Build a parser described by a docstring `Summary: how to get help.` and more lines.
+    """Build a parser whose help is `docstring`: its first line up to a colon, then its other lines.
 
     `options` are those of `argparse.ArgumentParser`.
     """

@@ -5,7 +5,7 @@
 Two threads take part. The main thread works, and passes numbered sync points between units of
 work. The watcher thread (`SignalWatcher.listen`) reads signals from a pipe, so that it reacts at
 once even while the main thread is inside a C++ call, such as a compilation of several minutes. It
-alone decides; it gets hold of the main thread in one of two ways:
+alone decides how the run stops, and it stops the main thread in one of two ways:
 
 - it sets a deadline, the number of the sync point at which the main thread is to stop, or
 - it interrupts the main thread by `pthread_kill`, whose handler raises `StopRequested`; if the
@@ -29,7 +29,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 # Interval at which the watcher polls for signals and failures of other processes.
 _POLL_SECONDS = 0.5
-# Time for an interrupted main thread to unwind. It cannot while it compiles.
+# Time for an interrupted main thread to unwind, which it cannot do while it compiles.
 _UNWIND_SECONDS = 4.0
 # Time for the watchers of all processes to exchange the numbers of their sync points.
 _AGREEMENT_TIMEOUT_SECONDS = 15.0
@@ -187,7 +187,7 @@ class SignalWatcher:
         # With the lock held the main thread passes no sync point between the exchange of the
         # numbers and the new deadline. The watchers of all processes do the same at the same time,
         # so the largest number stays the largest, and the sync point after it is one that no
-        # process has passed and that all of them come to.
+        # process has passed and that all of them will reach.
         with self._lock:
             self.number = number
             passed = _gather_num_passed(number, self._num_passed)
@@ -218,7 +218,7 @@ class SignalWatcher:
 def _gather_num_passed(number: int, num_passed: int) -> list[int] | None:
     """Publish the signal and return each process's count of sync points; None on a failure.
 
-    It runs in the watcher threads, so that no training step waits for it.
+    It runs in the watcher thread, so that no training step waits for it.
     """
     peers = distributed.get_peers()
     if peers is None:
@@ -235,5 +235,5 @@ def _exit_process(status: int, message: str) -> NoReturn:
     """End the process from a thread, whatever the main thread is doing."""
     print(message, file=sys.stderr, flush=True)
     distributed.shutdown()
-    # sys.exit would end this thread only, and wait for nothing that the main thread is in.
+    # sys.exit would end this thread only; os._exit does not wait for the main thread.
     os._exit(status)

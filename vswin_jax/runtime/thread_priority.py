@@ -19,7 +19,7 @@ _lowered: set[str] = set()
 
 def lower_current_thread() -> None:
     """Lower the priority of the calling thread permanently, unless it is the main thread."""
-    # On Linux PRIO_PROCESS with a thread id changes that thread alone, against POSIX; hence the
+    # On Linux PRIO_PROCESS with a thread id changes that thread alone, contrary to POSIX; hence the
     # check for /proc. Other systems would change the whole process or refuse the id.
     if _TASKS.is_dir() and threading.current_thread() is not threading.main_thread():
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)

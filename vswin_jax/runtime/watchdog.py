@@ -19,7 +19,7 @@ from jax._src import distributed  # JAX has no public API for its key-value stor
 
 log = logging.getLogger("vswin_jax")
 
-# Compiling and restoring give no heartbeat until they are done.
+# Factor on the timeout of compiling and restoring, which give no heartbeat until they are done.
 SLOW_PHASE_FACTOR = 4.0
 # A hang that lasts is reported again each time this many further timeouts have passed.
 _REPEAT_FACTOR = 6.0
@@ -188,7 +188,7 @@ class Watchdog:
         try:
             entries = self._store.get_all().items()
         except RuntimeError as error:
-            return {0: f"its coordination service does not answer ({error})"}
+            return {0: f"the coordination service does not respond ({error})"}
         return {process: _format_entry(json.loads(text)) for process, text in entries}
 
 

@@ -71,8 +71,8 @@ def _is_unfinished(future: Future) -> bool:
 def _exit_with_parent() -> None:
     """Start a thread that ends this worker when its parent ends.
 
-    The executor's workers block on their queue; after a SIGKILL of the parent they would do so
-    for ever.
+    The executor's workers block on their queue; after a SIGKILL of the parent they would block
+    forever.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:

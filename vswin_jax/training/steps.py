@@ -15,8 +15,8 @@ from vswin_jax.errors import InputError
 from vswin_jax.runtime.compilation import compiler_options
 from vswin_jax.sharding.constraints import use_activation_mesh
 from vswin_jax.sharding.mesh import num_batch_shards
-from vswin_jax.training.inputs import Batch, TrainInputs, prepare_inputs, preprocess, step_keys
 from vswin_jax.training.state import TrainState
+from vswin_jax.training.step_inputs import Batch, StepInputs, prepare_inputs, preprocess, step_keys
 from vswin_jax.training.task import SINGLE_LABEL, Task
 
 # Keys of a batch that the training step reads.
@@ -90,7 +90,7 @@ def make_train_step(
 
 def _gradient_function(
     model: nn.Module, task: Task, num_clips: jax.Array
-) -> Callable[[Any, TrainInputs, jax.Array], tuple[Any, Metrics]]:
+) -> Callable[[Any, StepInputs, jax.Array], tuple[Any, Metrics]]:
     """Return (params, inputs, dropout key) -> (gradients, sums of the metrics).
 
     The loss is divided by `num_clips`, the real rows of the WHOLE batch, so that the gradients of
@@ -98,7 +98,7 @@ def _gradient_function(
     """
     count = jnp.maximum(num_clips, 1.0)
 
-    def loss(params: Any, inputs: TrainInputs, key: jax.Array) -> tuple[jax.Array, Metrics]:
+    def loss(params: Any, inputs: StepInputs, key: jax.Array) -> tuple[jax.Array, Metrics]:
         logits = model.apply({"params": params}, inputs.clips, train=True, rngs={"dropout": key})
         losses = task.losses(logits, inputs.targets)
         sums = task.sums(losses, logits, inputs.label, inputs.mask)
@@ -108,15 +108,15 @@ def _gradient_function(
 
 
 def _accumulate(
-    gradient: Callable[[Any, TrainInputs, jax.Array], tuple[Any, Metrics]],
+    gradient: Callable[[Any, StepInputs, jax.Array], tuple[Any, Metrics]],
     params: Any,
-    inputs: TrainInputs,
+    inputs: StepInputs,
     key: jax.Array,
     steps: int,
 ) -> tuple[Any, Metrics]:
     """Return the sum of `gradient` over `steps` micro-batches, each with its own dropout key."""
 
-    def add(total: Any, scanned: tuple[TrainInputs, jax.Array]) -> tuple[Any, None]:
+    def add(total: Any, scanned: tuple[StepInputs, jax.Array]) -> tuple[Any, None]:
         micro_batch, index = scanned
         part = gradient(params, micro_batch, jax.random.fold_in(key, index))
         return jax.tree.map(jnp.add, total, part), None
@@ -128,7 +128,7 @@ def _accumulate(
     return jax.lax.scan(add, zeros, (micro_batches, jnp.arange(steps)))[0]
 
 
-def _split(inputs: TrainInputs, steps: int) -> TrainInputs:
+def _split(inputs: StepInputs, steps: int) -> StepInputs:
     """Reshape [B, ...] to [steps, B / steps, ...], strided: no row changes its device."""
     rows = inputs.label.shape[0]
     return jax.tree.map(

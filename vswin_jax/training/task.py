@@ -180,7 +180,7 @@ SINGLE_LABEL = SingleLabel()
 MULTI_LABEL = MultiLabel()
 
 
-def task_from_config(config: Mapping[str, Any]) -> Task:
+def task_from_config(config: Any) -> Task:
     """Return the task of a config, which may be the plain dictionary stored in a checkpoint."""
     # Checkpoints from before `data.multi_label` existed are all of single labels.
     return MULTI_LABEL if config["data"].get("multi_label", False) else SINGLE_LABEL

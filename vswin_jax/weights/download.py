@@ -41,9 +41,9 @@ def download(
 ) -> None:
     """Download `url` to the file `destination`, unless it exists.
 
-    A broken transfer is resumed while it makes progress, and by the next call. One process at a
-    time downloads a file; others wait for it. `expected_size` (bytes) and `sha256` (all or the
-    first digits) are checked unless they are None. `progress` gets a line every few seconds.
+    A broken transfer is resumed as long as every attempt adds bytes, and by the next call. One
+    process at a time downloads a file; others wait for it. `expected_size` (bytes) and `sha256`
+    (all or the first digits) are checked unless None. `progress` gets a line every few seconds.
 
     Raises:
       InputError: no connection, no such file, a web page, another size or digest, or no permission
@@ -92,11 +92,11 @@ class _Download:
         """Yield the partial file, open and locked; None once the destination exists."""
         while True:
             with self._open_part() as file:
-                # A file system without locks raises; the download then goes on without one.
+                # A file system without locks raises; the download then continues without a lock.
                 with contextlib.suppress(OSError):
                     lock_descriptor(file.fileno())
                 # The process that held the lock before may have renamed the file, so the path may
-                # now refer to another file than the locked one, or to none.
+                # now refer to a file other than the locked one, or to none.
                 is_current = self.part.exists() and os.path.samestat(
                     os.fstat(file.fileno()), self.part.stat()
                 )
@@ -200,7 +200,7 @@ class _Download:
         if response.headers.get_content_type() == "text/html":
             raise self._failure("a web page came instead of a checkpoint", "check the address")
         if start and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-            raise self._failure(f"not the rest from byte {start} came", f"delete {self.part}")
+            raise self._failure(f"the rest from byte {start} did not come", f"delete {self.part}")
         total = self.expected_size if response.length is None else start + response.length
         if self.expected_size is not None and total != self.expected_size:
             reason = f"it has {total} bytes there instead of {self.expected_size}"

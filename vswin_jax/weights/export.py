@@ -46,7 +46,7 @@ def export_state_dict(
       buffers: include the index `[N, N]` of every block, which a strict `load_state_dict` requires.
 
     Raises:
-      InputError: an unknown layout, or a window that is not that of the tables.
+      InputError: an unknown layout, or a window that does not fit the tables.
     """
     state = to_state_dict(params)
     _check_window(state, window_size)
@@ -70,7 +70,7 @@ def _with_index_buffers(
 def relative_position_index(window_size: Size) -> np.ndarray:
     """Return `[N, N]` int64, the table's row for each query and key of a window of N tokens.
 
-    Source: `WindowAttention3D` of the reference (video_swin_facts, section 1.1).
+    It equals the buffer `relative_position_index` of the reference's `WindowAttention3D`.
     """
     tokens = np.indices(window_size).reshape(3, -1)
     index = np.zeros((1, 1), np.int64)

@@ -48,7 +48,7 @@ class LoadReport:
         counts = ", ".join(
             f"{self.count(status)} {status}"
             for status in STATUSES
-            # A count of 0 is informative for every status but this one, which is an error.
+            # A count of 0 is informative for every status but "missing", which is an error.
             if status != "missing" or self.count(status)
         )
         line = f"{self.source} ({self.layout}): {counts}."

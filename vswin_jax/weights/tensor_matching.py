@@ -115,7 +115,7 @@ def check_dtypes(state: Mapping[str, np.ndarray], source: str) -> None:
 def _fresh_names(
     state: Mapping[str, np.ndarray], shapes: Shapes, allow_fresh: Sequence[str]
 ) -> set[str]:
-    """Return the parameters that stay random: allowed to, and without a tensor that fits."""
+    """Return the parameters that stay random: no tensor fits, and `allow_fresh` names them."""
     unfit = {n for n in shapes if np.shape(state.get(n)) != shapes[n] or n not in state}
     # Loaded weights with a random bias, or the reverse, would be a useless head.
     if unfit & set(HEAD):

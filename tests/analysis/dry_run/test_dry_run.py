@@ -85,6 +85,7 @@ def test_the_arguments_of_a_step_are_its_state_and_batch(
     assert training.program.collectives == ()
 
 
+@pytest.mark.long
 def test_micro_batches_do_not_change_the_arithmetic() -> None:
     # Wide enough for matrix products to be most of the FLOPs.
     wide = (*SMALL, "model.embed_dim=64")
@@ -285,6 +286,7 @@ def test_command_line_errors(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_eight_devices_on_the_command_line(tiny_arguments: tuple[str, ...], tmp_path: Path) -> None:
     flags = "--xla_force_host_platform_device_count=8"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
@@ -349,6 +351,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.long
 def test_chunked_attention_moves_no_clips_between_devices() -> None:
     flags = "--xla_force_host_platform_device_count=8"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}

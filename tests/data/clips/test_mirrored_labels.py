@@ -25,7 +25,7 @@ def test_mirrored_classes_of_ssv2() -> None:
     assert partner.dtype == "int32"
     assert describe_pairs(partner, SSV2) == (
         "mirrored clips exchange the labels of 2 pairs of classes; 1 that name a side have no "
-        "partner and keep theirs: 'Turning the camera left while filming something'"
+        "partner and keep their labels: 'Turning the camera left while filming something'"
     )
 
 
@@ -109,7 +109,7 @@ def test_a_flipped_move_left_is_labelled_move_right(tmp_path: Path) -> None:
         ("a\tb\nc d\n", ("pairs.txt', line 2", "a tab between them", "'c d'")),
         ("a\tb\tc\n", ("line 1", "two classes")),
         ("a\ta\n", ("line 1", "two classes")),
-        ("\n\na\tx\n", ("line 3", "'x' is none of the 4 classes", "label_names.txt")),
+        ("\n\na\tx\n", ("line 3", "'x' is not one of the 4 classes", "label_names.txt")),
         ("a\tb\nd\tb\n", ("line 2", "'b' has a partner already, on line 1")),
         ("\n", ("flip_labels", "empty")),
         (None, ("'left_right' or a text file", "is neither")),

@@ -425,6 +425,7 @@ def _is_glibc() -> bool:
     return sys.platform.startswith("linux") and hasattr(ctypes.CDLL(None), "mallinfo2")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not _is_glibc(), reason="needs mallinfo2 of glibc 2.33 or later")
 @pytest.mark.parametrize("max_cached", [0, 2**20], ids=["packets read again", "packets cached"])
 @pytest.mark.parametrize("name", ["b-frames.mp4", "no-display-times.avi"])

@@ -195,6 +195,7 @@ def probe_accuracy(features: np.ndarray, labels: np.ndarray, train: np.ndarray) 
     return float(((design[~train] @ weights).argmax(axis=1) == labels[~train]).mean())
 
 
+@pytest.mark.long
 def test_a_single_frame_does_not_reveal_the_class() -> None:
     scenes = 150
     features = []

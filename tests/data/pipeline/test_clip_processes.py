@@ -144,6 +144,7 @@ if sys.argv[2] == "killed":
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("end", ["ends", "killed"])
 def test_processes_exit_with_the_program(source: VideoSource, tmp_path: Path, end: str) -> None:
     result = subprocess.run(

@@ -329,6 +329,7 @@ def test_batches_before_a_broken_video_are_complete(source: VideoSource, tmp_pat
     assert list(batches) == []
 
 
+@pytest.mark.long
 def test_python_exits_while_clips_are_being_decoded(source: VideoSource, tmp_path: Path) -> None:
     code = """
 import sys

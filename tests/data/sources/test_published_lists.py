@@ -80,7 +80,7 @@ def test_a_list_without_any_existing_video_is_refused(tmp_path: Path) -> None:
     message = open_error(path)
     assert "None of the 3 videos" in message
     assert "-3B32lodo2M_000059_000069.mp4" in message
-    assert "is no folder" in open_error(path, root=tmp_path / "gone")
+    assert "is not a folder" in open_error(path, root=tmp_path / "gone")
 
 
 @pytest.mark.parametrize("folder", ["air drumming", "air_drumming"])

@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 
 
 def class_of(module: str, name: str, *bases: type) -> type:
-    """An importable class `module.name`, as a library that the reader has not would have it."""
+    """Create an importable class `module.name`, as of a library that the reader does not have."""
     parts = module.split(".")
     for length in range(1, len(parts) + 1):
         sys.modules.setdefault(".".join(parts[:length]), ModuleType(parts[length - 1]))

@@ -21,7 +21,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 def hugging_face() -> tuple[Tensors, Tensors]:
-    """What `save_pretrained` writes, and what `state_dict` has in memory."""
+    """Return the tensors that `save_pretrained` writes, and those of `state_dict` in memory."""
     config = SwinConfig(image_size=48, patch_size=4, window_size=3, num_labels=5, **SIZES)
     model = SwinForImageClassification(config)
     with tempfile.TemporaryDirectory() as folder:
@@ -30,7 +30,7 @@ def hugging_face() -> tuple[Tensors, Tensors]:
 
 
 def layouts() -> dict[str, Tensors]:
-    """The state_dict of each layout."""
+    """Return the state_dict of each layout."""
     on_disk, in_memory = hugging_face()
     image = {"patch_size": [4, 4], "window_size": [3, 3], "num_classes": 5, **SIZES}
     video = {**image, "patch_size": [2, 4, 4], "window_size": [2, 3, 3]}

@@ -118,7 +118,7 @@ def test_zip_files_with_any_folder_compressed_or_before_the_byteorder_entry(tmp_
         (b"\n<!DOCTYPE html><html>Not found</html>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
         (b"\0" * 257 + b"ustar" + b"\0" * 300, "is a tar file"),
-        (b"Not Found", "is no file of torch.save"),
+        (b"Not Found", "is not a file of torch.save"),
         (pickle.dumps({"a": 1}), "is a pickle, but not one of torch.save"),
         (b"PK\x03\x04", "is cut short or damaged"),
         (b"\x80", "is cut short or damaged"),

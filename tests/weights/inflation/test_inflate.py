@@ -47,9 +47,9 @@ def final_map(state: State, window: Sizes, patch: Sizes, clip: jax.Array) -> np.
     [
         ((2, 3, 3), (2, 4, 4), {}),
         ((4, 3, 3), (4, 4, 4), {}),
-        ((2, 3, 3), (2, 4, 4), {"patches": "center"}),
-        ((4, 5, 5), (2, 4, 4), {}),
-        ((2, 2, 2), (4, 4, 4), {"patches": "center"}),
+        pytest.param((2, 3, 3), (2, 4, 4), {"patches": "center"}, marks=pytest.mark.long),
+        pytest.param((4, 5, 5), (2, 4, 4), {}, marks=pytest.mark.long),
+        pytest.param((2, 2, 2), (4, 4, 4), {"patches": "center"}, marks=pytest.mark.long),
     ],
 )
 def test_a_video_of_equal_frames_has_the_maps_of_the_image(

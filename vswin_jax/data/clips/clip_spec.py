@@ -15,7 +15,7 @@ class ClipSpec:
 
     Attributes:
       num_frames: frames of a clip.
-      frame_interval: distance of the frames in the video, for `dense` sampling only.
+      frame_interval: distance of a clip's frames in the video, for `dense` sampling only.
       sampling: `dense` as for Kinetics, or `uniform` as for Something-Something v2.
       fps: frame rate at which clips are sampled; 0 samples the video's own frames.
       resize: short side in pixels before the random crop.
@@ -25,10 +25,10 @@ class ClipSpec:
       flip: probability of a horizontal flip.
       num_clips: temporal views of an evaluation; 1 for `uniform` sampling.
       num_crops: spatial views of an evaluation, 1, 3 or 5.
-      eval_resize: short side in pixels before the crops of an evaluation; 0 is `size`.
+      eval_resize: short side in pixels before the crops of an evaluation; 0 means `size`.
       repeat_first_frame: replaces every frame of a clip by its first one, to measure the value of
         motion.
-      rand_augment_n: operations of RandAugment; 0 is none.
+      rand_augment_n: number of RandAugment operations; 0 for none.
       rand_augment_m: magnitude of RandAugment.
     """
 

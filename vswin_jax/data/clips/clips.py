@@ -21,7 +21,7 @@ class TrainClip:
     """One random clip and its random draws.
 
     Attributes:
-      clip: RGB.
+      clip: RGB, with a leading axis of one view.
       flip: True if the device still has to flip the clip.
       mirrored: True if the clip is then a mirror image of the video, with RandAugment's own flip
         taken into account.
@@ -40,7 +40,7 @@ class TrainClip:
 def train_clip(example: Example, spec: ClipSpec, rng: np.random.Generator) -> TrainClip:
     """Load a random clip of a video.
 
-    The flip is left to the device, except under RandAugment, which the reference applies after it.
+    The flip is left to the device, unless RandAugment is on, which has to come after the flip.
 
     Raises:
       InputError: the video cannot be read, or has no presentation times for `spec.fps`.

@@ -44,7 +44,7 @@ def eval_indices(video: Video, spec: ClipSpec) -> Int64[np.ndarray, "num_clips T
 
 
 def _indices(video: Video, spec: ClipSpec, sample: Callable[[int], np.ndarray]) -> np.ndarray:
-    """Return the frames of `sample(number of frames)` as indices of the video's own frames."""
+    """Apply `sample` to the frame count (at `spec.fps`, if set); return the video's own indices."""
     if spec.fps:
         times = video.times
         if times is None:
@@ -59,7 +59,7 @@ def _indices(video: Video, spec: ClipSpec, sample: Callable[[int], np.ndarray]) 
 
 
 def no_timestamps_error(name: str, spec: ClipSpec) -> InputError:
-    """Return the error for the video `name` without presentation times, which `fps` needs."""
+    """Return the error for the video `name`, which lacks the times that `spec.fps` needs."""
     return InputError(
         f"Expected {name!r} to have the times at which its frames are shown, since config.data.fps "
         f"is {spec.fps:g}, but images do not: give videos, or set config.data.fps to 0, which "

@@ -1,6 +1,6 @@
 """The classes of mirrored clips: pairs of classes such as left and right are exchanged.
 
-A map of mirrored labels has the class of the mirror image for each class; most are unchanged.
+A map of mirrored labels has, for each class, the class of its mirror image (mostly itself).
 """
 
 import os
@@ -26,7 +26,7 @@ def mirrored_labels(rule: str, names: Sequence[str]) -> Int32[np.ndarray, " K"]:
       rule: `left_right` pairs classes whose names differ only in that left and right are exchanged.
         Any other value is the path of a text file with two class names on each line, separated by
         a tab.
-      names: of the classes, in the order of the labels.
+      names: the class names, in the order of the labels.
 
     Raises:
       InputError: there is no pair, or a line of the file cannot be used.
@@ -49,7 +49,7 @@ def describe_pairs(partner: Int[np.ndarray, " K"], names: Sequence[str]) -> str:
         return text
     more = ", ..." if len(unpaired) > _MAX_NAMED else ""
     return (
-        f"{text}; {len(unpaired)} that name a side have no partner and keep theirs: "
+        f"{text}; {len(unpaired)} that name a side have no partner and keep their labels: "
         f"{', '.join(map(repr, unpaired[:_MAX_NAMED]))}{more}"
     )
 
@@ -111,7 +111,7 @@ def _check_name(
 ) -> None:
     if name not in index_of:
         raise InputError(
-            f"{location}: {name!r} is none of the {len(index_of)} classes of the training set: "
+            f"{location}: {name!r} is not one of the {len(index_of)} classes of the training set: "
             f"write it as in the run's label_names.txt."
         )
     if name in line_of:

@@ -98,19 +98,19 @@ def _invert(clip: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _posterize(clip: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
-    """Keep the highest 8 to 2 bits."""
+    """Keep the highest bits: 8 at `m` = 0, 2 at `m` = 30."""
     dropped = int(m * 6 / MAX_MAGNITUDE)
     return clip & np.uint8(256 - 2**dropped)
 
 
 def _solarize(clip: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
-    """Invert the values from a threshold of 256 to 0 up."""
+    """Invert the values that reach a threshold; it falls from 256 to 0 as `m` grows."""
     threshold = 256 - int(m * 256 / MAX_MAGNITUDE)
     return np.where(clip >= threshold, 255 - clip, clip)
 
 
 def _enhance(enhancer: Enhancer, clip: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
-    """Enhance by a factor of 1 ± 0 to 0.9."""
+    """Enhance by a factor of 1 plus or minus up to 0.9."""
     factor = 1 + _sign(rng) * m * 0.9 / MAX_MAGNITUDE
     return _per_frame(clip, lambda frame: enhancer(frame).enhance(factor))
 
@@ -140,12 +140,12 @@ def _rotate(clip: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _shear_x(clip: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
-    """Shear from the top left by 0 to 0.3 radians, of which imgaug takes the hyperbolic tangent."""
+    """Shear horizontally by 0 to 0.3 radians; imgaug takes the hyperbolic tangent of the angle."""
     return _affine(clip, 1, -np.tanh(_sign(rng) * m * 0.3 / MAX_MAGNITUDE), 0, 0, 1, 0)
 
 
 def _shear_y(clip: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
-    """Shear downwards, otherwise as `_shear_x`."""
+    """Shear vertically, otherwise as `_shear_x`."""
     return _affine(clip, 1, 0, 0, -np.tanh(_sign(rng) * m * 0.3 / MAX_MAGNITUDE), 1, 0)
 
 

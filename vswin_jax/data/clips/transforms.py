@@ -1,7 +1,7 @@
 """Resizing and cropping of uint8 RGB frames, exactly as the reference does it.
 
 Boxes are (left, top, width, height) in pixels. All resizing is OpenCV's bilinear interpolation
-without antialiasing, frame by frame. Source: reference facts, section 5.2.
+without antialiasing, frame by frame.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def resize(
     width: int,
     out: UInt8[np.ndarray, "height width 3"] | None = None,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Resize a frame into `out` if given; without it a frame of that size is returned itself."""
+    """Resize a frame, into `out` if given; otherwise a frame of that size is returned as it is."""
     if frame.shape[:2] != (height, width):
         return cv2.resize(frame, (width, height), out, interpolation=cv2.INTER_LINEAR)
     if out is None:

@@ -6,9 +6,9 @@ import numpy as np
 
 from vswin_jax.errors import InputError
 
-# Maps a frame [H, W, 3] to the array stored for it in the clip. The second argument, where it is
-# not None, is the clip's memory for it: a transform that writes its result there and returns that
-# very array saves a copy.
+# Maps a frame [H, W, 3] to the array stored for it in the clip. The second argument, unless None,
+# is the memory of that array in the clip: a transform that writes its result there and returns
+# the second argument itself saves a copy.
 FrameTransform = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 
 

@@ -11,7 +11,7 @@ from vswin_jax.errors import InputError
 # 8K. Decoding one frame of this size takes hundreds of megabytes, and a damaged header may state
 # any size.
 MAX_PIXELS = 8192 * 4320
-# Longer over shorter side. Frames are resized until the shorter side fits, so a long side grows.
+# Longer over shorter side. Frames are resized by their shorter side, so this bounds the longer one.
 MAX_ASPECT = 32
 _LIMITS = {"max_pixels": str(MAX_PIXELS)}
 

@@ -1,7 +1,7 @@
 """Moving shapes: a small synthetic video data set of H.264 mp4 files.
 
 A textured object moves over a textured background that drifts. The eight classes differ only in the
-motion of the object (`moving_scene`), so no model can tell them apart by a single frame.
+motion of the object (`moving_scene`), so no model can distinguish them by a single frame.
 Appearance, start, speeds and background belong to a scene, and each scene is rendered once per
 class: the first frames of its eight videos are equal. The training and the test split have
 different scenes.
@@ -98,7 +98,7 @@ def _write(
     workers: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    # A directory of the final name is always complete: the files are written beside it first.
+    # The directory is complete as soon as it has its final name: files are first written beside it.
     partial = directory.with_name(directory.name + ".partial")
     try:
         if partial.exists():
@@ -173,7 +173,7 @@ def _read_options(directory: Path) -> dict[str, int]:
         return dict(json.loads((directory / OPTIONS_FILE).read_text()))
     except (OSError, ValueError, TypeError):
         raise InputError(
-            f"{directory} is there already and is not a finished moving_shapes data set "
+            f"{directory} exists already and is not a finished moving_shapes data set "
             f"(no readable {OPTIONS_FILE}): name another directory or remove this one."
         ) from None
 

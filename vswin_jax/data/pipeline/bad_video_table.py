@@ -16,7 +16,7 @@ HEADER = ("path", "reason", "step", "epoch")
 class BadVideoTable:
     """A CSV file that several processes may append to; it lists every video once.
 
-    Rows that are in the file already count, so a restarted run lists no video a second time. A row
+    Existing rows of the file count too, so a restarted run lists no video a second time. A row
     that a killed process wrote in part is removed.
     """
 
@@ -29,7 +29,7 @@ class BadVideoTable:
         """Append a row unless the file lists the video already."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a+b") as file:
-            # A file system without locks raises; rows are then appended without one.
+            # A file system without locks raises; rows are then appended without a lock.
             with contextlib.suppress(OSError):
                 lock_descriptor(file.fileno())
             self._read_new_rows(file)

@@ -1,4 +1,4 @@
-"""Handling of videos that cannot be read: replacement, counting, the list and the limit.
+"""Handling of videos that cannot be read: replacement, counts, a list and a limit.
 
 The replacement of a video is a function of (seed, epoch, example), so a restarted run, and a run
 on another number of hosts, reads the same clips. The counts and the list only decide when to stop.
@@ -35,8 +35,8 @@ Clip = TypeVar("Clip")
 class BadVideos:
     """Counts reads, lists every bad video once, and stops a run that has too many of them.
 
-    Threads may share one. The counts are those of this process since it started. The list at `path`
-    covers the whole run, over restarts and hosts; with None no list is kept.
+    Threads may share an instance. The counts are those of this process since it started. The list
+    at `path` covers the whole run, over restarts and hosts; with None no list is kept.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """Batches whose rows tf.data fills in parallel, always in the same order.
 
-TensorFlow only runs the threads here; accelerators are hidden from it.
+TensorFlow only runs the threads here; GPUs are hidden from it, so that it takes no GPU memory.
 """
 
 import atexit
@@ -55,7 +55,7 @@ def make_batches(
 def _map_in_order(builder: "_BatchBuilder", length: int, threads: int) -> tf.data.Dataset:
     """Return a data set that fills the items of `builder` and yields True for each success."""
     # TensorFlow keeps every function that it was given, and all that the function refers to, until
-    # the process ends. The weak reference lets the builder and its memory go before.
+    # the process ends. With a weak reference the builder and its memory are freed earlier.
     builder_ref = weakref.ref(builder)
 
     def fill(index: np.ndarray) -> np.bool_:
@@ -70,7 +70,7 @@ def _map_in_order(builder: "_BatchBuilder", length: int, threads: int) -> tf.dat
 
 
 class _BatchBuilder:
-    """The batches whose rows are being filled, by number, and the exceptions, by item."""
+    """The batches whose rows are being filled, by number, and the exceptions raised, by item."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """A pool of arrays whose memory is reused once nothing refers to it.
 
 Allocating a large array is expensive: the kernel zeroes its pages on first use, which takes a tenth
-of the time in which a clip is decoded.
+of the time that decoding a clip takes.
 """
 
 import ctypes
@@ -22,7 +22,7 @@ def allocate(size: int) -> np.ndarray:
 
 
 class BufferPool:
-    """Arrays of one shape and dtype in memory of `allocator`; threads may share one.
+    """Arrays of one shape and dtype in memory of `allocator`; threads may share a pool.
 
     The memory of an array is reused only after the array and all views of it, JAX arrays that
     alias it included, have been garbage-collected.

@@ -23,8 +23,8 @@ from vswin_jax.data.pipeline.shared_memory import BufferSlot, array_at, map_bloc
 class DecodeTask:
     """A call of `function(*arguments, out=array)` with the array at `slot` of shared memory.
 
-    sends_descriptor: True if the file descriptor of the slot's block follows the task.
-    freed_blocks: numbers of the blocks that the process should unmap.
+    With `sends_descriptor`, the file descriptor of the slot's block follows the task on the socket.
+    `freed_blocks` are the numbers of the blocks that the process should unmap.
     """
 
     function: Callable[..., Any]

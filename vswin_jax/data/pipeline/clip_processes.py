@@ -1,8 +1,8 @@
 """Worker processes that decode clips straight into the memory of the batch.
 
 Threads of one interpreter wait for its lock: two threads decode 1.4 times the training clips of
-one, two processes twice as many (`benchmarks/input_pipeline.py`). The clips of a process are those
-of the module `clips`, to the byte.
+one, two processes twice as many (`benchmarks/input_pipeline.py`). A process loads the same clips as
+the module `clips`, byte for byte.
 """
 
 import atexit
@@ -27,7 +27,7 @@ from vswin_jax.data.pipeline.clip_process import DecodeTask
 from vswin_jax.data.pipeline.shared_memory import SharedMemory
 from vswin_jax.errors import InputError
 
-# No accelerator's host needs more, and each process takes some 100 MB.
+# No host of accelerators needs more, and each process takes some 100 MB of memory.
 MAX_PROCESSES = 32
 
 
@@ -51,7 +51,7 @@ class ClipLoader(Protocol):
 
 
 class ClipProcesses:
-    """A pool of processes that load clips; it needs as many calling threads as processes.
+    """A pool of processes that load clips; each works only while a calling thread waits for it.
 
     `out` arguments must be views of blocks of `memory`.
     """
@@ -93,7 +93,7 @@ class ClipProcesses:
         """Run `function(*arguments, out=out)` in an idle process; all but `out` is pickled.
 
         Raises:
-          InputError: the process died, and so did the next one; the message names the video `name`.
+          InputError: the process died, and so did a second one; the message has the video's `name`.
         """
         process = self._idle.get()
         try:
@@ -119,7 +119,7 @@ class ClipProcesses:
         return new
 
     def close(self) -> None:
-        """Kill the processes, also those that are decoding."""
+        """Kill the processes, including those that are decoding."""
         self._is_closed = True
         for process in self._processes:
             process.kill()

@@ -6,14 +6,14 @@ import sys
 from collections.abc import Iterator
 from types import ModuleType
 
-# `tf.data.AUTOTUNE`, for those who choose the number of threads before TensorFlow is imported.
+# `tf.data.AUTOTUNE`, for callers that choose the number of threads before TensorFlow is imported.
 AUTOTUNE = -1
 
 
 def load_pipeline() -> ModuleType:
     """Import `vswin_jax.data.pipeline.pipeline` without the output of TensorFlow's C++ code.
 
-    It is imported when it is used, so that a wrong argument is reported at once.
+    A command calls this only when it needs batches, so that a wrong argument is reported at once.
     """
     with _silent_stderr():
         from vswin_jax.data.pipeline import pipeline

@@ -31,7 +31,7 @@ from vswin_jax.errors import InputError
 
 __all__ = ["AUTOTUNE", "eval_batches", "train_batches"]
 
-# The number of videos of a training run, which ends by itself; a range of this length is free.
+# The number of videos in the endless training stream; a `range` of this length takes no memory.
 _ENDLESS = 2**62
 
 
@@ -59,10 +59,10 @@ def train_batches(
     before the second ones, so that mixing, which pairs neighbours, pairs different videos.
     `mirrored_labels` is that of `TrainRows`. With `processes` above 0, processes decode instead of
     threads; the batches are the same. A video that cannot be read is counted by `bad_videos` and
-    replaced by another one, whose label and id the row has.
+    replaced by another one; the row has the label and id of the replacement.
 
     Raises:
-      InputError: at once for options that do not fit; later if too many videos cannot be read.
+      InputError: at once for a wrong option; later if too many videos cannot be read.
     """
     _check_sampling(class_balance, aug_repeats)
     _check_batch_size(source, batch_size, process_count, aug_repeats)
@@ -102,8 +102,8 @@ def eval_batches(
     hosts have equally many batches. Padding rows have label 0, or all zeros, and black frames.
 
     Raises:
-      InputError: at once for options that do not fit; later for the first video that cannot be
-        read, because the score of a part of a set is not comparable with that of the whole set.
+      InputError: at once for a wrong option; later for the first video that cannot be read,
+        because the score of a part of a set is not comparable with that of the whole set.
     """
     _check_batch_size(source, batch_size, process_count)
     _check_timestamps(source, spec)

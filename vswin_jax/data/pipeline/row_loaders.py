@@ -1,4 +1,4 @@
-"""The functions that fill the rows of one video in a batch, for training and for evaluation."""
+"""Callables that fill the rows of one video in a batch, for training and for evaluation."""
 
 from dataclasses import dataclass
 
@@ -43,9 +43,9 @@ class HostShard:
 
 @dataclass(frozen=True)
 class TrainRows:
-    """Loads `aug_repeats` clips of a training video; threads may share one.
+    """Loads `aug_repeats` clips of a training video; threads may share an instance.
 
-    mirrored_labels: int [K], the label of a mirrored clip of each class; None changes no label.
+    `mirrored_labels` is int [K], the label of a mirrored clip of each class; None changes no label.
     """
 
     source: Source
@@ -93,7 +93,7 @@ class EvalRows:
     shard: HostShard
 
     def __call__(self, index: int, rows: Batch) -> None:
-        """Fill the `rows`, of which there is one, of video `index` of this host."""
+        """Fill `rows`, which holds the single row of video `index` of this host."""
         _, position = self.shard.locate(index)
         if position >= len(self.source):
             rows["video"][0] = 0

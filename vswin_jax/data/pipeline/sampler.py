@@ -1,6 +1,6 @@
 """The order in which examples are read: pure functions of (seed, position), without saved state.
 
-The stream of a job is the line of positions 0, 1, 2, ... Step `s` of a job whose global batch has
+The stream of a run is a sequence of positions 0, 1, 2, ... Step `s` of a run whose global batch has
 `B` videos reads positions `s*B .. s*B + B - 1`, and host `h` of `H` reads the `h`-th block of `B/H`
 of them. Every epoch is a permutation of the examples, or a draw that balances the classes. A run
 can start at any step at no cost, and the number of hosts does not change the stream.
@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 _MASK = 2**64 - 1
-# Class weights are rounded to multiples of 1/2**32, so that the powers of all machines agree.
+# Class weights are rounded to multiples of 1/2**32, because powers differ in the last bits between
+# machines.
 _WEIGHT_UNIT = 2**32
 
 
@@ -27,10 +28,10 @@ class SamplerState(NamedTuple):
 
 
 class Sampler:
-    """The stream of a run over `size` examples; threads may share one.
+    """The stream of a run over `size` examples; threads may share a sampler.
 
     Args:
-      seed: of the run.
+      seed: the seed of the run.
       size: the number of examples, which is the length of an epoch.
       labels: the class of every example, int [size]; read only when `balance` is above 0.
       balance: 0 for every example once an epoch, up to 1 for every class equally often; see
@@ -90,7 +91,7 @@ def balanced_counts(seed: int, epoch: int, labels: np.ndarray, balance: float) -
     A class of n examples has the weight n**(1 - balance): its size at 0, its square root at 0.5,
     the same as every other class at 1. Its share of the epoch is rounded up or down at random, so
     that the mean over epochs is exact. Within a class the counts differ by one at most; the
-    examples with one more are drawn anew in every epoch. Returns int64 [N] of sum N.
+    examples with one more are drawn anew in every epoch. The result is int64 [N], with the sum N.
     """
     _, class_of, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     bits = _choice_bits(seed, epoch, len(labels) + 1)

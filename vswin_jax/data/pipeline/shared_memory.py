@@ -31,7 +31,7 @@ class _Block:
 class SharedMemory:
     """Allocates blocks of shared memory; a block stays mapped while an array refers to it.
 
-    Blocks are numbered, and no number is reused. Threads may share one.
+    Blocks are numbered, and no number is reused. Threads may share an instance.
     """
 
     def __init__(self) -> None:

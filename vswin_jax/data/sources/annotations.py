@@ -19,8 +19,8 @@ class AnnotationRow(NamedTuple):
     Attributes:
       line: the line number; 0 for a video that no file lists.
       path: the path as written.
-      label: the label as written, or in a file with sets of labels all labels of the video.
-      num_frames: of a folder of frames; 0 if the file does not state it.
+      label: the label as written, or all labels of the video in a file with sets of labels.
+      num_frames: the number of images in a folder of frames; 0 if the file does not state it.
     """
 
     line: int

@@ -29,8 +29,8 @@ def resolve_labels(
 ) -> tuple[Labels, tuple[str, ...]]:
     """Return the class of every video, with `multi_label` its classes, and all class names.
 
-    Labels that are all whole numbers are indices, unless `allow_indices` is False or all of them
-    are given names. Otherwise they are names, in the order of `label_names` (the training set's),
+    Labels that are all whole numbers are indices, unless `allow_indices` is False or all are in
+    `label_names`. Otherwise they are names, in the order of `label_names` (the training set's),
     or else in alphabetical order. `labels` may hold tuples only with `multi_label`; a plain label
     is then a set of one.
 
@@ -88,7 +88,7 @@ def check_same_names(model: Sequence[str], data: Sequence[str], source: str) -> 
         f"Expected the {len(model)} classes of the model but {source!r} has {len(data)} that "
         f"differ from class {index} on, which is {_name_or_absent(in_model)} in the model and "
         f"{_name_or_absent(in_data)} in the data: use the data and label names that the model was "
-        "trained with, or start anew."
+        "trained with, or train a new one."
     )
 
 

@@ -149,10 +149,10 @@ class _TfRecordFile:
 
 
 def record_offsets(path: str, num_records: int) -> np.ndarray:
-    """Find the start of each record of a TFRecord file and its end, int64 [num_records + 1], bytes.
+    """Find the byte offsets of a TFRecord file's N records and of its end, int64 [N + 1].
 
     Raises:
-      InputError: it is not a TFRecord file, is damaged, or has another number of records.
+      InputError: it is not a TFRecord file, is damaged, or N is not `num_records`.
     """
     offsets = [0]
     with open(path, "rb", buffering=0) as file:
@@ -215,7 +215,7 @@ def _damaged(path: str, cause: str) -> InputError:
 
 
 def _max_open_files() -> int:
-    """Return the files that an instance may keep open: a quarter of the process's limit."""
+    """Return how many files an instance may keep open: a quarter of the process's limit."""
     try:
         import resource
     except ImportError:

@@ -3,7 +3,7 @@
 The formats, which `kind` names and "auto" detects:
 
     list      a file of `path label` lines; the label is the last field, so paths may have spaces
-    frames    a file of `folder frames label` lines, or a folder per class of folders of images
+    frames    a file of `folder frames label` lines, or sub-folders of frame folders per class
     csv       a header with a column path/video/filename and a column label/class
     jsonl     .jsonl or .json objects with those keys, one a line or in an array
     folder    a folder with a sub-folder of videos per class
@@ -152,7 +152,7 @@ def _open_tfds(path: str, root: str, options: _ClassOptions) -> Source:
             f"Expected lists or folders for config.data.multi_label but {path!r} is a TFDS data "
             "set, whose videos have one class: set it to False, or give a list."
         )
-    # Importing TFDS takes seconds, so only those who use it do.
+    # Importing TFDS takes seconds, so it is imported only for a TFDS data set.
     from vswin_jax.data.sources.tfds_source import open_tfds
 
     return open_tfds(path, root, options.label_names, options.num_classes)

@@ -61,12 +61,12 @@ class _Leaf:
 
 
 def find_keys(features: tfds_features.FeaturesDict, source: str) -> FeatureKeys:
-    """Find the keys of the data set `source`.
+    """Find the keys of a data set, which error messages call `source`.
 
-    If several features could be the video or the label, the one of that name is taken.
+    If several features could be the video (or label), the one named `video` (or `label`) is taken.
 
     Raises:
-      InputError: there is no video or no label, or several; the message lists the features.
+      InputError: no feature, or no single one, can be the video or the label; all are listed.
     """
     leaves = list(_leaves(features, "", 0))
     video = _choose([leaf for leaf in leaves if _may_be_video(leaf)], "video", leaves, source)

@@ -109,10 +109,10 @@ def _file_format(builder: tfds.core.DatasetBuilder, path: str) -> str:
 def _match_classes(
     data: tuple[str, ...], path: str, label_names: Sequence[str] | None, num_classes: int | None
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """Return the model's classes, and int32 [classes of the data] that maps the data's to them."""
+    """Return the model's classes, and the index there of each class of the data, int32 [K]."""
     names = data if label_names is None else tuple(label_names)
     resolve = functools.partial(resolve_labels, data, lambda _: f"The classes of {path!r}", path)
-    # Without class names, TFDS names classes by their numbers: then they match by number.
+    # Without class names, TFDS names classes by their numbers; such classes match by number.
     if data == tuple(map(str, range(len(data)))):
         count = num_classes if label_names is None else len(names)
         label_of, _ = resolve(label_names=data, num_classes=count)

@@ -46,12 +46,12 @@ def read_pickle(
 ) -> object:
     """Read the pickle at the reader's position and advance the reader past it.
 
-    The result has dicts, lists (sets too), tuples, text, bytes, numbers, what the `builders` made
-    (by qualified name), and an `OpaqueObject` for everything else. Operations of the file on an
-    `OpaqueObject` are ignored.
+    The result has dicts, lists (also for sets), tuples, text, bytes, numbers, results of the
+    `builders` (by qualified name), and an `OpaqueObject` for everything else. Operations of the
+    file on an `OpaqueObject` are ignored.
 
     Raises:
-      ValueError: the bytes are no pickle, or exceed the limits above.
+      ValueError: the bytes are not a pickle, or exceed the limits of this module.
     """
     # pickletools warns about backslashes in a damaged name.
     with warnings.catch_warnings(action="ignore"):
@@ -242,7 +242,7 @@ _OPERATIONS: dict[tuple[str, ...], Callable[[_PickleMachine, Any], object]] = {
     ("NEWOBJ_EX",): _PickleMachine.new_with_keywords,
     ("INST",): _PickleMachine.instance,
     ("OBJ",): _PickleMachine.object_,
-    # The state of an object is dropped: an OpaqueObject has none, a state_dict's is `_metadata`.
+    # The state of an object is dropped: an OpaqueObject has none, a state_dict only `_metadata`.
     ("BUILD",): lambda machine, _: machine.stack.pop(),
     ("PERSID",): lambda machine, name: machine.push(machine.persistent(name)),
     ("BINPERSID",): lambda machine, _: machine.push(machine.persistent(machine.stack.pop())),

@@ -64,7 +64,7 @@ def locate(source: str | os.PathLike[str]) -> Path:
 
 
 def read_state_dict(source: str | os.PathLike[str]) -> Mapping[str, np.ndarray]:
-    """Read the state_dict in `source`, with the names and dtypes that `source` has.
+    """Read the state_dict in `source`, with its own names and dtypes.
 
     Args:
       source: a PyTorch, safetensors or npz file, a checkpoint directory or workdir of vswin_jax,

@@ -1,6 +1,6 @@
 """Builds NumPy views of a file's bytes for the tensors and storages in PyTorch's pickles.
 
-The functions whose names stand here are those of `torch/_utils.py` and `torch/_tensor.py`.
+The qualified names below are functions of `torch/_utils.py` and `torch/_tensor.py`.
 """
 
 from dataclasses import dataclass

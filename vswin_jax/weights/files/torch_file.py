@@ -86,7 +86,7 @@ def _describe_other_file(data: mmap.mmap) -> str:
             "with torch.save."
         )
     return (
-        f"is no file of torch.save: expected a zip file or a pickle, but it starts with "
+        f"is not a file of torch.save: expected a zip file or a pickle, but it starts with "
         f"{start[:16]!r}; give a checkpoint of PyTorch."
     )
 

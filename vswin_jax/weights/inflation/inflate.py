@@ -36,8 +36,8 @@ def inflate(
     """Inflate a canonical 2D state_dict; changed tensors are float32, the others are unchanged.
 
     With tables "duplicate", a video of equal frames has the feature maps of the image. Tables of
-    another 2D window are first resized by PyTorch's bicubic, as in the reference, and so is a
-    kernel of another 2D patch, which the reference refuses (see `resize_patch`).
+    another 2D window are first resized by PyTorch's bicubic, as in the reference. So is the kernel
+    of another 2D patch (see `resize_patch`), which the reference refuses.
 
     Args:
       state: the tensors of an image model, by canonical name.

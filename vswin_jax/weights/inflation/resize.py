@@ -54,7 +54,7 @@ def resize(
     if kernel.shape[2:] != tuple(patch_size):
         resized[PATCH_KERNEL], changes[PATCH_KERNEL] = _resize_patches(kernel, patch_size)
     for name in (name for name in state if name.endswith(TABLE)):
-        # Reshaped even if it stays the same, because this checks its rows.
+        # Reshaped even if the table stays the same, because this checks its number of rows.
         grid = _reshape_to_window(name, state[name], from_window)
         if tuple(from_window) != tuple(window_size) or time_scale != 1:
             grid = np.asarray(grid, np.float32)

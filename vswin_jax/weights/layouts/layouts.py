@@ -3,7 +3,6 @@
 A layout is the set of parameter names of one library. Canonical names are those of the original
 Video Swin checkpoints without the `backbone.` prefix and the index buffers, such as
 `layers.0.blocks.0.attn.qkv.weight`, `norm.weight` and `head.weight`.
-Source: checkpoint_formats, sections 1, 3 and 4.
 """
 
 import re

@@ -28,7 +28,7 @@ _SSV2_CLASSES = 174
 
 @dataclass(frozen=True)
 class TargetSpec:
-    """The settings in which the target of a conversion differs from its source.
+    """The settings in which the target of a conversion may differ from its source.
 
     Attributes:
       model: a model variant.
@@ -62,7 +62,7 @@ class _SourceModel:
 
 @dataclass(frozen=True)
 class ConversionTarget:
-    """The model of a converted checkpoint, and what `predict` and `evaluate` need.
+    """The model of a converted checkpoint, and the metadata that prediction and evaluation need.
 
     Attributes:
       model: the model to load the weights into.
@@ -105,7 +105,7 @@ def _read_checkpoint(source: str | os.PathLike[str]) -> _SourceModel | None:
     if not path.is_dir():
         return None
     metadata = read_metadata(path)
-    # A caller of `train` may save a checkpoint without metadata; its model is then inferred.
+    # A caller of `train` may save checkpoints without a config; the model is then inferred.
     if not {"config", "label_names"} <= metadata.keys():
         return None
     names = tuple(metadata["label_names"])

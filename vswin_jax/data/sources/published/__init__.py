@@ -20,7 +20,7 @@ _HEAD_CHARACTERS = 8192  # more than the first record of any of these formats
 
 
 def detect_kind(path: str) -> str | None:
-    """Return the one of `KINDS` that a file or folder is, by its name and beginning, if any."""
+    """Return the kind in `KINDS` that the name and beginning of a path indicate, or None."""
     head = _read_head(path)
     return next((kind for kind in KINDS if _FORMATS[kind].matches(path, head)), None)
 
@@ -42,5 +42,5 @@ def _read_head(path: str) -> str:
         with open(path, encoding="utf-8-sig", errors="replace") as file:
             return file.read(_HEAD_CHARACTERS)
     except OSError:
-        # A folder, or a file for which the reader will raise an error that explains it.
+        # A folder, or a file that the reader cannot open either; its error explains the cause.
         return ""

@@ -1,9 +1,9 @@
 """HMDB51: a folder of `<class>_test_split<1-3>.txt` files with `video.avi flag` lines.
 
 As in test_train_splits.rar of the Serre lab (Kuehne et al., ICCV 2011; its split_readme.txt): flag
-1 is training, 2 is testing, 0 is neither. One folder holds three splits of two sets each, so a path
-names one: `FOLDER:train1` or `FOLDER:test1`. The classes are in the order of their names (climb
-before climb_stairs, unlike the names of their files).
+1 is training, 2 is testing, 0 is neither. The folder holds three splits of two subsets each, so a
+path names one subset: `FOLDER:train1` or `FOLDER:test1`. The classes are in the order of their
+names (climb before climb_stairs, unlike the names of their files).
 """
 
 import os

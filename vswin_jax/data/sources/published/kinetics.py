@@ -1,8 +1,8 @@
 """Kinetics-400, -600 and -700: `label,youtube_id,time_start,time_end,split[,is_cc]`.
 
 Columns and file names as in the archives of https://github.com/cvdfoundation/kinetics-dataset and
-ActivityNet's Crawler/Kinetics: `<youtube_id>_<start>_<end>.mp4`, both in seconds with six digits,
-in a folder for each class or all in one. No class list is published; the usual order is
+ActivityNet's Crawler/Kinetics: `<youtube_id>_<start>_<end>.mp4`, with start and end in seconds of
+six digits, in a folder for each class or all in one. No class list is published; the usual order is
 alphabetical (as in the label map of the Video Swin authors).
 """
 

@@ -68,7 +68,7 @@ def read_numbered_names(
 ) -> tuple[str, ...] | None:
     """Read the file in the folder of `path` that numbers the classes from `first`, if it exists.
 
-    `pattern` has groups `name` and `number` and matches a line, which errors call `expected`.
+    `pattern` matches a line, with groups `name` and `number`; `expected` describes it in errors.
 
     Raises:
       InputError: a line is malformed, or a number is missing or comes twice.

@@ -28,7 +28,7 @@ def find_videos(videos: Sequence[ListedVideo], root: str, source: str) -> list[A
     """
     if not os.path.isdir(root):
         raise InputError(
-            f"Expected the videos of {source!r} in {root!r}, which is no folder: correct the root."
+            f"Expected the videos of {source!r} in {root!r}, which is not a folder: set the root."
         )
     files = _video_files(root)
     found = [(video, _best_match(video, files)) for video in videos]

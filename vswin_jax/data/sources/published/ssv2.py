@@ -1,9 +1,9 @@
-"""Something-Something v2: train.json, validation.json, labels.json and the answers to the test.
+"""Something-Something v2: train.json, validation.json, labels.json, the test set's answers.
 
 As published by 20BN, now Qualcomm (arXiv:1706.04261, "something-something-v2-*.json"): a list of
 objects with id, label, template and placeholders. The class is the template without its brackets;
-labels.json maps it to its index as text. test.json has ids only; `id;class` lines answer it. The
-videos are `<id>.webm`.
+labels.json maps it to its index as text. test.json has only ids; their classes are in a file of
+`id;class` lines. The videos are `<id>.webm`.
 """
 
 import json

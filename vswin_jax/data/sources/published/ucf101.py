@@ -22,8 +22,8 @@ _NUMBER_AND_NAME = re.compile(r"\s*(?P<number>\d+)\s+(?P<name>\S+)\s*")
 
 
 def _matches(path: str, head: str) -> bool:
-    # Third-party lists of these videos count from 0 and differ from the published ones in nothing
-    # but the file's name.
+    # Third-party lists of these videos have the same lines but count from 0; only the file's name
+    # distinguishes them.
     has_name = _LIST_NAME.fullmatch(os.path.basename(path))
     return bool(has_name and _VIDEO.fullmatch(head.partition("\n")[0]))
 

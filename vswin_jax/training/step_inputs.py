@@ -21,7 +21,7 @@ PIXEL_STD = (58.395, 57.12, 57.375)
 Batch = Mapping[str, jax.Array | np.ndarray]
 
 
-class TrainInputs(NamedTuple):
+class StepInputs(NamedTuple):
     """Arguments of the model and the loss for a batch or a micro-batch.
 
     Attributes:
@@ -75,7 +75,7 @@ def prepare_inputs(
     cutmix_alpha: float,
     random_erasing_rate: float,
     task: Task = SINGLE_LABEL,
-) -> TrainInputs:
+) -> StepInputs:
     """Flip, normalise, erase and mix a training batch; all rows keep their place.
 
     `batch` is that of `steps.make_train_step`, and `key` the first of `step_keys`.
@@ -93,4 +93,4 @@ def prepare_inputs(
         mixup_alpha=mixup_alpha,
         cutmix_alpha=cutmix_alpha,
     )
-    return TrainInputs(clips=clips, targets=targets, label=batch["label"], mask=batch["mask"])
+    return StepInputs(clips=clips, targets=targets, label=batch["label"], mask=batch["mask"])
