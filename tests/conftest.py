@@ -12,15 +12,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import jax
 import pytest
 from filelock import FileLock
-from jax.experimental.compilation_cache import compilation_cache
 
-from vswin_jax import main
-from vswin_jax.runtime import worker_pool
-from vswin_jax.runtime.compilation import persistent_cache
-
+# JAX and the package are imported by the fixtures: the controller of pytest-xdist, which runs no
+# test, starts in half of the time without them.
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 TINY = (
@@ -87,6 +83,8 @@ def tiny_run(
     tiny_arguments: tuple[str, ...],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Run:
+    from vswin_jax import main
+
     workdir = tmp_path_factory.mktemp("tiny") / "run"
     arguments = (*tiny_arguments, f"--workdir={workdir}")
     printed, logged = StringIO(), StringIO()
@@ -103,6 +101,10 @@ def compiled_programs(pytestconfig: pytest.Config) -> Iterator[Path]:
     `--optimized` leaves on. A subprocess shares the programs if JAX_COMPILATION_CACHE_DIR in its
     environment is this directory.
     """
+    import jax
+
+    from vswin_jax.runtime.compilation import persistent_cache
+
     optimized = pytestconfig.getoption("--optimized")
     directory = pytestconfig.cache.mkdir("optimized" if optimized else "compiled")
     jax.config.update("jax_disable_most_optimizations", not optimized)
@@ -113,17 +115,11 @@ def compiled_programs(pytestconfig: pytest.Config) -> Iterator[Path]:
 
 
 @pytest.fixture
-def optimized_compiler() -> Iterator[None]:
-    """Compile as users do, for tests of what the compiler makes of a program."""
-    before = jax.config.jax_disable_most_optimizations
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
-@pytest.fixture
 def no_compilation_cache() -> Iterator[None]:
     """Compile every program anew."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
     before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()
@@ -178,5 +174,7 @@ class AtOnce:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> type[AtOnce]:
     """Run work for worker processes in this process; return the pool class, to derive from."""
+    from vswin_jax.runtime import worker_pool
+
     monkeypatch.setattr(worker_pool, "ProcessPoolExecutor", AtOnce)
     return AtOnce

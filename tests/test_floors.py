@@ -145,6 +145,33 @@ def test_no_class_name_stands_twice() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
+def test_no_docstring_opens_with_a_question_word() -> None:
+    words = {"What", "Which", "Whether", "How", "Where", "Who", "When", "Why"}
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    opened = [
+        f"{path}: {docstring.splitlines()[0]}"
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, kinds) and (docstring := ast.get_docstring(node))
+        if docstring.split()[0] in words
+    ]
+    assert opened == []
+
+
+def test_functions_and_modules_are_short() -> None:
+    """Count from the signature to the last line, docstrings included."""
+    lengths = sorted(
+        (node.end_lineno or 0) - node.lineno + 1
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    assert lengths[len(lengths) // 2] <= 7
+    assert lengths[len(lengths) * 9 // 10] <= 20
+    assert lengths[-1] <= 60
+    assert max(path.read_text().count("\n") for path in PACKAGE.rglob("*.py")) <= 300
+
+
 def test_the_trainer_imports_without_what_only_data_and_logging_need() -> None:
     program = """
 import sys

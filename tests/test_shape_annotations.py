@@ -60,6 +60,7 @@ def test_a_run_passes_the_runtime_checker(tmp_path: Path, attention: str) -> Non
     assert "top-1" in done.stdout
 
 
+@pytest.mark.long
 def test_the_checker_notices_a_wrong_shape() -> None:
     program = """
 from jaxtyping import install_import_hook

@@ -63,6 +63,7 @@ def test_a_window_of_the_published_size_equals_xla() -> None:
     assert_equal_to_xla(geometry, 2, 32, "bfloat16")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("tokens", "dim", "has_segments", "padded"),
     [(392, 32, False, (392, 32)), (392, 32, True, (392, 40)), (49, 12, True, (50, 24))],
@@ -209,6 +210,7 @@ attend = functools.partial(gpu.attend, segment_ids=ids, scale=0.25, implementati
 """
 
 
+@pytest.mark.long
 def test_every_device_of_a_mesh_attends_in_its_own_shard() -> None:
     report = sharded_attention.report(RECORD_SHAPES)
     # 1 clip x 2 windows, 9 tokens and 1 of padding, 2 heads, 16 channels and 8 of segment codes

@@ -72,6 +72,7 @@ def test_bfloat16_is_near_float32_and_keeps_its_dtype(name: str) -> None:
 
 
 # The TPU kernels have no dropout: see test_attention_tpu.
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["xla", "chunked"])
 def test_dropout_keeps_the_mean_and_depends_on_its_key(name: str) -> None:
     qkv, bias = random_inputs()
@@ -93,6 +94,7 @@ def test_dropout_keeps_the_mean_and_depends_on_its_key(name: str) -> None:
     assert np.abs(mean - window_attention(qkv, bias, None)).mean() < 0.05
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shifted", [False, True])
 def test_gradients_with_dropout_equal_automatic_differentiation(shifted: bool) -> None:
     qkv, bias = random_inputs()
@@ -111,6 +113,7 @@ def test_gradients_with_dropout_equal_automatic_differentiation(shifted: bool) -
         np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("window_heads", [4, 12])
 def test_chunks_drop_the_same_weights_in_both_passes(
     window_heads: int, monkeypatch: pytest.MonkeyPatch

@@ -76,6 +76,7 @@ def test_invalid_arguments_are_refused(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_the_command_on_a_cpu(
     benchmark: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -114,6 +114,7 @@ def test_a_restored_run_continues_bit_for_bit(run: Run, tmp_path: Path) -> None:
     assert_equal(resumed, unbroken)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("saved", "requested"), [("float32", "bfloat16"), ("bfloat16", "float32")])
 def test_the_first_moment_may_change_its_dtype(saved: str, requested: str, tmp_path: Path) -> None:
     """The moment is rounded or widened; everything else equals the saved state."""

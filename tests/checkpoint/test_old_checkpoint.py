@@ -17,18 +17,8 @@ from vswin_jax.errors import InputError
 from vswin_jax.reporting.metrics_file import read_metrics
 
 OLD_RUN = Path(__file__).parents[1] / "data" / "old_run"
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-ARGUMENTS = (
-    f"--config={EXPERIMENTS / 'quickstart.py'}:runlocal",
-    "--config.model.embed_dim=4",
-    "--config.model.depths=(1,)",
-    "--config.model.num_heads=(1,)",
-    "--config.data.num_frames=4",
-    "--config.data.resize=16",
-    "--config.data.size=16",
-    "--config.eval.resize=16",
-    "--config.data.shapes.size=32",
-    "--config.data.shapes.train_scenes=1",
+# The arguments of the old run, by their present names; its README has the old ones.
+OVERRIDES = (
     "--config.train.duration=6 steps",
     "--config.train.eval_every=2 steps",
     "--config.train.checkpoint_every=2 steps",
@@ -39,10 +29,10 @@ ARGUMENTS = (
 
 
 @pytest.fixture(scope="module")
-def resumed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def resumed(tiny_arguments: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = tmp_path_factory.mktemp("old") / "run"
     shutil.copytree(OLD_RUN / "checkpoints", workdir / "checkpoints")
-    assert main.run((*ARGUMENTS, f"--workdir={workdir}")) == 0
+    assert main.run((*tiny_arguments, *OVERRIDES, f"--workdir={workdir}")) == 0
     return workdir
 
 

@@ -48,7 +48,13 @@ def assert_equal_to_xla(
         assert error < TOLERANCES[qkv.dtype.name], (name, error)
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        pytest.param(name, marks=[] if name == "bfloat16" else [pytest.mark.long])
+        for name in TOLERANCES
+    ],
+)
 @pytest.mark.parametrize("kind", GRIDS)
 def test_every_kind_of_window_equals_xla(kind: str, dtype: str) -> None:
     geometry = WindowGeometry.create(*GRIDS[kind])
@@ -57,11 +63,13 @@ def test_every_kind_of_window_equals_xla(kind: str, dtype: str) -> None:
     assert_equal_to_xla(*operands(shape, 3, 8, dtype), geometry.segment_ids)
 
 
+@pytest.mark.long
 def test_segments_of_one_token_each_equal_xla() -> None:
     ids = np.array([[2, 1], [2, 0]], np.int8)
     assert_equal_to_xla(*operands((2, 2, 2), 2, 128, "float32"), ids)
 
 
+@pytest.mark.long
 def test_a_window_of_the_published_size_equals_xla() -> None:
     geometry = WindowGeometry.create((8, 14, 7), (8, 7, 7), (4, 3, 3))
     assert (geometry.tokens, geometry.num_windows) == (392, 2)
@@ -145,6 +153,7 @@ attend = functools.partial(window_attention, segment_ids=ids, implementation="pa
 """
 
 
+@pytest.mark.long
 def test_every_device_of_a_mesh_attends_in_its_own_shard() -> None:
     report = sharded_attention.report(RECORD_SHAPES)
     assert report["local"] == [[2, 9, 96]]

@@ -116,6 +116,7 @@ def test_counts_are_those_of_the_traced_model() -> None:
     assert traced_flops("none", train=True) == model_flops(model, CLIP) - 2 * macs.patch_embed
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("remat", [name for name in REMAT if name != "none"])
 def test_recomputed_flops_are_those_of_the_remat_policy(remat: str) -> None:
     model = create_model("swin_tiny", 5, **TINY, remat=remat)

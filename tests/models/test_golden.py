@@ -58,7 +58,13 @@ def compare(case: str, **overrides: object) -> dict[str, tuple[np.ndarray, np.nd
         if name != "gpu"
     ],
 )
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[pytest.mark.long] if case == "four_stage" else [])
+        for case in CASES
+    ],
+)
 def test_float32_agrees_to_1e_5(case: str, attention: str) -> None:
     for name, (ours, theirs) in compare(case, attention=attention).items():
         np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=0, err_msg=name)

@@ -49,7 +49,7 @@ def expected(params: Any, clips: jax.Array) -> Any:
 @pytest.mark.parametrize(
     "remat",
     [
-        pytest.param(name, marks=[] if name in ("dots", "block") else [pytest.mark.long])
+        pytest.param(name, marks=[] if name == "dots" else [pytest.mark.long])
         for name in REMAT
         if name != "none"
     ],

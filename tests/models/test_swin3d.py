@@ -42,11 +42,11 @@ def random_clips(*extent: int) -> jax.Array:
     ("name", "classes", "window", "count"),
     [
         ("swin_tiny", 400, (8, 7, 7), 28_158_070),
-        ("swin_small", 400, (8, 7, 7), 49_816_678),
+        pytest.param("swin_small", 400, (8, 7, 7), 49_816_678, marks=pytest.mark.long),
         ("swin_base", 400, (8, 7, 7), 88_048_984),
         ("swin_base", 174, (16, 7, 7), 88_834_038),
-        ("swin_large", 400, (8, 7, 7), 196_953_916),
-        ("swin_large", 400, (8, 12, 12), 199_999_516),
+        pytest.param("swin_large", 400, (8, 7, 7), 196_953_916, marks=pytest.mark.long),
+        pytest.param("swin_large", 400, (8, 12, 12), 199_999_516, marks=pytest.mark.long),
     ],
 )
 def test_parameter_counts(
@@ -57,7 +57,15 @@ def test_parameter_counts(
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
 
 
-@pytest.mark.parametrize("extent", [(4, 24, 24), (5, 30, 17), (1, 4, 4), (3, 9, 50)])
+@pytest.mark.parametrize(
+    "extent",
+    [
+        (5, 30, 17),
+        (1, 4, 4),
+        pytest.param((4, 24, 24), marks=pytest.mark.long),
+        pytest.param((3, 9, 50), marks=pytest.mark.long),
+    ],
+)
 def test_any_extent_works_and_features_have_the_documented_shapes(
     extent: tuple[int, int, int],
 ) -> None:
@@ -86,6 +94,7 @@ def test_without_a_head_the_output_is_pooled_features() -> None:
     np.testing.assert_allclose(pooled, maps["final"].mean((1, 2, 3)), atol=1e-6)
 
 
+@pytest.mark.long
 def test_bfloat16_is_the_compute_dtype_and_parameters_and_logits_are_float32() -> None:
     model = small(dtype="bfloat16")
     params = random_params(model)

@@ -77,6 +77,7 @@ def test_gradients_outside_training_equal_those_without_groups(params: Any) -> N
         np.testing.assert_allclose(ours, plain, atol=2e-5 * max(np.abs(plain).max(), 1e-3))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("small_groups")
 def test_groups_are_used_on_one_cpu_outside_training(
     params: Any, monkeypatch: pytest.MonkeyPatch

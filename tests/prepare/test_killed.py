@@ -147,6 +147,7 @@ def _check_with_plain_tfds(out: Path) -> None:
     assert found == expected
 
 
+@pytest.mark.long
 def test_a_run_stopped_between_its_last_files_can_be_continued(
     videos: Path, tmp_path: Path, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -341,6 +341,7 @@ def test_wrong_arguments_write_nothing(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_as_a_process_with_several_processes(folder: Path, tmp_path: Path, run: Run) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
     arguments = ["--split", f"train={folder}", "--videos-per-shard", "4"]

@@ -57,6 +57,7 @@ def test_every_augmentation_has_a_row(tiny_run: "Run") -> None:
     assert {clip.frames.shape[1:] for clip in list(rows.values())[1:]} == {(20, 20, 3)}
 
 
+@pytest.mark.long
 def test_augmentations_that_are_off_are_labelled_and_have_the_strength_of_the_recipes(
     tiny_run: "Run",
 ) -> None:

@@ -17,6 +17,7 @@ def count(picture: np.ndarray, colour: tuple[int, int, int]) -> int:
     return int((np.abs(picture.astype(int) - colour).max(axis=-1) <= 2).sum())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("classes", [1, 8, 30, 400])
 def test_confusion_matrix(tmp_path: Path, classes: int) -> None:
     matrix = np.zeros((classes, classes), np.int64)
@@ -38,6 +39,7 @@ def test_many_classes_list_the_worst_pair(tmp_path: Path) -> None:
     assert count(read(tmp_path / "wrong.png"), red) > 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("classes", [1, 30, 157])
 def test_average_precisions(tmp_path: Path, classes: int) -> None:
     """Compare bar areas: a bar is as long as its value, and a class without videos has none."""

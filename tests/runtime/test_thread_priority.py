@@ -26,6 +26,7 @@ def priorities() -> dict[str, set[int]]:
     return found
 
 
+@pytest.mark.long
 def test_only_the_writer_threads_have_a_lower_priority(tmp_path: Path) -> None:
     before = os.getpriority(os.PRIO_PROCESS, 0)
     with Checkpoints(tmp_path) as checkpoints:

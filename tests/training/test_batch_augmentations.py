@@ -77,6 +77,7 @@ def test_a_clip_is_not_mixed_with_padding(alphas: tuple[float, float]) -> None:
     assert not np.array_equal(mixed[1], clips[1])
 
 
+@pytest.mark.long
 def test_mix_applies_mixup_or_cutmix_at_even_odds() -> None:
     clips, targets = random_clips((2, 1, 8, 8, 3)), one_hot(2)
 

@@ -207,6 +207,7 @@ def test_drawing_the_first_batch_of_a_new_run_changes_nothing(
     assert list(losses(tmp_path)) == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.long
 def test_what_was_drawn_stays_on_the_host(
     tmp_path: Path, model: SwinTransformer3D, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,6 +256,7 @@ def test_finished_run_is_left_alone(tmp_path: Path, model: SwinTransformer3D) ->
     jax.tree.map(np.testing.assert_array_equal, params, jax.device_get(first.params))
 
 
+@pytest.mark.long
 def test_starts_from_given_weights(tmp_path: Path, model: SwinTransformer3D) -> None:
     given = [init_params(model, jax.random.key(seed)) for seed in (0, 7)]
     run(settings(), tmp_path / "drawn", model)
@@ -264,6 +266,7 @@ def test_starts_from_given_weights(tmp_path: Path, model: SwinTransformer3D) -> 
     assert losses(tmp_path / "other")[1] != losses(tmp_path / "drawn")[1]
 
 
+@pytest.mark.long
 def test_checkpoint_of_another_model(tmp_path: Path, model: SwinTransformer3D) -> None:
     run(settings(), tmp_path, model)
     wider = create_model("swin_tiny", 3, "float32", **(MODEL | {"embed_dim": 6}))
@@ -307,6 +310,7 @@ def test_sigterm_saves_and_leaves(tmp_path: Path, model: SwinTransformer3D) -> N
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 3
 
 
+@pytest.mark.long
 def test_the_ledger_covers_all_starts_of_a_run(tmp_path: Path, model: SwinTransformer3D) -> None:
     """Killed in step 4, two steps after the last save; nothing but the start comes before."""
 
@@ -374,6 +378,7 @@ def test_a_hang_is_noticed(
     assert "in that_hang" in report
 
 
+@pytest.mark.long
 def test_steps_are_traced(
     tmp_path: Path, model: SwinTransformer3D, caplog: pytest.LogCaptureFixture
 ) -> None:

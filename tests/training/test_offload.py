@@ -71,6 +71,7 @@ def run(offloaded: bool) -> tuple[TrainState, TrainState, list[float]]:
     return target, state, losses
 
 
+@pytest.mark.long
 def test_the_moments_stay_on_the_host_and_nothing_else_changes(tmp_path: Path) -> None:
     target, state, losses = run(offloaded=True)
     _, plain, expected = run(offloaded=False)

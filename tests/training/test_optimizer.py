@@ -91,6 +91,7 @@ def test_five_steps_equal_those_of_torch_adamw(groups: str) -> None:
         np.testing.assert_allclose(value, expected.params[path], rtol=1e-5, atol=1e-6, err_msg=path)
 
 
+@pytest.mark.long
 def test_a_bfloat16_first_moment_is_half_as_large_and_nearly_as_good() -> None:
     """Compare updates: each step adds a relative error of one bfloat16 rounding, 2 ** -9."""
     params = {}

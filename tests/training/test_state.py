@@ -3,6 +3,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+import pytest
 from optim_settings import optim_settings
 
 from vswin_jax.models import SwinTransformer3D, create_model, init_params
@@ -29,6 +30,7 @@ def assert_equal(ours: Any, theirs: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
+@pytest.mark.long
 def test_a_fresh_state_has_the_models_parameters_and_no_steps() -> None:
     model, optimizer = tiny()
     state = create_state(model, optimizer, jax.random.key(3), make_mesh(), REPLICATED)

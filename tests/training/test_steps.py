@@ -124,6 +124,7 @@ def test_training_learns_a_batch_and_reports_it() -> None:
     assert 0 <= reports[0]["top1_correct"] <= 4
 
 
+@pytest.mark.long
 def test_the_training_loss_is_that_of_the_prepared_inputs() -> None:
     """Compare with the loss of the clips and targets of `prepare_inputs` for the step's key."""
     model, batch = Toy(), batch_of()
@@ -187,6 +188,7 @@ def test_padded_rows_change_nothing() -> None:
     assert_trees_close(ours.opt_state.inner, theirs.opt_state.inner, rtol=1e-3, atol=1e-7)
 
 
+@pytest.mark.long
 def test_the_random_numbers_of_a_step_follow_from_seed_and_step() -> None:
     model = Toy(dropout=0.5)
     optimizer = optimizer_for(model)
@@ -246,6 +248,7 @@ def view_by_view(model: nn.Module, params: Any, batch: Batch) -> np.ndarray:
     return np.mean(views, axis=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("views", "views_per_pass"), [(5, 2), (5, 5), (6, 4), (1, 4)])
 def test_views_are_averaged_as_probabilities_for_any_grouping(
     views: int, views_per_pass: int

@@ -125,6 +125,7 @@ def test_predict_needs_no_other_flag(converted: Path, tmp_path: Path) -> None:
     assert sum(prediction.probabilities) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layout", ["original", "mmaction2", "torchvision"])
 def test_a_workdir_converts_to_every_layout_and_back(
     converted: Path, original: Path, tmp_path: Path, layout: str
@@ -279,6 +280,7 @@ def run_script(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
+@pytest.mark.long
 def test_the_script_writes_a_workdir_and_a_report(original: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     arguments = ("--window", "4,3,3", "--num-classes", 3, "--report", report)

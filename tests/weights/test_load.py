@@ -75,6 +75,7 @@ def test_a_released_layout_loads_from_a_file(tmp_path: Path, suffix: str) -> Non
         np.testing.assert_array_equal(loaded[name], state[name], err_msg=name)
 
 
+@pytest.mark.long
 def test_another_class_count_gives_a_fresh_head_and_loads_the_rest(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -292,6 +293,7 @@ def test_integers_are_refused(tmp_path: Path) -> None:
         load_weights(tmp_path / "model.npz", small())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shape", [(), (0,), (8, 3), (8, 3, 2, 4, 4, 1)])
 @pytest.mark.parametrize(
     "name",

@@ -6,6 +6,7 @@ This is the one table of old to new names; a key that is renamed or removed gets
 from collections.abc import Mapping
 from typing import Any
 
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from vswin_jax.config.base import base_config
@@ -29,30 +30,7 @@ def load_saved_config(saved: Mapping[str, Any]) -> ConfigDict:
 
     Old names become the new ones, and a field that the checkpoint does not hold has its default.
     """
-    fields = {
-        RENAMED.get(path, path): value
-        for path, value in _flatten(saved).items()
-        if path not in REMOVED
-    }
-    return ConfigDict(_unflatten(_flatten(base_config().to_dict()) | fields))
-
-
-def _flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in fields.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
-def _unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    for path, value in flat.items():
-        *sections, name = path.split(".")
-        section = fields
-        for part in sections:
-            section = section.setdefault(part, {})
-        section[name] = value
-    return fields
+    stored = flatten_dict(dict(saved), sep=".")
+    fields = {RENAMED.get(path, path): v for path, v in stored.items() if path not in REMOVED}
+    defaults = flatten_dict(base_config().to_dict(), sep=".")
+    return ConfigDict(unflatten_dict(defaults | fields, sep="."))

@@ -128,8 +128,7 @@ def _heads_per_chunk(dim: int) -> int:
 def _splits(tiling: AttentionTiling, chip: ChipMemory) -> int:
     """Return the number of cores that share the windows in the backward kernel.
 
-    Cores that share groups of heads or tiles of queries need no split: their bias gradients are
-    different blocks. The forward kernel accumulates nothing, so it never needs one.
+    Only cores that would add to the same block of the bias gradient need a split.
     """
     must_split = tiling.groups * tiling.tiles % chip.cores and tiling.steps % chip.cores == 0
     return chip.cores if must_split else 1

@@ -199,8 +199,7 @@ def wait_for_all(name: str) -> None:
 def compile_together(function: Any, *arguments: Any) -> None:
     """Compile `function`, made by `jax.jit`, and wait until all processes have done so.
 
-    The next call with such arguments then starts at the same time everywhere. On CPUs a collective
-    fails if the processes reach their first one more than 30 seconds apart.
+    On CPUs a collective fails if the processes reach their first one over 30 seconds apart.
     """
     function.lower(*arguments).compile()
     wait_for_all("compiled")

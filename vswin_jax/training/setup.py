@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What a run builds once, at whatever step it starts: model, optimizer, layout and step.
+    """Model, optimizer, shardings and compiled step of a run, built once at its start.
 
     target: shapes and shardings of the state, without its arrays.
     score: the evaluation metric that ranks checkpoints.

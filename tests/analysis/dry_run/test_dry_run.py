@@ -69,6 +69,7 @@ def training(small: CompileTarget) -> CompileResult:
     return compile_train_step(small)
 
 
+@pytest.mark.long
 def test_the_arguments_of_a_step_are_its_state_and_batch(
     small: CompileTarget, training: CompileResult
 ) -> None:

@@ -138,6 +138,7 @@ GENERATED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", GENERATED)
 def test_generated_clips(kind: str, write_video: WriteVideo, every_frame: EveryFrame) -> None:
     path = write_video("clip.mp4", *GENERATED[kind], g="12", bf="2")
@@ -152,6 +153,7 @@ def real_videos() -> list[Path]:
     return sorted(path for path in folder.glob("*") if path.is_file())
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not real_videos(), reason="no real clips in VSWIN_TEST_VIDEOS")
 @pytest.mark.parametrize("path", real_videos(), ids=lambda path: path.name)
 def test_real_clips(path: Path, every_frame: EveryFrame) -> None:

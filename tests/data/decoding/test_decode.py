@@ -100,6 +100,7 @@ def _sampled(total: int) -> list[np.ndarray]:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not _real_videos(), reason="no real clips in VSWIN_TEST_VIDEOS")
 @pytest.mark.parametrize("path", _real_videos(), ids=lambda path: path.name)
 def test_real_clips(path: Path, every_frame: EveryFrame) -> None:

@@ -247,6 +247,7 @@ def colliding_numbers(count: int) -> bytes:
     return b"".join(b"\x8a\x10" + ((2**61 - 1) * n).to_bytes(16, "little") for n in range(count))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "content",
     [

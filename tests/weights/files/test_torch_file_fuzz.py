@@ -128,6 +128,7 @@ def read(content: bytes, path: Path) -> None:
     assert peak < 160 << 20
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", SEEDS)
 @FUZZ
 @given(data=st.data())

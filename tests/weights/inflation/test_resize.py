@@ -64,6 +64,7 @@ def test_resizing_an_inflated_model_equals_inflation_to_that_size(
         np.testing.assert_array_equal(resized[TABLE], expected[TABLE])
 
 
+@pytest.mark.long
 def test_clips_within_the_old_window_have_the_same_maps_in_a_longer_window() -> None:
     state = random_state((2, 3, 3), (2, 4, 4))
     clip = np.random.default_rng(0).standard_normal((1, 4, 24, 24, 3), np.float32)

@@ -46,6 +46,7 @@ def test_released_models_are_inferred_from_their_shapes(
     assert found.patch_norm
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "overrides",
     [

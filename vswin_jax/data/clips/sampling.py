@@ -54,8 +54,7 @@ def uniform_test(total: int, num_frames: int) -> Int64[np.ndarray, "1 num_frames
 def resampled_length(times: Float64[np.ndarray, " N"], fps: float) -> int:
     """Return the number of frames that a video has at `fps` frames a second.
 
-    `times` are the presentation times of its own frames in seconds. The duration of the last frame
-    is taken to be the median of the others.
+    `times` are those of its own frames in seconds; the last frame lasts the median of the others.
     """
     last_duration = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
     return max(1, math.ceil((float(times[-1]) + last_duration - _TIME_TOLERANCE) * fps))

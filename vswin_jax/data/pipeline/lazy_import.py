@@ -11,10 +11,7 @@ AUTOTUNE = -1
 
 
 def load_pipeline() -> ModuleType:
-    """Import `vswin_jax.data.pipeline.pipeline` without the output of TensorFlow's C++ code.
-
-    A command calls this only when it needs batches, so that a wrong argument is reported at once.
-    """
+    """Import `vswin_jax.data.pipeline.pipeline` without the output of TensorFlow's C++ code."""
     with _silent_stderr():
         from vswin_jax.data.pipeline import pipeline
     return pipeline

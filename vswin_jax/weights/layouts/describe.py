@@ -112,10 +112,9 @@ def describe(
 
 
 def count_window_tokens(state: Mapping[str, np.ndarray]) -> int | None:
-    """Return the number of tokens in a window, from the index buffers of a raw state_dict.
+    """Return the number of tokens in the largest window of a raw state_dict's index buffers.
 
-    A buffer is `[N, N]`, or `[N * N]` in torchvision's image models. If the stages differ, the
-    result is that of the largest window. Without buffers it is None.
+    A buffer is `[N, N]`, or `[N * N]` in torchvision's image models. Without buffers it is None.
     """
     sizes = [v.size for name, v in state.items() if name.endswith("relative_position_index")]
     return math.isqrt(max(sizes)) if sizes else None

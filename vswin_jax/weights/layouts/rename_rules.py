@@ -83,11 +83,7 @@ def rename_rules(layout: str, state: Mapping[str, np.ndarray]) -> RenameRules:
 
 
 def _numbered_norm(state: Mapping[str, np.ndarray]) -> RenameRules:
-    """Return the rule for mmaction2's final norm.
-
-    mmaction2 has a numbered norm for each stage whose feature map it returns, and the last one is
-    the final norm.
-    """
+    """Return the rule for mmaction2's final norm, which is the last of its numbered norms."""
     numbers = [m[1] for name in state if (m := re.match(r"(?:backbone\.)?norm(\d)\.", name))]
     return ((rf"^norm{max(numbers)}\.", "norm."),) if numbers else ()
 
