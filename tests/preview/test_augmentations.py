@@ -20,6 +20,7 @@ from vswin_jax.reporting.contact_sheet import ShownClip, draw_sheet
 if TYPE_CHECKING:
     from conftest import Run
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[2]
 SSV2 = f"{ROOT / 'experiments' / 'ssv2.py'}:runlocal"
 SMALL = (
@@ -48,7 +49,6 @@ def shown(run: "Run", *overrides: str, examples: tuple[int, int] = (1, 6)) -> di
     return {clip.label.partition(":")[0].removesuffix(OFF): clip for clip in clips}
 
 
-@pytest.mark.long
 def test_every_augmentation_has_a_row(tiny_run: "Run") -> None:
     rows = shown(tiny_run)
     operations = [name.replace("_", " ") for name in OPERATIONS]
@@ -57,7 +57,6 @@ def test_every_augmentation_has_a_row(tiny_run: "Run") -> None:
     assert {clip.frames.shape[1:] for clip in list(rows.values())[1:]} == {(20, 20, 3)}
 
 
-@pytest.mark.long
 def test_augmentations_that_are_off_are_labelled_and_have_the_strength_of_the_recipes(
     tiny_run: "Run",
 ) -> None:
