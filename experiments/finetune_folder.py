@@ -7,7 +7,7 @@ Paper: Liu et al., Video Swin Transformer, CVPR 2022 (arXiv:2106.13230); the set
         --config.init_from=swin_tiny_patch244_window877_kinetics400_1k
 
 `variant=small` and `variant=base` take the larger models. The classes are the sub-folders' names.
-What accuracy to expect depends on the videos. `--config.init=scratch` trains from random weights,
+The accuracy to expect depends on the videos. `--config.init=scratch` trains from random weights,
 which needs far more videos than fine-tuning does.
 
 Videos with several classes each (as in Charades) are lists, `clip.mp4 run;jump` or CSV or JSON:
@@ -46,7 +46,7 @@ def get_config(argument: str = "") -> ConfigDict:
     config.train.duration = "12 epochs"
     config.train.eval_every = "2 epochs"
 
-    config.optim.learning_rate = 3e-4  # a quarter of the batch, so about a quarter of the rate
+    config.optim.learning_rate = 3e-4  # about a quarter of k400.py's, as the batch is
     config.optim.weight_decay = 0.05
     config.optim.groups = "intended"
     config.optim.schedule = "cosine"

@@ -15,13 +15,14 @@ Expected top-1 / top-5 on validation, %:
     variant=large,pretrain=22k              83.1 / 95.9   4x3
     variant=large,pretrain=22k,size=384     84.9 / 96.7   10x5
 
-The first four are rows of the original repository's README, and so are their settings: AdamW, 30
-epochs of which 2.5 warm up, head rate 10 times the backbone's. It never released Swin-L: accuracies
-are the paper's, settings the Expedit fork's, which reports 84.7 / 96.6 for its own 384 run.
+The first four are rows of the original repository's README, with the settings of its configs:
+AdamW, 30 epochs of which 2.5 are warm-up, a learning rate of the head 10 times the backbone's.
+Swin-L was never released: its accuracies are the paper's, its settings those of the Expedit fork,
+which reports 84.7 / 96.6 for its own 384 run.
 
 mmaction2 1.x trained the first three again with its own groups (`--config.optim.groups=intended`):
-78.90 / 93.77, 80.54 / 94.46 (drop_path_rate 0.2 for small) and 80.57 / 94.49. Its large at 224 has
-learning rate 1e-3 and drop_path_rate 0.4 and gives 83.46 / 95.91.
+78.90 / 93.77, 80.54 / 94.46 (drop_path_rate 0.2 for small) and 80.57 / 94.49. Its recipe of Swin-L
+at 224 has learning rate 1e-3 and drop_path_rate 0.4, and reaches 83.46 / 95.91.
 """
 
 from dataclasses import dataclass

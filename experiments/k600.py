@@ -11,8 +11,8 @@ Expected top-1 / top-5 on validation, %:
     variant=base      84.0 / 96.5   4x3 views    (the original repository's README)
     variant=large     86.1 / 97.3   10x5 views   (at 384 pixels; the paper, the Expedit fork)
 
-The original repository has the settings of base; it never released Swin-L, whose settings here are
-the Expedit fork's.
+The settings of base are those of the original repository. It never released Swin-L, whose settings
+here are those of the Expedit fork.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
-"""A Video Swin learns motion from its own H.264 files, on a CPU, from random weights.
+"""Quickstart: a small model learns motion from generated H.264 files, on a CPU, from scratch.
 
-Paper: Liu et al., Video Swin Transformer, CVPR 2022 (arXiv:2106.13230); the model is a small one.
+Paper: Liu et al., Video Swin Transformer, CVPR 2022 (arXiv:2106.13230); the settings are ours.
 
     python -m vswin_jax.main --config experiments/quickstart.py --workdir runs/quickstart
 
@@ -26,10 +26,10 @@ def get_config(argument: str = "") -> ConfigDict:
     config.model.depths = (2, 2)
     config.model.num_heads = (2, 4)
     config.model.window_size = (2, 8, 8)
-    config.model.patch_size = (4, 4, 4)  # four frames tell a direction
+    config.model.patch_size = (4, 4, 4)  # four frames show a direction
     config.model.drop_path_rate = 0.0
     config.model.head_dropout_rate = 0.0
-    config.model.kernel_init = "lecun"  # so narrow a model does not start with 0.02
+    config.model.kernel_init = "lecun"  # a model this narrow does not learn from "reference"
 
     config.data.kind = "moving_shapes"
     config.data.processes = 0  # its videos are so small that threads keep up

@@ -9,7 +9,8 @@ Paper: Liu et al., Video Swin Transformer, CVPR 2022 (arXiv:2106.13230), section
 Expected: 69.6 top-1, 92.7 top-5, 1x3 views (the original repository's README, settings too).
 
 The recipe's own `flip` is 0, yet its RandAugment always begins with a horizontal flip of
-probability 0.5, labels not exchanged: the published number was reached with flipped clips.
+probability 0.5, which does not exchange left and right labels: the published number was reached
+with flipped clips.
 """
 
 from ml_collections import ConfigDict

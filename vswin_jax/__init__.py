@@ -1,4 +1,8 @@
-"""Video Swin Transformer in JAX: train, fine-tune, evaluate and run it, at any scale."""
+"""Video Swin Transformer in JAX: train, fine-tune, evaluate and run it, at any scale.
+
+In comments "the reference" is the authors' PyTorch code, SwinTransformer/Video-Swin-Transformer on
+GitHub: a fork of mmaction2 0.15.0 that runs on mmcv 1.3.3.
+"""
 
 import importlib
 from typing import Any

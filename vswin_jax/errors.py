@@ -24,5 +24,5 @@ def unusable(kind: str, name: str, reason: str) -> InputError:
     """Return an `InputError` for an implementation that is requested by name but cannot be used."""
     return InputError(
         f"The {kind} implementation '{name}' cannot be used: {reason}. Use 'auto', which then "
-        f"takes another one."
+        f"chooses another one."
     )

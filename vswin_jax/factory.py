@@ -54,7 +54,7 @@ def clip_spec(config: ConfigDict) -> ClipSpec:
 def training_inputs(config: ConfigDict, workdir: str | os.PathLike) -> TrainingInputs:
     """Build data, model, mesh and weights of a training run in `workdir`.
 
-    The weights are loaded when the run needs them; one that resumes from a checkpoint does not.
+    The weights are loaded only when the run needs them, and never if it resumes from a checkpoint.
 
     Raises:
       InputError: data or weights that are missing or do not fit the config.
@@ -92,7 +92,7 @@ def sampler_options(config: ConfigDict, source: Source) -> dict[str, Any]:
     """Return the arguments of `train_batches` about which examples form a batch.
 
     Raises:
-      InputError: the classes of `source` do not pair as config.data.flip_labels says.
+      InputError: the classes of `source` do not pair as config.data.flip_labels requires.
     """
     data = config.data
     names = source.label_names
@@ -114,7 +114,7 @@ def build_model(config: ConfigDict, num_classes: int) -> models.SwinTransformer3
 def split_over(
     mesh: Mesh, config: ConfigDict, model: models.SwinTransformer3D
 ) -> models.SwinTransformer3D:
-    """Return `model` with its clips sharded over the mesh's window axis as the config says.
+    """Return `model` with clips split over the mesh's window axis, along config.mesh.window_over.
 
     Raises:
       InputError: clips of the config's size cannot be sharded that way.
@@ -154,7 +154,7 @@ def _check_resumable(
     if path is not None:
         saved = checkpoint.read_metadata(path)
         _check_same_task(config, saved, path)
-        # Callers of `train` may have given it no metadata.
+        # A program that calls `train` itself may have passed no metadata.
         if saved.get("label_names"):
             source = config.data.train or config.data.kind
             check_same_names(saved["label_names"], label_names, source)
@@ -237,7 +237,7 @@ def _missing_weights(config: ConfigDict) -> str:
     published = f" (the recipe's: {config.init_published})" if config.init_published else ""
     return (
         f"This run starts from pretrained weights but config.init_from {what}: give them as "
-        f"--config.init_from=PATH, a released checkpoint's name or a URL{published}, or say "
+        f"--config.init_from=PATH, a released checkpoint's name or a URL{published}, or set "
         f"--config.init=scratch to train from random weights."
     )
 
@@ -251,7 +251,7 @@ def has_checkpoint(workdir: str | os.PathLike) -> bool:
 class Weights:
     """Trained parameters, which `load(model)` checks against the model and returns.
 
-    label_names and step are None for a file of weights, which does not hold them.
+    `label_names` and `step` are None for a file of weights, which does not hold them.
     """
 
     load: Callable[[models.SwinTransformer3D], Any]
@@ -266,8 +266,8 @@ def weights_to_evaluate(config: ConfigDict, workdir: str | os.PathLike) -> Weigh
     logged and skipped in search of the latest; the best step has no substitute.
 
     Raises:
-      InputError: there are none; all steps are damaged, or the best is; later, from `load`, they
-        are of another model.
+      InputError: there are no weights; all steps, or the best one, are damaged; later, from `load`:
+        the weights are of another model.
     """
     path = config.init_from
     if has_checkpoint(workdir):

@@ -49,7 +49,7 @@ def test_segment_ids_mask_the_same_pairs_as_the_reference(
 
 
 def test_clamping_an_axis_removes_the_shift_of_that_axis_only() -> None:
-    # Stage 3 of swin_tiny at 32x224x224 (video_swin_facts, section 0, point 7).
+    # Stage 3 of swin_tiny at 32x224x224 (`get_window_size` of the reference).
     geometry = WindowGeometry.create((16, 7, 7), (8, 7, 7), (4, 3, 3))
     assert geometry.window == (8, 7, 7)
     assert geometry.shift == (4, 0, 0)

@@ -13,7 +13,7 @@ from vswin_jax.models import create_model, init_params
 from vswin_jax.models.flops import forward_macs, hardware_flops, ideal_step_seconds, model_flops
 from vswin_jax.models.swin3d import REMAT
 
-# The published tables count multiply-accumulates of one view, in G (reference facts, 1.4).
+# The published tables count multiply-accumulates of one view, in G.
 PUBLISHED: tuple[tuple[str, dict[str, Any], int, float], ...] = (
     ("swin_tiny", {}, 224, 87.8),
     ("swin_small", {}, 224, 165.7),
@@ -33,7 +33,7 @@ def test_the_published_numbers(name: str, settings: dict[str, Any], size: int, g
 
 
 def test_attention_and_linear_layers_have_separate_counts() -> None:
-    """Swin-T: 17.94 G of attention and 69.83 G of linear layers (reference facts, 1.4)."""
+    """Swin-T: 17.94 G of attention and 69.83 G of linear layers."""
     macs = forward_macs(create_model("swin_tiny"), (32, 224, 224))
     attention = sum(stage["logits"] + stage["values"] for stage in macs.blocks)
     assert attention / 1e9 == pytest.approx(17.94, abs=0.005)

@@ -83,7 +83,7 @@ def test_the_index_is_the_offset_of_query_minus_key() -> None:
 
 
 def test_the_index_of_the_published_window() -> None:
-    # video_swin_facts, section 1.1.
+    # From `WindowAttention3D` of the reference.
     index = relative_position_index((8, 7, 7))
     assert (index[0, 0], index[0, -1], index[-1, 0]) == (1267, 0, 2534)
 

@@ -1,6 +1,6 @@
 """Cost accounting of a compiled program: collectives, memory, FLOPs and memory traffic per device.
 
-It reads a `jax.stages.Compiled` of any platform, also one compiled ahead of time for TPUs.
+The program is a `jax.stages.Compiled` for any platform, compiled ahead of time or not.
 """
 
 import math

@@ -1,9 +1,9 @@
 """Counts FLOPs and bytes accessed of a compiled program, with the trip counts of loops.
 
 XLA's own count (`cost_analysis`, HloCostAnalysis in xla/service) takes the body of a loop once,
-whatever its trip count. This count is coarser: FLOPs are those of matrix products and convolutions,
-and bytes are those of operands and results. But it multiplies loops: `loop_factors` returns the
-ratios by which to correct the counts of XLA.
+whatever its trip count. The count of this module is coarser (FLOPs are those of matrix products and
+convolutions, bytes are those of operands and results) but multiplies by trip counts. `loop_factors`
+returns the ratios by which to correct the counts of XLA.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ _ASYNC_COPIES = ("copy-start", "slice-start", "dynamic-slice-start")
 # Custom calls of TPU programs that annotate or allocate an array, and move nothing.
 _ANNOTATIONS = ("AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast")
 
-# Returns the bytes of an array, as the ShapeSizeFunction of HloCostAnalysis.
+# From an array to its bytes, like the ShapeSizeFunction of HloCostAnalysis.
 ShapeSize = Callable[[HloArray], int]
 
 

@@ -21,7 +21,7 @@ RelativePosition = Literal["reference", "exact"]
 
 
 def table_rows(window: Size) -> int:
-    """Return the rows of the table, one for each offset: (2d-1)(2h-1)(2w-1)."""
+    """Return the number of rows of the table, one for each offset: (2d-1)(2h-1)(2w-1)."""
     depth, height, width = window
     return (2 * depth - 1) * (2 * height - 1) * (2 * width - 1)
 
@@ -35,9 +35,9 @@ def relative_position_bias(
     """Return the bias (query, key) of `window` from the table of a `full_window`.
 
     With `"reference"` a clamped window takes the bias of the first N tokens of the full window, as
-    the reference does by slicing its index. That is the true geometry when only time is clamped;
-    when height or width is clamped, its offsets are those of other tokens, and weights trained
-    that way expect it. `"exact"` uses the true offsets always.
+    `WindowAttention3D` of the reference does. That is the true geometry if only time is clamped. If
+    height or width is clamped, the offsets are those of other tokens, which weights trained that
+    way expect. `"exact"` always uses the true offsets.
     """
     if relative_position == "exact":
         return _expand_offsets(table, full_window, window)

@@ -22,8 +22,8 @@ from vswin_jax.attention import xla
 from vswin_jax.attention.inputs import AttentionInputs
 from vswin_jax.sharding.constraints import is_sharded
 
-# Window-heads in a chunk: enough work for all cores between two synchronizations, and float32
-# logits (392 x 392) that stay in the cache that the cores share.
+# Number of (window, head) pairs in a chunk: enough work for all cores between two synchronizations,
+# and few enough that their float32 logits, 392 x 392 each, stay in the cache that the cores share.
 CHUNK_HEADS = 12
 
 # Name of the attention output, and here of the softmax's sums, for remat policies.

@@ -53,7 +53,7 @@ class ClipSharding:
         return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, PartitionSpec(*spec)))
 
     def check(self, clip: Size, patch: Size, window: Size, merges: int) -> None:
-        """Raise an error for clips of which a device would get a part of a window in any stage.
+        """Check that each device gets whole windows of a clip in every stage.
 
         Padding must come after the last token of the clip, not at the end of each device's slab,
         so there must be none along the split axis.
@@ -65,7 +65,7 @@ class ClipSharding:
           merges: number of times that the model halves the height.
 
         Raises:
-          InputError: naming the sizes, and the numbers of devices, that would do.
+          InputError: otherwise; the message names sizes and numbers of devices that fit.
         """
         size, unit = clip[self.grid_axis], patch[self.grid_axis] * window[self.grid_axis]
         if self.axis == "height":
@@ -149,7 +149,7 @@ class SplitGeometry(WindowGeometry):
 
     @functools.cached_property
     def local(self) -> WindowGeometry:
-        """The part of one device; its `segment_ids` are those of no device and must not be used."""
+        """The windows on one device; do not use its `segment_ids`, which ignore other devices."""
         axis = self.sharding.grid_axis
         grid = tuple(
             size // self.sharding.devices if i == axis else size for i, size in enumerate(self.grid)

@@ -1,6 +1,6 @@
 """Window geometry: sizes, shifts and segment ids, computed in NumPy from static shapes.
 
-Source: Video Swin Transformer, section 3.1, and the reference's `get_window_size`,
+Source: Video Swin Transformer, section 3.2, and the reference's `get_window_size`,
 `window_partition`, `window_reverse` and `compute_mask`. All sizes are in tokens, as
 (depth, height, width), where depth is time.
 """
@@ -16,8 +16,8 @@ from jaxtyping import Array, Float, Int8, Shaped
 
 from vswin_jax.attention.bias import RelativePosition, Size, relative_position_bias
 
-# From qkv [B, windows, N, 3, heads, dim], a bias table and segment ids [windows, N], None for one
-# segment, to [B, windows, N, heads, dim].
+# From qkv [B, windows, N, 3, heads, dim], a bias table, and segment ids [windows, N] or None (each
+# window is one segment), to [B, windows, N, heads, dim].
 Attend = Callable[[jax.Array, jax.Array, jax.Array | np.ndarray | None], jax.Array]
 # `jnp.roll`, or an equivalent for clips that are split over devices.
 Roll = Callable[[jax.Array, Size, tuple[int, ...]], jax.Array]
@@ -79,8 +79,8 @@ class WindowGeometry:
         """Segment ids: only tokens of a window with equal ids attend to each other.
 
         None without a shift: then every token of a window attends to all others. Padding is not
-        masked, as in the reference. At most 8 segments meet in one window, so an id has one bit
-        for each axis: beyond the seam of the cyclic shift or not.
+        masked, as in the reference. An id has one bit for each axis, set beyond the seam of the
+        cyclic shift, so at most 8 segments meet in one window.
         """
         if not self.is_shifted:
             return None

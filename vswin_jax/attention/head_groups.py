@@ -15,7 +15,7 @@ class HeadGroups(WindowGeometry):
     """A window geometry whose windows attend with a few heads at a time, as many as a chunk has.
 
     The bias of 24 heads is as large as the tokens of a short clip's first stage, and each chunk of
-    `chunked` copies its part. A loop over windows as well would build the bias for each of them.
+    `chunked` copies its part. Groups of windows as well would build the bias again for each group.
     """
 
     @classmethod

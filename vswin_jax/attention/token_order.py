@@ -1,8 +1,8 @@
 """Orders in which an array holds the tokens of a grid, and the gather from one order to another.
 
 Norms, linear layers and residuals work on each token alone. So between blocks tokens stay in window
-order, and only the step from regular to shifted windows, or back, moves them: one gather of rows of
-C channels, where partitioning and merging around every attention are transposes and rolls.
+order, and only the step from regular to shifted windows, or back, moves them. That is one gather of
+rows of C channels, instead of transposes and rolls before and after every attention.
 """
 
 from dataclasses import dataclass
@@ -72,9 +72,9 @@ class TokenOrder:
     def row_offsets(
         self, axis: int, coordinates: Shaped[np.ndarray, "*shape"]
     ) -> Int32[np.ndarray, "*shape"]:
-        """Return the summand of a token's row that its coordinate along `axis` contributes.
+        """Return the part of a token's row that depends on its coordinate along `axis`.
 
-        The row of a token, its index in this order, is the sum over the three axes.
+        The row of a token, its index in this order, is the sum of the parts of the three axes.
         """
         box, counts = self.box, self.counts
         index = (coordinates - self.shift[axis]) % self.grid[axis]

@@ -36,12 +36,12 @@ def evaluate(
 ) -> AnyEvaluation:
     """Run every batch and return the evaluation of all `num_examples` videos, on every host.
 
-    `eval_step` is made by `jax.jit`. `batches` are as many on every host, and their padded rows
+    `eval_step` is made by `jax.jit`. Every host has the same number of `batches`, whose padded rows
     have mask 0; `place` puts a batch on the devices. The results of a batch are read while the next
     batch runs.
 
     Raises:
-      StopRequested: a signal has come while signals are deferred (`SignalWatcher.defer_signals`).
+      StopRequested: a signal arrived while signals are deferred (`SignalWatcher.defer_signals`).
       RuntimeError: the batches do not hold each of the ids 0 to num_examples - 1 once.
     """
     parts = list(_evaluated_rows(eval_step, params, batches, num_examples, place))

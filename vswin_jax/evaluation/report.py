@@ -1,4 +1,4 @@
-"""Files of a run for people: training curves, example predictions and a line of scores."""
+"""Report of a run: training curves, a picture of predictions and a line of scores."""
 
 import json
 import os

@@ -39,7 +39,7 @@ class Evaluator:
     ) -> None:
         self._make = functools.partial(_make_evaluation, config, model, mesh, source)
         self._spec = factory.clip_spec(config)
-        # While training, one centred clip a video has to do, as in the reference.
+        # During training only one centred clip per video is evaluated, as in the reference.
         self._quick_spec = replace(
             self._spec, num_clips=1, num_crops=1, eval_resize=config.data.resize
         )
@@ -52,7 +52,7 @@ class Evaluator:
         return self._latest.summary()
 
     def evaluate_final(self, params: Any) -> AnyEvaluation:
-        """Evaluate all test views of the parameters that were evaluated last, if any were."""
+        """Evaluate all test views; `params` must be those of the last `evaluate_quick`, if any."""
         if self._latest is not None and self._quick_spec == self._spec:
             return self._latest
         return self._make(self._spec)(params)
@@ -64,7 +64,7 @@ def _make_evaluation(
     """Return a function from parameters to the evaluation of all of `source`; it compiles once."""
     task = task_from_config(config)
     step = make_eval_step(model, config.eval.views_per_pass, task, mesh, config.train.autotune)
-    # Padding makes every batch size exact, so it may as well divide over the devices.
+    # Padding keeps results exact, so the batch size may be rounded up to divide over the devices.
     devices = num_batch_shards(mesh)
     batch_size = math.ceil(config.eval.batch_size / devices) * devices
     pipeline = load_pipeline()
@@ -82,7 +82,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path) -> AnyEvaluation:
     """Evaluate the workdir's checkpoint, or else the weights of init_from, and write the report.
 
     Raises:
-      InputError: neither is there, or it is of another model.
+      InputError: neither exists, or its parameters are those of another model.
     """
     weights = factory.weights_to_evaluate(config, workdir)
     held_out = factory.open_split(config, workdir, "eval", weights.label_names)

@@ -29,10 +29,10 @@ class AttentionKernelConfig(NamedTuple):
     """Static configuration of the attention kernels.
 
     Attributes:
-      heads: of attention.
+      heads: number of attention heads.
       scale: factor on the queries.
-      chip: memory that the blocks must fit.
-      interpret: run the kernels by Pallas' interpreter, without a TPU.
+      chip: the chip whose memory the blocks must fit.
+      interpret: run the kernels in Pallas' interpreter, without a TPU.
     """
 
     heads: int
@@ -166,8 +166,8 @@ def _qkv_grad_outputs(
 ) -> tuple[list[jax.ShapeDtypeStruct], list[pl.BlockSpec], list[pl.MemoryRef]]:
     """Return the shapes, the specs and the scratch buffers of the gradients of qkv.
 
-    Tiles of queries write separate arrays: of queries their own rows, and of keys and values a part
-    each, to be summed. Otherwise one array is written, and the scratch buffers collect its parts.
+    A tile of queries writes its rows of the gradient of queries, and its part of those of keys and
+    values, which are summed later. Without tiles one array is written from three scratch buffers.
     """
     tiling = specs.tiling
     if tiling.tiles > 1:
@@ -204,11 +204,11 @@ def _compiler_params(
 
 
 def _cost_estimate(tiling: AttentionTiling, products: int, backward: bool) -> pl.CostEstimate:
-    """Count the FLOPs of the matrix products and the bytes moved, with those read repeatedly."""
+    """Count the FLOPs of the matrix products and the bytes moved, repeated reads included."""
     sizes = tiling.sizes
     pairs = sizes.windows * sizes.heads * sizes.tokens**2
     token_bytes = sizes.windows * sizes.tokens * sizes.channels * sizes.itemsize
-    # Each tile of queries reads the keys and values again, and a packed block has the queries too.
+    # Each tile of queries reads the keys and values again; a packed block includes all queries too.
     reads = 3 * tiling.tiles if tiling.packed else 1 + 2 * tiling.tiles
     moved = 1 + (1 + 2 * tiling.tiles if backward else 0)
     squares = sizes.heads * sizes.tokens**2 * 4

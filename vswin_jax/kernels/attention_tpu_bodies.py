@@ -7,8 +7,8 @@ moved between lanes.
 
 The loops, from the outside: windows, chunks of heads, heads. The mask of a window is computed once
 for all of its heads, and queries, keys and values are loaded once for all heads of a chunk. Windows
-and heads are loops on the chip, so that the program of a head exists once and the logits of one
-head only are alive. The float32 logits of a published window, `[392, 392]`, already exceed the
+and heads are loops on the chip, so that the program of a head exists once and only the logits of
+one head are alive. The float32 logits of a published window, `[392, 392]`, already exceed the
 vector registers. They are spilled to VMEM through the single vector store slot of a core, which
 bounds these kernels as much as the matrix unit does.
 
@@ -61,7 +61,7 @@ def _select_head(rows: jax.Array, head_lanes: jax.Array, scale: float) -> jax.Ar
 def forward(block: AttentionBlock, *refs: Ref) -> None:
     """Compute attention of a block, `[windows, rows, lanes]`.
 
-    The references are those of `Operands`, with the output's before the scratch buffers.
+    `refs` are those of `Operands`, and the output before the scratch buffers.
     """
     operands, (out_ref,) = Operands.split_from(block, refs)
 
@@ -72,7 +72,7 @@ def forward(block: AttentionBlock, *refs: Ref) -> None:
             head_lanes = _head_lanes(block.rows, chunk, block, head)
             query = _select_head(queries, head_lanes, block.scale)
             weights, inverse = operands.unnormalized_softmax(query, keys, chunk.first + head)
-            # Divided after the product, where there are 128 lanes a row and not N.
+            # Divided after the product, whose rows have 128 lanes instead of N.
             out = dot(weights.astype(values.dtype), values, MATMUL) * inverse
             _store_head(out_ref, window, chunk, head_lanes, out)
 
@@ -93,7 +93,7 @@ class _Gradients:
 def backward(block: AttentionBlock, *refs: Ref) -> None:
     """Compute the gradients of the bias and of queries, keys and values of a block.
 
-    The references are those of `forward`, with the gradient of its output before the outputs. The
+    `refs` are those of `forward`, with the gradient of its output before this kernel's outputs. The
     gradient of the bias is accumulated over the steps. The gradients of queries, keys and values
     are written to three outputs if queries are tiled. Otherwise they are collected in scratch and
     then copied to one output: side by side if qkv is packed, else one after the other, in the

@@ -11,8 +11,7 @@ from jax.experimental import pallas as pl
 
 from vswin_jax.kernels.token_arithmetic import CONTRACT_LANES, dot
 
-# Added to the logits between segments: the reference masks by -100, not -inf (video_swin_facts,
-# 1.1).
+# Added to the logits between segments: -100 and not -inf, as in `compute_mask` of the reference.
 MASK_VALUE = -100.0
 
 # Axis of the grid over tiles of queries.
@@ -44,15 +43,15 @@ class AttentionBlock:
     """Static description of the blocks that one program of a kernel works on.
 
     Attributes:
-      windows: in the block.
-      rows: queries of each window in the block.
-      tokens: keys of each window.
-      dim: lanes of a head.
+      windows: number of windows in the block.
+      rows: number of queries of each window in the block.
+      tokens: number of keys of each window.
+      dim: number of lanes of a head.
       scale: factor on the queries.
       packed: channels of all heads if queries, keys and values are side by side in one block; 0
         if each has a block of its own.
-      chunks: heads of the block.
-      has_segments: tokens of different segments do not attend to each other.
+      chunks: the heads of the block, in chunks.
+      has_segments: True if windows have segments, between which the logits are masked.
     """
 
     windows: int
@@ -104,7 +103,7 @@ class Operands:
         """Split a kernel's arguments into the operands (the first and last) and all others."""
         count = 1 if block.packed else 3
         qkv, bias, rest = refs[:count], refs[count], refs[count + 1 :]
-        # Read here, because the interpreter knows `program_id` only outside of loops and branches.
+        # Read here: Pallas' interpreter supports `program_id` only outside of loops and branches.
         first_row = pl.program_id(TILE_AXIS) * block.rows if block.is_tiled else 0
         ids, id_columns, mask = None, None, None
         if block.has_segments:

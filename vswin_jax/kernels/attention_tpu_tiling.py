@@ -16,9 +16,9 @@ class AttentionSizes:
     """Sizes of the arrays that bound the choice of blocks.
 
     Attributes:
-      windows: of all clips.
-      tokens: in a window.
-      heads: of attention.
+      windows: number of windows of all clips.
+      tokens: number of tokens in a window.
+      heads: number of attention heads.
       dim: channels of a head.
       period: number of windows after which the segment ids repeat, or 0 without segments.
       itemsize: bytes of an element of qkv.
@@ -42,11 +42,11 @@ class AttentionTiling:
     """Blocks of one kernel.
 
     Attributes:
-      sizes: of the arrays.
-      packed: queries, keys and values of all heads are one block; otherwise each is a block of
-        128 lanes.
+      sizes: sizes of the arrays.
+      packed: True if queries, keys and values of all heads are one block; otherwise each is a
+        block of 128 lanes.
       block_heads: heads in a block.
-      rows: queries of a window in a block; the others are in further tiles.
+      rows: queries of each window in a block; a window may have several tiles of queries.
       block_windows: windows in a block.
       splits: cores that share the windows, each with its own bias gradient.
       vmem_bytes: an estimate of the VMEM in use.

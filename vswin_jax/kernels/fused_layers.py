@@ -66,7 +66,7 @@ def _unsupported_reason(x: jax.Array, hidden: int, has_dropout: bool) -> str | N
 
 @functools.cache
 def _log_unsupported(reason: str) -> None:
-    log.info("the token kernels are not used: %s", reason)
+    log.info("tokenwise 'pallas_tpu' is not used: %s", reason)
 
 
 def norm_dense(

@@ -31,9 +31,9 @@ class TokenKernelConfig:
     """Static configuration of the token kernels.
 
     Attributes:
-      epsilon: of LayerNorm.
-      chip: memory that the blocks must fit.
-      interpret: run the kernels by Pallas' interpreter, without a TPU.
+      epsilon: epsilon of LayerNorm.
+      chip: the chip whose memory the blocks must fit.
+      interpret: run the kernels in Pallas' interpreter, without a TPU.
     """
 
     epsilon: float
@@ -46,9 +46,9 @@ class TokenContext:
     """Static values that a kernel body needs.
 
     Attributes:
-      steps: of each split of the grid.
-      blocks: of each clip.
-      epsilon: of LayerNorm.
+      steps: number of steps in each split of the grid.
+      blocks: number of blocks of tokens in each clip.
+      epsilon: epsilon of LayerNorm.
     """
 
     steps: int
@@ -59,7 +59,7 @@ class TokenContext:
         """Return a function that applies stochastic depth to a residual branch.
 
         `factors` are `[branches, clips]`; the factor of the current step's clip is used. A dropped
-        branch gives 0 even if it is not finite.
+        branch becomes 0 even if its values are not finite.
         """
         if factors is None:
             return lambda x: x
@@ -113,7 +113,7 @@ def call_token_kernel(
       kernel: body of the kernel; see the module's docstring for the order of its references.
       tiling: the blocks.
       config: configuration of the kernel.
-      name: of the kernel in profiles and in the compiled program.
+      name: name of the kernel in profiles and in the compiled program.
       tokens: arrays `[B, T, c]`.
       factors: float32 `[branches, B]`, or None.
       weights: matrices and vectors.

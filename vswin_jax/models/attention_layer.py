@@ -85,9 +85,9 @@ schedule_after.defvjp(lambda x, y: (schedule_after(x, y), None), lambda _, gradi
 def _schedule_table_after_qkv(qkv: jax.Array, table: ArrayLike) -> tuple[jax.Array, ArrayLike]:
     """Name `qkv` for remat policies, and delay all uses of `table` until `qkv` exists.
 
-    Otherwise XLA computes the biases of all blocks at once, before there are any tokens. On a GPU
-    that costs nothing, whereas a barrier would keep the qkv projection from fusing with the slices
-    that cut its result into queries, keys and values.
+    Otherwise XLA computes the biases of all blocks at once, before there are any tokens. A GPU
+    needs no barrier: early biases cost nothing there, and the barrier would keep the qkv projection
+    from fusing with the slices that cut its result into queries, keys and values.
     """
     if targets_gpu():
         return checkpoint_name(qkv, QKV), table
@@ -96,8 +96,8 @@ def _schedule_table_after_qkv(qkv: jax.Array, table: ArrayLike) -> tuple[jax.Arr
         # A TPU would pad `dim` to 128 lanes here, and then copy the padded array into the layout
         # that the kernels read.
         qkv = qkv.reshape(*shape[:3], -1)
-    # The table gets the name too: it comes out of the barrier with qkv, so a policy that did not
-    # keep the table would compute qkv again for it.
+    # The table gets the name too: the barrier returns it together with qkv, so a policy that did
+    # not keep the table would compute qkv again to get it.
     qkv, table = checkpoint_name(schedule_after(qkv, table), QKV)
     return qkv.reshape(shape), table
 
@@ -129,7 +129,7 @@ def attend(
 
     # Dropout is drawn for the whole batch at once, so it excludes shard_map. Inside shard_map the
     # bias is built on each device, so the gradient summed over devices is that of the table and
-    # not that of the bias, which is 70 times as large.
+    # not that of the bias, which is 60 times as large for windows of 8 x 7 x 7.
     has_dropout = dropout_key is not None
     attend_shards = attend_batch if has_dropout else partial(shard_map_batch, attend_batch)
     if settings.recompute_attention:

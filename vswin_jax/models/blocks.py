@@ -36,7 +36,7 @@ def sample_drop_path(
 ) -> Float32[Array, "blocks 2 B"]:
     """Sample the stochastic depth factors of both branches of each block for each clip.
 
-    A factor is 0, which drops the branch, with the rate of the block, and else 1 / (1 - rate).
+    A factor is 0 (the branch is dropped) with probability `rate` of its block, else 1 / (1 - rate).
     """
     keep_rates = 1 - jnp.asarray(rates, jnp.float32)[:, None, None]
     return jax.random.bernoulli(key, keep_rates, (len(rates), 2, batch)) / keep_rates
@@ -86,8 +86,8 @@ class SwinBlock(nn.Module):
 
         `factors` are those of stochastic depth, or None without it.
 
-        Padding to whole windows comes after the norm, as in the reference: padded tokens have
-        the query, key and value of the projection's bias, and are attended to.
+        Padding to whole windows comes after the norm, as in the reference: the query, key and value
+        of a padded token are the projection's bias, and other tokens attend to it.
         """
         group_size = self._group_size(x, train)
         if group_size is not None:

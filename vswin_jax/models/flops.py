@@ -22,10 +22,11 @@ from vswin_jax.attention import Size, WindowGeometry
 from vswin_jax.models import SwinTransformer3D
 from vswin_jax.runtime.hardware import chip_of
 
-# The products of each block that a policy of `config.model.remat` computes again, since their
-# results are needed but not stored. The product with the values is needed, because the division by
-# the sum of the softmax comes after it; the result of "fc2" is not. The fused kernels
-# (`config.model.tokenwise`) compute "proj" and "fc1" again under every policy.
+# The products of each block that a policy of `config.model.remat` computes again, because the
+# backward pass needs their results and the policy does not store them. It needs the result of
+# "values", since the division by the sum of the softmax comes after that product, and does not need
+# that of "fc2". The fused kernels (`config.model.tokenwise`) compute "proj" and "fc1" again under
+# every policy.
 RECOMPUTED = {
     "none": (),
     "attention": ("logits", "values"),

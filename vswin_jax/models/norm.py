@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from vswin_jax.kernels.token_arithmetic import standardize_grad
 
-# The default of PyTorch; that of Flax differs.
+# The default of PyTorch; that of Flax is 1e-6.
 EPSILON = 1e-5
 
 # The name by which a remat policy may keep the statistics of all tokens.

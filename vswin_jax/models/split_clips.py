@@ -14,7 +14,7 @@ def split_clips(
     """Split the clips of `model` along "time" or "height" over the `window` axis of `mesh`.
 
     Parameters, results and random draws do not change. Where the axis has size 1, `model` itself is
-    returned. `clip` is a size (frames, height, width) to check now; calls are checked anyway.
+    returned. A `clip` size (frames, height, width) is checked now, and not only in each call.
 
     Raises:
       InputError: The clips do not split into whole windows, or the model has attention dropout.

@@ -17,7 +17,8 @@ from vswin_jax.models.settings import BlockSettings
 _only = jax.checkpoint_policies.save_only_these_names
 
 # The rematerialisation policies: the activations of each block that are stored for the backward
-# pass, from most to least. The input of a block always is. `flops.RECOMPUTED` has their costs.
+# pass, from most to least. The input of a block is always stored. `flops.RECOMPUTED` lists the
+# products that each policy computes again.
 REMAT = {
     "none": None,
     "attention": None,  # all but logits and softmax, see `BlockSettings.recompute_attention`
@@ -27,7 +28,8 @@ REMAT = {
 }
 
 # The order of the tokens between the blocks of a stage. "map" is raster order, as in the reference;
-# "windows" falls back to it where a grid needs padding, devices share a clip, or with dropout.
+# "windows" is window order, or raster order if the grid needs padding, devices share a clip, or
+# dropout is on.
 TOKEN_ORDERS = ("windows", "map")
 
 
@@ -109,8 +111,8 @@ class Stage(nn.Module):
         return before, merge(layout.to_quads(x, order))
 
     def _sample_drop_path(self, batch: int) -> jax.Array:
-        # Once for all blocks: the program of one draw per block takes longer to compile, above all
-        # on a GPU.
+        # One draw for all blocks: a program with a draw per block takes longer to compile, above
+        # all on a GPU.
         return sample_drop_path(self.make_rng("dropout"), self.drop_path_rates, batch)
 
     def _block(self, layout: StageLayout, index: int) -> SwinBlock:

@@ -33,13 +33,13 @@ class SwinTransformer3D(nn.Module):
       patch_norm: True for a LayerNorm after the patch embedding.
       mlp_ratio: The ratio of the hidden channels of an MLP to its input channels.
       qkv_bias: True for a bias in the query, key and value projection.
-      qk_scale: The factor on the queries; None is (dim / heads) ** -0.5.
+      qk_scale: The factor on the queries; None is (channels / heads) ** -0.5.
       drop_rate: The dropout rate after the patch embedding, projections and MLP layers.
       attn_drop_rate: The dropout rate of attention weights.
       drop_path_rate: The stochastic depth rate of the last block; it grows linearly from 0 at the
         first.
       head_dropout_rate: The dropout rate before the classifier.
-      frozen_stages: -1 trains everything, 0 freezes the patch embedding, n the first n stages too.
+      frozen_stages: -1 freezes nothing, 0 the patch embedding, n also the first n stages.
       remat: The activations of a block that the backward pass computes again to save memory, from
         nothing to all: "none"; "attention", logits and softmax; "dots", all but the outputs of
         linear layers and attention; "mlp", all but queries, keys, values and the output of

@@ -24,7 +24,8 @@ from vswin_jax.training.batch_augmentations import mix, random_erasing
 from vswin_jax.training.step_inputs import preprocess, to_pixels
 
 OFF = " (off in this config)"
-# Strengths of augmentations that are off, from the reference (reference facts, section 5.2).
+# Strengths at which augmentations that are off are shown: the probability of `RandomErasing`, and
+# the alpha of `MixupBlending` and `CutmixBlending`, in the reference.
 ERASING, ALPHA = 0.25, 0.2
 # Draws to choose the most even mixture from: with an alpha of 0.2 one of the two clips is hardly
 # visible in most of them.
@@ -41,7 +42,7 @@ def augmentation_clips(
 ) -> list[ShownClip]:
     """Return a training clip of `example` as decoded, and under each augmentation alone.
 
-    It is mixed with `partner`, by the most even of 64 draws. All other augmentations are drawn
+    The clip is mixed with `partner` by the most even of 64 draws. All other augmentations are drawn
     once, as a function of the config's seed and the example. The random resized crop starts from
     whole frames, the other augmentations from their centre crop.
 
@@ -67,7 +68,7 @@ def augmentation_clips(
 
 
 def _parenthesise_set(example: Example, label_names: Sequence[str]) -> str:
-    """Describe a label for a sum: a set of several classes, which is a sum itself, in brackets."""
+    """Describe a label as a term of a sum: a set of several classes is put in parentheses."""
     label = describe_label(example.label, label_names)
     return f"({label})" if len(classes_of(example.label)) > 1 else label
 

@@ -1,6 +1,6 @@
 """Clips as the model receives them, after the preprocessing and augmentation on the device.
 
-The functions that prepare a batch are those of the training and the evaluation step themselves.
+A batch is prepared by the same functions that the training step and the evaluation step call.
 """
 
 import functools

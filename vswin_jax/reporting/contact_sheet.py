@@ -1,7 +1,6 @@
 """Clips for people to look at: a contact sheet with a row for each clip, and a video of all clips.
 
-Pillow draws them and not Matplotlib, which would resample the pixels: small clips must not be
-blurred.
+They are drawn with Pillow: Matplotlib would resample the pixels, and so blur small clips.
 """
 
 import math

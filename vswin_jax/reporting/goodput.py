@@ -1,9 +1,10 @@
 """Goodput of a run: the share of its time that is spent in training steps, over all its starts.
 
-Every second between the begin and the end of a start belongs to one category, so the categories add
-up to the wall-clock time. Time in `steps` is goodput, the rest is badput. When a run resumes, the
-time of steps whose results a kill has destroyed moves from `steps` to `lost`. The time between two
-starts is not counted, and neither are the seconds between the last save of the record and a kill.
+A start is one execution of the training command; a run that resumes has several. Every second of a
+start belongs to one category, so the categories add up to the wall-clock time. Time in `steps` is
+goodput, the rest is badput. When a run resumes, the time of steps whose results were lost in a kill
+moves from `steps` to `lost`. The time between two starts is not counted, and neither are the
+seconds between the last save of the record and a kill.
 """
 
 import contextlib
@@ -32,7 +33,7 @@ _MAX_SAVED_STEPS = 100
 
 
 class GoodputRecorder:
-    """Records seconds by category, beginning with "restart": all that precedes the first step."""
+    """Records seconds by category, at first as "restart": all that precedes the first step."""
 
     def __init__(
         self,
@@ -41,7 +42,7 @@ class GoodputRecorder:
         compile_seconds: Callable[[], float] = lambda: 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`start_time` is when this start began, by `clock`; the default is now.
+        """Begin to count at `start_time`, by `clock`; the default is now.
 
         `compile_seconds` returns the seconds spent compiling so far; they are moved to "compile"
         from the category in which they pass.

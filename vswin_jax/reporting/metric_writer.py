@@ -1,7 +1,8 @@
 """Reports of a run: log lines, `metrics.jsonl`, TensorBoard and goodput.
 
-CLU, and TensorFlow which it needs, are imported only when they are used; without them the log and
-`metrics.jsonl` remain. In a run of several processes only the first one writes.
+CLU (Common Loop Utils), and TensorFlow which it needs, are imported only when they are used;
+without them the log and `metrics.jsonl` remain. In a run of several processes only the first one
+writes.
 """
 
 import contextlib
@@ -51,10 +52,10 @@ class MetricWriter:
         watchdog: Watchdog | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`start_step` and `pending_evaluation` are as for `MetricsFile`; `batch_size` is global.
+        """Open the files; `start_step` and `pending_evaluation` are as for `MetricsFile`.
 
-        `goodput` has the time since this start began; the record of earlier starts is added to it.
-        `watchdog` is notified of every phase.
+        `batch_size` is global. `goodput` has the time since this start began; the record of earlier
+        starts is added to it. `watchdog` is notified of every phase.
         """
         self.step = start_step
         self.ideal_step_seconds: float | None = None
@@ -127,7 +128,7 @@ class MetricWriter:
             self._tensorboard.write_images(step, {name: image[None]})
 
     def close(self) -> None:
-        """Write the last goodput, and close all files."""
+        """Write the goodput a last time, and close all files."""
         self._log_goodput(self.step)
         self._save_goodput()
         if self._file is not None:

@@ -1,7 +1,7 @@
 """Sharding constraints on activations, by the logical names of their axes.
 
-A model names the axes of its activations and knows no mesh. Without a mesh `constrain` does
-nothing; within `use_activation_mesh` the table `ACTIVATIONS` maps each name to mesh axes.
+A model names the axes of its activations and does not depend on a mesh. Without a mesh `constrain`
+does nothing; within `use_activation_mesh` the table `ACTIVATIONS` maps each name to mesh axes.
 """
 
 import contextlib
@@ -69,8 +69,8 @@ def drop_indivisible_axes(
 ) -> PartitionSpec:
     """Return `spec` without the mesh axes that cannot split an array of `shape`.
 
-    `sizes` are those of the mesh axes. An axis that is missing there, has size 1 or does not divide
-    the length that the axes before it have left is dropped.
+    `sizes` are those of the mesh axes. An axis is dropped if it is missing from `sizes`, has size 1
+    or does not divide the length that the mesh axes before it leave.
     """
     kept = [
         part if part is _ANY else _divisible_axes(part, length, sizes)

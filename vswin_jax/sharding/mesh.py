@@ -32,8 +32,8 @@ REPLICATED: Rules = ((".*", PartitionSpec()),)
 # axis of size 1 splits nothing, so FSDP serves replicated training too, and TENSOR_PARALLEL serves
 # with and without fsdp.
 FSDP: Rules = (
-    # By rows: the TPU compiler reduces their gradients by reduce-scatters, but those of columns by
-    # all-reduces, which send twice as many bytes.
+    # Split by rows: the TPU compiler then reduces gradients by reduce-scatters. If columns were
+    # split, it would use all-reduces, which send twice as many bytes.
     (r"(attn/qkv|attn/proj|fc1|fc2|reduction|head)/kernel$", PartitionSpec("fsdp")),
     (r".*", PartitionSpec()),
 )
@@ -120,7 +120,7 @@ def default_rules(mesh: Mesh, params: Any) -> Rules:
 
 
 def _has_indivisible_heads(path: str, flat: Mapping[str, Any], model: int) -> bool:
-    """Return True if `path` is of attention whose heads do not divide over `model` devices."""
+    """Return True if `path` is in an attention layer whose heads `model` does not divide."""
     block, attn, _ = path.partition("/attn/")
     table = flat.get(f"{block}{attn}{_BIAS_TABLE}") if attn else None
     return table is not None and table.shape[-1] % model != 0

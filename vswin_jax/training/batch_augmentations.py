@@ -124,7 +124,7 @@ def random_erasing(
 
     Clips are normalised, so 0 is the mean colour. The share of the box in the frame is uniform in
     `scale` and its aspect ratio log-uniform in `ratio`; the first of ten draws that fits is taken,
-    and if none fits nothing is erased (timm's rule; reference facts, section 5.2).
+    and if none fits nothing is erased, as in timm's `RandomErasing`, which the reference uses.
     """
     batch, _, height, width, _ = clips.shape
     gate_key, area_key, ratio_key, y_key, x_key = jax.random.split(key, 5)

@@ -37,7 +37,7 @@ PENDING_EVALUATION = "owes_evaluation"
 class StartState(NamedTuple):
     """The state that training starts from, and the number of its completed steps.
 
-    evaluates: an earlier start was stopped before it had evaluated this state.
+    `evaluates` is True if an earlier start was stopped before it had evaluated this state.
     """
 
     state: TrainState
@@ -47,7 +47,7 @@ class StartState(NamedTuple):
 
 @dataclass
 class TrainingLoop:
-    """Steps 3 to 7 of the order of operations that `training.train` states."""
+    """Runs steps 3 to 7 of the order of operations in the docstring of `training/train.py`."""
 
     setup: TrainingSetup
     checkpoints: Checkpoints
@@ -57,7 +57,7 @@ class TrainingLoop:
     evaluate: Evaluate | None
     draw_first: Draw | None
     metadata: Mapping[str, Any]
-    # A step and its metrics, which are on the device still.
+    # A step and its metrics, which are still on the device.
     unread: tuple[int, Mapping[str, jax.Array]] | None = None
 
     def run(
@@ -157,7 +157,7 @@ class TrainingLoop:
             evaluates or self.setup.durations.is_due(step, self.setup.durations.checkpoint_every)
         ):
             return
-        # A checkpoint must not be ahead of the metrics: they would be missing after a restart.
+        # Metrics are written first: a run that resumes from this checkpoint would not write them.
         self._read_metrics()
         if evaluates:
             with self.writer.phase("evaluation"):
@@ -167,7 +167,7 @@ class TrainingLoop:
         self._save(state, step, scores)
 
     def _evaluation(self, state: TrainState, step: int) -> Mapping[str, float] | None:
-        """Return the scores, also written; None if a signal has interrupted the evaluation."""
+        """Write and return the scores; return None if a signal has interrupted the evaluation."""
         assert self.evaluate is not None
         try:
             scores = self.evaluate(inference_params(state))

@@ -81,7 +81,7 @@ def top_k_accuracy(
 ) -> float:
     """Return the fraction of labels that are among the `k` most probable classes.
 
-    Of equal probabilities the lower class comes first; NaN is never correct.
+    Among equal probabilities the lower class comes first; NaN is never correct.
     """
     if len(labels) == 0:
         return 0.0
@@ -94,7 +94,7 @@ def top_k_accuracy(
 def hit_at_1(probabilities: Float[np.ndarray, "N K"], labels: Float[np.ndarray, "N K"]) -> float:
     """Return the share of videos whose most probable class is one of theirs; labels are 0 or 1.
 
-    Videos without a class do not count. Of equal probabilities the lower class counts; a video
+    Videos without a class do not count. Among equal probabilities the lower class is taken; a video
     with NaN is no hit.
     """
     best = probabilities.argmax(axis=1)[:, None]

@@ -1,8 +1,9 @@
 """AdamW as PyTorch defines it, with the parameter groups of the published recipes.
 
-`literal` groups are those that the original code applied, and `intended` those that its config
-describes (reference facts, section 0 point 1). A step whose gradients are not finite changes
-nothing but the counters of skipped steps.
+`literal` groups are those that the reference applied: of all `custom_keys` in its config that match
+a parameter's name, mmcv's `DefaultOptimizerConstructor` uses the longest alone. `intended` groups
+multiply the factors of all that match, as mmaction2 1.x does (`SwinOptimWrapperConstructor`). A
+step whose gradients are not finite leaves parameters and moments as they are, and is counted.
 """
 
 import functools

@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 class TrainingInputs:
     """Data, model, mesh and weights that a config describes; `factory.training_inputs` builds them.
 
-    sampler_options, reading_options: arguments of `train_batches`: which examples form a batch, and
-    how many threads and processes read them. initial_params: None for random weights.
+    `sampler_options` and `reading_options` are arguments of `train_batches`: for the choice of
+    examples, and for the threads that read them. `initial_params` is None for random weights.
     """
 
     source: Source
@@ -55,7 +55,7 @@ def run_training(
     profile: tuple[int, int] | None = None,
     begun: float | None = None,
 ) -> TrainResult:
-    """Train on `inputs` as `config` says, in `workdir`; for the rest see `train`."""
+    """Train on `inputs` by the settings of `config`; the other arguments are those of `train`."""
     mirrored_labels = inputs.sampler_options["mirrored_labels"]
     if mirrored_labels is not None:
         log.info("%s", describe_pairs(mirrored_labels, inputs.source.label_names))
@@ -87,7 +87,7 @@ def _train_batches(
     bad_videos: BadVideos,
     start_step: int,
 ) -> Iterator[Mapping[str, np.ndarray]]:
-    # `train` calls it once the workdir's checkpoint, if any, is known to fit this config's model.
+    # `train` calls this after checking that the workdir's checkpoint, if any, fits the model.
     if jax.process_index() == 0:
         write_json(workdir / "config.json", config.to_dict())
         write_label_names(workdir / "label_names.txt", inputs.source.label_names)

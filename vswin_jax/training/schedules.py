@@ -29,9 +29,9 @@ def make_schedule(
     """Build the schedule `name`: step -> multiplier in [0, 1], float32, traceable by `jax.jit`.
 
     `epoch_cosine` is the schedule of the published results: a cosine that is constant within an
-    epoch, times a warm-up that rises every step (reference facts, section 3.3). `cosine` rises
-    linearly from `warmup_ratio` to 1 and then falls every step to 0 at `total_steps`. Lengths are
-    in optimizer steps and may be fractional.
+    epoch, times a warm-up that rises every step (mmcv's `CosineAnnealingLrUpdaterHook`). `cosine`
+    rises linearly from `warmup_ratio` to 1 and then falls every step to 0 at `total_steps`. Lengths
+    are in optimizer steps and may be fractional.
 
     Raises:
       InputError: an unknown name, or a length that is not above 0.

@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 class TrainingSetup:
     """Model, optimizer, shardings and compiled step of a run, built once at its start.
 
-    target: shapes and shardings of the state, without its arrays.
-    score: the evaluation metric that ranks checkpoints.
+    `target` holds the shapes and shardings of the state, without its arrays.
+    `score` is the name of the evaluation metric that ranks checkpoints.
     """
 
     durations: TrainingDurations
@@ -55,8 +55,8 @@ class TrainingSetup:
     ) -> "TrainingSetup":
         """Build what `config` describes without allocating an array.
 
-        The devices of `mesh` may be those of a topology, which cannot run anything. Without a mesh
-        it is the config's, over the devices of this machine.
+        The devices of `mesh` may be those of a topology, which cannot run anything. If `mesh` is
+        None, it is built from the config and the devices of this machine.
         """
         mesh = mesh or mesh_from_config(config)
         durations = TrainingDurations.from_config(config, num_examples)

@@ -44,7 +44,7 @@ def preprocess(
 ) -> Float[Array, "B T H W 3"]:
     """Mirror the clips whose `flip` is True and normalise all of them.
 
-    `(x - mean) * (1 / std)` on values 0 to 255 (reference facts, section 5.2).
+    The result is `(x - mean) * (1 / std)` of values from 0 to 255, as in mmcv's `imnormalize_`.
     """
     video = jnp.where(flip[:, None, None, None, None], video[:, :, :, ::-1], video)
     scale = 1.0 / jnp.asarray(PIXEL_STD, jnp.float32)

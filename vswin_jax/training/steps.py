@@ -93,8 +93,8 @@ def _gradient_function(
 ) -> Callable[[Any, StepInputs, jax.Array], tuple[Any, Metrics]]:
     """Return (params, inputs, dropout key) -> (gradients, sums of the metrics).
 
-    The loss is divided by `num_clips`, the real rows of the WHOLE batch, so that the gradients of
-    its micro-batches add up to those of the mean loss.
+    The loss is divided by `num_clips`, the number of real rows of the WHOLE batch, so that the
+    gradients of its micro-batches add up to that of the mean loss.
     """
     count = jnp.maximum(num_clips, 1.0)
 

@@ -75,8 +75,8 @@ class Task(Protocol):
 class SingleLabel:
     """One class a video: softmax and cross entropy; labels are int32 [B].
 
-    Probabilities are the mean over the views of each view's softmax (reference facts, section
-    5.3), the loss is the cross entropy of that mean.
+    Probabilities are the mean over the views of each view's softmax, as in the reference
+    (`average_clip`), and the loss is the cross entropy of that mean.
     """
 
     score = "top1"

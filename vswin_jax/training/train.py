@@ -5,7 +5,7 @@ Before the first step:
 1. the state is restored from the newest intact step in `workdir`/checkpoints, and damaged steps are
    quarantined; without a checkpoint it is made from `initial_params()`, or else from the seed;
 2. `make_batches(step)` is called once with the number of completed steps; the batches that it
-   yields must be a function of that number alone, for ever.
+   yields must be a function of that number alone.
 
 Then, for each step:
 
@@ -27,13 +27,13 @@ A signal stops all processes after the same step; before the first step is compl
 before the next step. A run that is killed at any moment and started again therefore gives the same
 losses, bit for bit, as a run that was never stopped.
 
-Training needs a model and an iterator of batches; neither TensorFlow nor a particular config
+Training needs a model and an iterator of batches, but neither TensorFlow nor a particular config
 library: `config` is any object with the attributes `seed`, `train`, `optim`, `loss` and `mesh` of
 `vswin_jax.config.base_config`. `num_examples` is the length of an epoch in clips. `metadata` is
 JSON-like and kept in every checkpoint (config and label names, for `predict`). Batches and
 `evaluate` must be made for the same `task`. `profile` are the first and the last step to trace,
-counted from 1 where this call begins. `begun` is the start of the process by `time.monotonic`, from
-which on the goodput record counts.
+counted from 1 where this call begins. `begun` is the time (by `time.monotonic`) from which the
+goodput record counts; the default is the time of this call.
 """
 
 import logging
@@ -73,9 +73,9 @@ log = logging.getLogger(__name__)
 class TrainResult:
     """Outcome of a call of `train`.
 
-    step: completed steps, those of earlier starts included; params: for inference, the moving
-    average where there is one; was_finished: nothing was left to do; stopped_by: number of the
-    signal that ended the run early, or None.
+    `step` counts completed steps, those of earlier starts included. `params` are for inference: the
+    moving average if there is one. `was_finished` is True if no step was left to do. `stopped_by`
+    is the number of the signal that ended the run early, or None.
     """
 
     step: int
@@ -112,17 +112,17 @@ def train(
     with preemption.handle_signals() as watch:
         with (
             Compilations() as compilations,
-            watchdog.create_watchdog(60 * config.train.hang_after) as dog,
+            watchdog.create_watchdog(60 * config.train.hang_after) as hang_watchdog,
             Checkpoints(directory, max_to_keep=config.train.max_to_keep) as checkpoints,
             disk_full.reraise_disk_full(workdir, checkpoints.resume_hint),
         ):
-            ledger = GoodputRecorder(start_time=begun, compile_seconds=lambda: compilations.seconds)
+            record = GoodputRecorder(start_time=begun, compile_seconds=lambda: compilations.seconds)
             start = _restore_or_create(setup, checkpoints, config.seed, initial_params)
             start = start._replace(evaluates=start.evaluates and evaluate is not None)
             if start.step >= total_steps and not start.evaluates:
                 params = inference_params(start.state)
                 return TrainResult(start.step, total_steps, params, was_finished=True)
-            writer = _open_writer(config, workdir, total_steps, start, ledger, dog)
+            writer = _open_writer(config, workdir, total_steps, start, record, hang_watchdog)
             with writer, Profiler(Path(workdir), profile) as profiler, watch.defer_signals():
                 loop = TrainingLoop(
                     setup=setup,
@@ -135,7 +135,7 @@ def train(
                     metadata=metadata or {},
                 )
                 state, step = loop.run(start, make_batches)
-        # No process ends, and takes the coordination service along, while another still saves.
+        # Wait, since the coordination service must not end while another process still saves.
         wait_for_all("all is saved")
         stopped_by = watch.number
     return TrainResult(
@@ -152,8 +152,8 @@ def _open_writer(
     workdir: str | os.PathLike,
     total_steps: int,
     start: StartState,
-    ledger: GoodputRecorder,
-    dog: watchdog.Watchdog,
+    goodput: GoodputRecorder,
+    hang_watchdog: watchdog.Watchdog,
 ) -> MetricWriter:
     return MetricWriter(
         workdir,
@@ -161,8 +161,8 @@ def _open_writer(
         total_steps=total_steps,
         start_step=start.step,
         pending_evaluation=start.evaluates,
-        goodput=ledger,
-        watchdog=dog,
+        goodput=goodput,
+        watchdog=hang_watchdog,
     )
 
 

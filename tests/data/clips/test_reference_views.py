@@ -1,6 +1,6 @@
 """Test views against an independent implementation of the reference's pipeline.
 
-It follows the reference facts, section 5.2: decode every frame of the file, resize each with the
+It follows the reference's test configs: decode every frame of the file, resize each with the
 bilinear formula in floating point, crop, and select the clips last. The pipeline of vswin_jax
 decodes a few frames and resizes in OpenCV's fixed point, which rounds some values differently: by
 0.13 grey levels on average for every video and recipe here.

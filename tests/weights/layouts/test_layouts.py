@@ -55,7 +55,7 @@ def canonical_shapes(
     patch: tuple[int, ...],
     classes: int,
 ) -> Shapes:
-    """Return the shapes of any Swin, from video_swin_facts, section 1.5."""
+    """Return the shapes of any Swin, in the names of the reference's state dict."""
     shapes = {
         "patch_embed.proj.weight": (width, 3, *patch),
         **{f"patch_embed.{name}": (width,) for name in ("proj.bias", "norm.weight", "norm.bias")},

@@ -72,7 +72,7 @@ class CompileTarget:
         setup = TrainingSetup.from_config(
             config, NUM_EXAMPLES, model=model, mesh=mesh, task=task_from_config(config)
         )
-        assumed += (f"an epoch has {NUM_EXAMPLES:,} videos (only the schedule's length knows)",)
+        assumed += (f"an epoch has {NUM_EXAMPLES:,} videos (this only sets the schedule's length)",)
         chip = chip_of(devices[0].device_kind)
         return cls(config, model, mesh, chip, setup.train_step, setup.target, assumed)
 

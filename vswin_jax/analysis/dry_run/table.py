@@ -22,7 +22,7 @@ TableRow = Sequence[str]
 
 
 def table(target: CompileTarget, results: Sequence[CompileResult]) -> str:
-    """Format all that is known of the compiled steps as text of a few screens."""
+    """Format config, shardings, memory, costs and collectives of the compiled steps as text."""
     blocks = [
         _align(_config_rows(target)),
         _align(_sharding_rows(target)),
