@@ -245,9 +245,9 @@ def test_the_quick_check_skips_the_content_of_large_files(tmp_path: Path) -> Non
 
 
 def save(
-    directory: Path, scores: dict[int, float | None], kernel: Any = 1.0, keep: int = 2
+    directory: Path, scores: dict[int, float | None], kernel: Any = 1.0, max_to_keep: int = 2
 ) -> None:
-    with Checkpoints(directory, max_to_keep=keep) as checkpoints:
+    with Checkpoints(directory, max_to_keep=max_to_keep) as checkpoints:
         for step, score in scores.items():
             state = {"params": {"kernel": jnp.asarray(kernel) * step}}
             assert checkpoints.save(step, state, {"label_names": ["a"]}, score)
