@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from vswin_jax.runtime.atomic_write import atomic_write
+from vswin_jax.runtime.atomic_write import write_json
 
 GOODPUT = "steps"
 # Every category, by its key in files and TensorBoard, with its name in log lines.
@@ -91,8 +91,7 @@ class GoodputRecorder:
         """Write the record, for later starts of the run."""
         self.update()
         content = {"seconds": self.seconds, "step_seconds_when_saved": self._saved_steps}
-        with atomic_write(path) as partial:
-            partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_json(path, content)
 
     def resume(self, path: Path, step: int) -> None:
         """Add the record of earlier starts, if `path` exists, for a start that resumes at `step`.
