@@ -91,7 +91,8 @@ def measure_all(options: argparse.Namespace, cache: ResultCache) -> bool:
         for label, case in missing:
             if options.minutes and time.monotonic() - start > 60 * options.minutes:
                 return False
-            cache.add(_measure(options, workers, label, case))
+            fields = _row_fields(options, "", label, case)
+            cache.add(_measure(options, workers, label, case), fields=fields)
         for worker in workers.values():
             worker.close()
     return True

@@ -96,14 +96,13 @@ def last_saved(workdir: Path) -> int:
 
 def schedule_signals(count: int, rng: random.Random) -> Iterator[tuple[str, int]]:
     """Yield (kind, earliest step) of `count` signals, spread over the run."""
-    kinds = [
-        kind for kind, share in SIGNALS_PER_TWENTY.items() for _ in range(round(share * count / 20))
-    ]
-    kinds += ["step"] * (count - len(kinds))
-    rng.shuffle(kinds)
+    shares = {kind: round(share * count / 20) for kind, share in SIGNALS_PER_TWENTY.items()}
     # The first signal always comes while a run without a checkpoint compiles.
-    kinds.remove("compile")
-    kinds.insert(0, "compile")
+    shares["compile"] = max(0, shares["compile"] - 1)
+    others = [kind for kind, share in shares.items() for _ in range(share)][: count - 1]
+    others += ["step"] * (count - 1 - len(others))
+    rng.shuffle(others)
+    kinds = ["compile", *others]
     span = STEPS / (count + 1)
     for number, kind in enumerate(kinds, 1):
         yield kind, round((number - rng.random()) * span)

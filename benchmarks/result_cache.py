@@ -30,7 +30,11 @@ class ResultCache:
             (row for row in self.rows if all(row.get(k) == v for k, v in expected.items())), None
         )
 
-    def add(self, rows: Iterable[Row]) -> None:
-        """Append `rows` and write the file."""
-        self.rows += rows
+    def add(self, rows: Iterable[Row], fields: Iterable[str]) -> None:
+        """Add `rows`, which replace earlier rows with equal `fields`, and write the file."""
+        names = list(fields)
+        by_identity = {
+            json.dumps([row.get(name) for name in names]): row for row in (*self.rows, *rows)
+        }
+        self.rows = list(by_identity.values())
         write_json(self._path, self.rows)

@@ -9,7 +9,6 @@ import argparse
 import dataclasses
 import itertools
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,8 +20,10 @@ from result_cache import ResultCache, Row
 from throughput_table import HEADER, compare_with_baselines, format_row
 
 from vswin_jax.models.variants import VARIANTS, Variant
+from vswin_jax.runtime.cpu_count import usable_cpus
 from vswin_jax.runtime.script_parser import script_parser
 
+WORKLOAD_FIELDS = [field.name for field in dataclasses.fields(Workload)]
 SIZES = {
     **{name.removeprefix("swin_"): variant for name, variant in VARIANTS.items()},
     # A model for trying the scripts.
@@ -54,7 +55,7 @@ def parse_options(docstring: str | None, dtypes: dict[str, list[str]]) -> argpar
     parser.add_argument("--frames", type=int, help="frames per clip")
     parser.add_argument("--size", type=int, default=224, help="height and width in pixels")
     parser.add_argument("--rounds", type=int, help="measured calls per implementation")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of PyTorch")
+    parser.add_argument("--threads", type=int, default=usable_cpus(), help="threads of PyTorch")
     parser.add_argument(
         "--torch-python", default=sys.executable, help="Python interpreter that has PyTorch"
     )
@@ -128,7 +129,7 @@ def measure_all(
                 if options.minutes and time.monotonic() - start > 60 * options.minutes:
                     return False
                 rows = measure(resized)
-                cache.add(rows)
+                cache.add(rows, fields=WORKLOAD_FIELDS)
             failed |= {workload for workload, row in zip(active, rows, strict=True) if row["error"]}
     return True
 

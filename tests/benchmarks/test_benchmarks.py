@@ -82,6 +82,16 @@ def test_batches_double_until_memory_runs_out(tmp_path: Path) -> None:
     ]
 
 
+def test_a_workload_that_is_measured_again_has_one_row(tmp_path: Path) -> None:
+    cache = module("result_cache").ResultCache(tmp_path / "rows.json")
+    rows = [{"name": name, "error": None, "median_s": 2.0} for name in ("ours", "theirs")]
+    cache.add(rows, fields=["name"])
+    again = {"name": "ours", "error": None, "median_s": 1.0}
+    cache.add([again], fields=["name"])
+    assert cache.rows == [again, rows[1]]
+    assert json.loads((tmp_path / "rows.json").read_text()) == cache.rows
+
+
 def test_all_workloads_are_interleaved_on_a_cpu() -> None:
     throughput = module("throughput")
     both_dtypes = options(device="cpu", dtypes=["float32", "bfloat16"])

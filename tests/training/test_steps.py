@@ -167,13 +167,14 @@ def test_a_batch_that_does_not_split_into_micro_batches_is_rejected() -> None:
 def test_micro_batches_that_leave_devices_idle_are_rejected() -> None:
     mesh = jax.sharding.AbstractMesh((2, 2, 2), ("data", "fsdp", "model"))
     message = (
-        "micro-batch of 2 clips does not divide over 4 devices: "
-        "lower train.grad_accum_steps to 2, or"
+        "micro-batch of 2 clips does not divide into 4 equal shards, the product of the mesh's "
+        "batch axes: lower train.grad_accum_steps to 2, or"
     )
     with pytest.raises(InputError, match=message):
         run_steps([batch_of(8)], grad_accum_steps=4, mesh=mesh)
     # No number of micro-batches divides six clips over four devices.
-    with pytest.raises(InputError, match="over 4 devices: make the batch size a multiple of"):
+    message = "into 4 equal shards, .* batch axes: make the batch size a multiple of"
+    with pytest.raises(InputError, match=message):
         run_steps([batch_of(6)], grad_accum_steps=3, mesh=mesh)
 
 

@@ -247,8 +247,8 @@ def place_batch(
 def _check_batch_size(name: str, rows: int, shards: int) -> None:
     if rows % shards:
         raise InputError(
-            f"A batch of {rows} rows ({name}) does not divide over {shards} devices: make the "
-            f"batch size a multiple of {shards}."
+            f"A batch of {rows} rows ({name}) does not divide into {shards} equal shards, the "
+            f"product of the mesh's batch axes: make the batch size a multiple of {shards}."
         )
 
 

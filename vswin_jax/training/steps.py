@@ -142,13 +142,14 @@ def _check_batch_size(rows: int, steps: int, mesh: Mesh | None) -> None:
             f"A batch of {rows} does not split into {steps} equal micro-batches: make the batch "
             f"size a multiple of train.grad_accum_steps."
         )
-    devices = 1 if mesh is None else num_batch_shards(mesh)
-    if rows // steps % devices:
-        fewer = [n for n in range(1, steps) if rows % (n * devices) == 0]
+    shards = 1 if mesh is None else num_batch_shards(mesh)
+    if rows // steps % shards:
+        fewer = [n for n in range(1, steps) if rows % (n * shards) == 0]
         lower = f"lower train.grad_accum_steps to {fewer[-1]}, or " if fewer else ""
         raise InputError(
-            f"A micro-batch of {rows // steps} clips does not divide over {devices} devices: "
-            f"{lower}make the batch size a multiple of train.grad_accum_steps times {devices}."
+            f"A micro-batch of {rows // steps} clips does not divide into {shards} equal shards, "
+            f"the product of the mesh's batch axes: {lower}make the batch size a multiple of "
+            f"train.grad_accum_steps times {shards}."
         )
 
 

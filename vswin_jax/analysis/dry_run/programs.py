@@ -91,8 +91,9 @@ class CompileTarget:
         data, shards = self.config.data, num_batch_shards(self.mesh)
         if rows % shards:
             raise InputError(
-                f"A batch of {rows} clips does not divide over {shards} devices: make "
-                f"config.train.batch_size a multiple of {shards}, or use fewer devices."
+                f"A batch of {rows} clips does not divide into {shards} equal shards, the product "
+                f"of the mesh's batch axes: make config.train.batch_size a multiple of {shards}, "
+                f"or use fewer devices."
             )
         label = task_from_config(self.config).blank_labels(rows, self.model.num_classes)
         arrays = {
