@@ -50,6 +50,8 @@ setup(
         "test": [
             "beartype>=0.19",
             "hypothesis>=6.100",
+            # The command `ffmpeg`, of FFmpeg 9.
+            "imageio-ffmpeg>=0.8",
             "pytest>=8.3",
             "pytest-xdist>=3.6",
             "ruff>=0.9",

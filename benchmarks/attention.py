@@ -29,7 +29,7 @@ from worker_process import GPU_ENVIRONMENT, WorkerDied, WorkerProcess
 
 from vswin_jax.attention import WindowGeometry
 from vswin_jax.models.variants import VARIANTS
-from vswin_jax.runtime.script_parser import script_parser
+from vswin_jax.runtime.script_parser import script_parser, writable_file
 
 CONTENDERS = (*JAX_IMPLEMENTATIONS, "sdpa")
 WINDOW = (8, 7, 7)
@@ -199,7 +199,7 @@ def _parse_options() -> argparse.Namespace:
         "--torch-python", default=sys.executable, help="Python interpreter that has PyTorch"
     )
     parser.add_argument("--minutes", type=float, help="start no measurement after this time")
-    parser.add_argument("--json", type=Path, help="file of the results, also of earlier calls")
+    parser.add_argument("--json", type=writable_file, help="file of results, also of earlier calls")
     options = parser.parse_args()
     for name, value in _DEFAULTS[options.device].items():
         if getattr(options, name) is None:

@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -31,6 +30,7 @@ from vswin_jax.analysis.topologies import topology_devices
 from vswin_jax.attention import WindowGeometry, window_attention
 from vswin_jax.runtime.hardware import chip_of
 from vswin_jax.runtime.progress import Progress
+from vswin_jax.runtime.script_parser import writable_file
 
 HEADS = {"swin_tiny": 3, "swin_base": 4}
 HEAD_DIM = 32
@@ -130,7 +130,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--topology", default="v5e:1x1", help="v5e:1x1, h200:1, ... (%(default)s)")
     parser.add_argument("--clips", type=int, default=8, help="batch size (%(default)s)")
-    parser.add_argument("--json", type=Path, help="file of the results")
+    parser.add_argument("--json", type=writable_file, help="file of the results")
     options = parser.parse_args()
     on_gpu = is_gpu_topology(options.topology)
     cases = [

@@ -21,6 +21,8 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from vswin_jax.runtime.script_parser import writable_file
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -129,7 +131,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--variant", default="swin_base")
     parser.add_argument("--to", default="orbax")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=writable_file)
     parser.add_argument("--write", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--convert", nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

@@ -25,6 +25,8 @@ from vswin_jax.data.pipeline.bad_videos import BadVideos
 from vswin_jax.data.pipeline.clip_processes import shared_processes
 from vswin_jax.data.pipeline.lazy_import import load_pipeline
 from vswin_jax.data.sources.sources import VideoSource
+from vswin_jax.runtime.cpu_count import usable_cpus
+from vswin_jax.runtime.script_parser import writable_file
 
 SAMPLES = 10
 CLASSES = 8
@@ -163,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
         "side": (64, "height and width of a video in pixels"),
         "video-frames": (24, "frames per video"),
         "rand-augment": (2, "RandAugment operations per clip"),
-        "processes": (os.cpu_count() or 1, "decoding processes; 0 decodes in threads"),
+        "processes": (usable_cpus(), "decoding processes; 0 decodes in threads"),
         "threads": (0, "threads that decode or feed the processes; 0 chooses their number"),
     }
     for name, (value, text) in numbers.items():
@@ -171,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--bad", type=float, default=0.05, metavar="SHARE", help="share of bad files"
     )
-    parser.add_argument("--json", type=Path, help="file of the results")
+    parser.add_argument("--json", type=writable_file, help="file of the results")
     return parser
 
 

@@ -31,6 +31,8 @@ import numpy as np
 from input_worker import CONTENDERS, CORES, FRAMES, INTERVAL, OURS
 from worker_process import ROOT, WorkerProcess
 
+from vswin_jax.runtime.script_parser import writable_file
+
 STORES = ("downloaded", "prepared", "records")
 VIEWS = ("train", "test")
 # Only our pipeline reads record shards; the baselines read the files that the shards are made of.
@@ -133,7 +135,7 @@ def main() -> None:
     parser.add_argument(
         "--torch-python", default=sys.executable, help="Python interpreter that has PyTorch"
     )
-    parser.add_argument("--json", type=Path, help="file of the results")
+    parser.add_argument("--json", type=writable_file, help="file of the results")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory) / "stores"

@@ -23,7 +23,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -41,6 +40,7 @@ from vswin_jax.errors import InputError
 from vswin_jax.models import VARIANTS, SwinTransformer3D, create_model, init_params
 from vswin_jax.runtime.hardware import chip_of
 from vswin_jax.runtime.progress import Progress
+from vswin_jax.runtime.script_parser import writable_file
 from vswin_jax.training.step_inputs import preprocess
 
 FRAMES = (16, 32, 64, 128, 256)
@@ -237,9 +237,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--program", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each on a CPU")
     parser.add_argument(
-        "--json", type=Path, metavar="PATH", help="file of the results, also of earlier calls"
+        "--json", type=writable_file, metavar="PATH", help="file of results, also of earlier calls"
     )
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="file of the figure")
+    parser.add_argument("--plot", type=writable_file, metavar="PNG", help="file of the figure")
     parser.add_argument("--only-plot", action="store_true", help="measure nothing")
     return parser
 

@@ -12,7 +12,6 @@ import argparse
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from json_files import write_json
@@ -23,6 +22,7 @@ from vswin_jax.analysis.dry_run import CompileResult, CompileTarget, compile_tra
 from vswin_jax.analysis.dry_run.sizes import bytes_per_device, format_bytes, format_si
 from vswin_jax.analysis.topologies import topology_devices
 from vswin_jax.errors import InputError
+from vswin_jax.runtime.script_parser import writable_file
 
 # By the number of chips per clip. No v5e slice has two chips: on the four of 2x2 there are two
 # clips, and each is on two chips.
@@ -120,7 +120,7 @@ def main() -> int:
         default=list(SLICES),
         help="chips per clip, one row each",
     )
-    parser.add_argument("--json", type=Path, metavar="PATH", help="file of the results")
+    parser.add_argument("--json", type=writable_file, metavar="PATH", help="file of the results")
     options = parser.parse_args()
     logging.basicConfig(format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     logging.getLogger("vswin_jax").setLevel(logging.INFO)

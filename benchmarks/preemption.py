@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from vswin_jax.reporting.metrics_file import read_metrics
+from vswin_jax.runtime.script_parser import writable_file
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS, EVAL_EVERY, SAVE_EVERY = 210, 20, 15
@@ -201,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--signals", type=int, default=20)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=writable_file)
     options = parser.parse_args(arguments)
     results = []
     with tempfile.TemporaryDirectory() as directory:

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
+from vswin_jax.reporting.any_backend import any_backend
 from vswin_jax.reporting.plots import AMBER, BLUE, GREEN, INK, RED
 from vswin_jax.runtime.atomic_write import atomic_write
+
+with any_backend():
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
 
 # Measures and their units; "seconds" are measured on a CPU and a lower bound for other chips.
 MEASURES = {"seconds": "s", "memory": "B", "traffic": "B", "flops": "FLOP"}

@@ -12,7 +12,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from interleaved_runs import measure_interleaved
 from model_worker import CONTENDERS, OURS, Workload
@@ -21,7 +20,7 @@ from throughput_table import HEADER, compare_with_baselines, format_row
 
 from vswin_jax.models.variants import VARIANTS, Variant
 from vswin_jax.runtime.cpu_count import usable_cpus
-from vswin_jax.runtime.script_parser import script_parser
+from vswin_jax.runtime.script_parser import script_parser, writable_file
 
 WORKLOAD_FIELDS = [field.name for field in dataclasses.fields(Workload)]
 SIZES = {
@@ -60,7 +59,7 @@ def parse_options(docstring: str | None, dtypes: dict[str, list[str]]) -> argpar
         "--torch-python", default=sys.executable, help="Python interpreter that has PyTorch"
     )
     parser.add_argument("--minutes", type=float, help="start no measurement after this time")
-    parser.add_argument("--json", type=Path, help="file of the results, also of earlier calls")
+    parser.add_argument("--json", type=writable_file, help="file of results, also of earlier calls")
     parser.add_argument(
         "--autotune",
         nargs="+",

@@ -16,7 +16,6 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,6 +28,7 @@ from vswin_jax.analysis.hlo_module import HloModule
 from vswin_jax.analysis.hlo_text import parse_module
 from vswin_jax.analysis.topologies import topology_devices
 from vswin_jax.runtime.progress import Progress
+from vswin_jax.runtime.script_parser import writable_file
 
 COUNTED_OPCODES = ("gather", "scatter", "copy", "transpose", "slice", "concatenate", "pad")
 TOKEN_ORDERS = ("map", "windows")
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--attention", default="xla")
     parser.add_argument("--remat", default="block")
     parser.add_argument("--clips", type=int, default=8)
-    parser.add_argument("--json", type=Path, help="file of the results")
+    parser.add_argument("--json", type=writable_file, help="file of the results")
     options = parser.parse_args(arguments)
     cases = list(itertools.product(options.platform, options.model, TOKEN_ORDERS))
     progress = Progress(len(cases), lambda line: print(line, file=sys.stderr), unit="programs")

@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -34,6 +33,7 @@ from vswin_jax.analysis.dry_run.sizes import (
 from vswin_jax.analysis.topologies import topology_devices
 from vswin_jax.errors import InputError
 from vswin_jax.runtime.hardware import tpu
+from vswin_jax.runtime.script_parser import writable_file
 
 PACKAGES = ("jax", "jaxlib", "libtpu")
 
@@ -144,7 +144,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
     parser.add_argument(
-        "--json", type=Path, metavar="PATH", help="file of the results, also of earlier calls"
+        "--json", type=writable_file, metavar="PATH", help="file of results, also of earlier calls"
     )
     options = parser.parse_args()
     logging.basicConfig(

@@ -20,7 +20,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -37,6 +36,7 @@ from vswin_jax.analysis.hlo_module import Execution, HloInstruction, HloModule
 from vswin_jax.analysis.hlo_text import parse_module
 from vswin_jax.analysis.topologies import topology_devices
 from vswin_jax.runtime.progress import Progress
+from vswin_jax.runtime.script_parser import writable_file
 
 # A fusion of only these opcodes changes the location or the layout of values and computes nothing.
 MOVE_OPCODES = {
@@ -174,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--topology", default="v5e:1x1", help="v5e:1x1, h200:1, ... (%(default)s)")
     parser.add_argument("--clips", type=int, default=8, help="batch size (%(default)s)")
-    parser.add_argument("--json", type=Path, help="file of the results")
+    parser.add_argument("--json", type=writable_file, help="file of the results")
     options = parser.parse_args(arguments)
     names = options.kernels or list(kernel_settings(options.topology))
     progress = Progress(len(names), lambda line: print(line, file=sys.stderr), unit="programs")

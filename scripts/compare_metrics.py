@@ -7,6 +7,7 @@ status is 0 when all are equal, 1 when some differ, which are printed, and 2 for
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 
 from vswin_jax.errors import InputError
 from vswin_jax.reporting.metrics_file import read_metrics
-from vswin_jax.runtime.script_parser import script_parser
+from vswin_jax.runtime.script_parser import print_error, script_parser
+from vswin_jax.runtime.standard_streams import run_script
 
 TIMES = ("steps_per_second", "clips_per_second", "data_wait", "mfu")
 SHOWN = 5
@@ -28,8 +30,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         before, after = (read_entries(path) for path in (options.before, options.after))
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return print_error(error)
     differing = [key for key in before | after if before.get(key) != after.get(key)]
     for key in differing[:SHOWN]:
         print(f"{key[0]} at step {key[1]}:\n  {before.get(key)}\n  {after.get(key)}")
@@ -43,7 +44,7 @@ def read_entries(workdir: str) -> dict[tuple[str, int], Entry]:
     Raises:
       InputError: the workdir has no metrics.
     """
-    path = Path(workdir) / "metrics.jsonl"
+    path = Path(os.path.expanduser(workdir)) / "metrics.jsonl"
     if not path.is_file():
         raise InputError(
             f"Expected the workdir of a run but {str(path)!r} does not exist: correct the path."
@@ -63,4 +64,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run_script(run))

@@ -3,21 +3,26 @@
     python scripts/convert_weights.py swin_base_patch244_window877_kinetics400_22k k400_base
     python -m vswin_jax.predict clip.mp4 --checkpoint k400_base
 
-SRC is a PyTorch, safetensors or npz file, a run or checkpoint of vswin_jax, the name of a released
-checkpoint, or a URL. Its kind is detected from its content. DST is a run's directory, from which to
+SRC is a PyTorch, safetensors or npz file, a Hugging Face directory or the index of its shards, a
+run or checkpoint of vswin_jax, the name of a released checkpoint, or a URL. Its kind is detected
+from its content, and prefixes of wrappers are removed. DST is a run's directory, from which to
 predict, evaluate or start other runs, or a .safetensors file for a PyTorch loader.
 """
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
 from vswin_jax.errors import InputError
+from vswin_jax.runtime.printable import printable
 from vswin_jax.runtime.script_parser import print_error, script_parser
+from vswin_jax.runtime.standard_streams import run_script
 from vswin_jax.weights.convert import KINDS, convert
 from vswin_jax.weights.inflation.inflate import PATCHES, TABLES
 from vswin_jax.weights.layouts.target_spec import TargetSpec
+from vswin_jax.weights.load import IMAGE_HEADS
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -31,7 +36,7 @@ def run(arguments: Sequence[str]) -> int:
     except InputError as error:
         return print_error(error)
     print(load_report.table() if print_table else load_report.summary())
-    print(f"written to {destination}")
+    print(f"written to {printable(destination)}")
     return 0
 
 
@@ -39,17 +44,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = script_parser(__doc__)
     add = parser.add_argument
     size = {"type": _size, "metavar": "T,H,W"}
-    add("source", metavar="SRC", help="file, directory, released name or URL")
-    add("destination", metavar="DST", help="directory, or file.safetensors")
+    path = {"type": os.path.expanduser}
+    add("source", **path, metavar="SRC", help="file, directory, released name or URL")
+    add("destination", **path, metavar="DST", help="directory, or file.safetensors")
     add("--model", metavar="NAME", help="swin_tiny, swin_small, ...; default: SRC's")
     add("--window", **size, help="tokens; default: SRC's, 8 in time for images")
     add("--patch", **size, help="frames, pixels; default: SRC's, 2 frames")
     add("--num-classes", type=int, metavar="N", help="another count: a fresh head")
-    add("--labels", metavar="FILE", help="class names, one a line: selects and orders")
+    add("--labels", **path, metavar="FILE", help="class names, one a line: selects and orders")
     add("--patches", choices=PATCHES, default="inflate", help="of an image model")
     add("--tables", choices=TABLES, default="duplicate", help="of an image model")
+    add("--image-head", choices=IMAGE_HEADS, default="fresh", help="classifier of an image model")
+    add("--prefix", metavar="NAME", help="of the Swin's names, if SRC has several, such as ema")
     add("--to", choices=KINDS, help="default: orbax, or original for a file")
-    add("--report", metavar="JSON", help="file for the load report, which lists every tensor")
+    add("--report", **path, metavar="JSON", help="file for the load report of every tensor")
     add("--table", action="store_true", help="print the load report for every tensor")
     return parser
 
@@ -72,4 +80,4 @@ def _log_downloads_only() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run_script(run))

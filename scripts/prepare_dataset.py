@@ -27,7 +27,6 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from vswin_jax.data.example import Source
@@ -42,8 +41,12 @@ from vswin_jax.prepare.options import (
     options_from_flags,
 )
 from vswin_jax.prepare.shard_plan import make_plan
+from vswin_jax.runtime.cpu_count import usable_cpus
 from vswin_jax.runtime.label_names import read_label_names
+from vswin_jax.runtime.output_path import local_path
+from vswin_jax.runtime.printable import printable
 from vswin_jax.runtime.script_parser import positive_int, print_error, script_parser
+from vswin_jax.runtime.standard_streams import print_message, run_script
 
 MAX_BAD_FRACTION = 0.05
 
@@ -57,9 +60,9 @@ def run(arguments: Sequence[str]) -> int:
     except InputError as error:
         return print_error(error)
     except KeyboardInterrupt:
-        print("stopped: give the same command to continue", file=sys.stderr)
+        print_message("stopped: give the same command to continue")
         return 130
-    print(_describe(outcome, args))
+    print(printable(_describe(outcome, args)))
     return 0 if outcome.complete else 1
 
 
@@ -68,14 +71,15 @@ def _prepare(args: argparse.Namespace, beam_options: list[str] | None) -> Outcom
     given = {k: v for k, v in vars(args).items() if k in names and v is not None}
     options = options_from_flags(given)
     _check_beam(args, beam_options)
+    args.out = local_path(args.out, "--out")
     sources = _open_sources(args)
     return prepare(
         make_plan(options, sources),
         sources,
         args.out,
-        processes=args.processes or os.cpu_count() or 1,
+        processes=args.processes or usable_cpus(),
         max_bad_fraction=args.max_bad_fraction,
-        write_line=lambda line: print(line, file=sys.stderr, flush=True),
+        write_line=print_message,
         beam_options=(beam_options or []) if args.beam else None,
     )
 
@@ -131,14 +135,15 @@ def _split_at_dashes(arguments: Sequence[str]) -> tuple[list[str], list[str] | N
 def _parser() -> argparse.ArgumentParser:
     parser = script_parser(__doc__, allow_abbrev=False)
     add = parser.add_argument
-    add("--out", type=Path, required=True, metavar="OUT", help="the directory to write")
+    path = {"type": os.path.expanduser}
+    add("--out", required=True, metavar="OUT", help="the directory to write")
     split_help = "any number; the first one defines the classes"
     add(
         "--split", type=_split, action="append", required=True, metavar="NAME=PATH", help=split_help
     )
-    add("--root", default="", metavar="DIR", help="the folder of the paths in a list")
+    add("--root", **path, default="", metavar="DIR", help="the folder of the paths in a list")
     add("--format", choices=KINDS, default="auto", help="of the sources")
-    add("--label-names", metavar="FILE", help="class names, one a line in the order of the labels")
+    add("--label-names", **path, metavar="FILE", help="class names, one a line in label order")
     limit = {"type": _fraction, "default": MAX_BAD_FRACTION, "metavar": "X", "help": "%(default)s"}
     add("--max-bad-fraction", **limit)
     add("--processes", type=positive_int, metavar="N", help="default: the number of cores")
@@ -174,7 +179,7 @@ def _split(text: str) -> tuple[str, str]:
         raise argparse.ArgumentTypeError(
             f"expected NAME=PATH, a NAME of letters, digits and _ such as train, but {text!r} came"
         )
-    return name, path
+    return name, os.path.expanduser(path)
 
 
 def _fraction(text: str) -> float:
@@ -188,4 +193,4 @@ def _fraction(text: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run_script(run))

@@ -30,7 +30,10 @@ from vswin_jax.errors import InputError, unknown_name
 from vswin_jax.preview import training_clips
 from vswin_jax.preview.augmentations import augmentation_clips
 from vswin_jax.reporting.contact_sheet import ShownClip, draw_sheet, save_mosaic, save_sheet
+from vswin_jax.runtime.output_path import output_directory
+from vswin_jax.runtime.printable import printable
 from vswin_jax.runtime.script_parser import print_error, script_parser
+from vswin_jax.runtime.standard_streams import run_script
 
 FLAGS = ("--config", "--out", "--split", "--count", "--step", "--augmentations")
 Batch = Mapping[str, np.ndarray]
@@ -55,7 +58,7 @@ def run(arguments: Sequence[str]) -> int:
         written = show(_read_options(args, overrides))
     except InputError as error:
         return print_error(error)
-    print(f"written: {', '.join(map(str, written))}")
+    print(f"written: {', '.join(map(printable, written))}")
     return 0
 
 
@@ -149,7 +152,7 @@ def _read_options(args: argparse.Namespace, overrides: Sequence[str]) -> ShowOpt
     rules.check(config)
     return ShowOptions(
         config=config,
-        out=Path(args.out),
+        out=output_directory(args.out, "--out"),
         split=args.split,
         count=args.count,
         step=args.step,
@@ -174,4 +177,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run_script(run))

@@ -37,7 +37,8 @@ TINY = (
 # Modules that take a minute or more, the longest first: they start first, or one process would be
 # busy with the last of them while the others have nothing left to do.
 LONG = (
-    *("test_several_processes", "test_window_parallel", "test_program_layouts", "test_swin3d"),
+    *("test_torchvision_oracle", "test_tpu_compiler", "test_several_processes"),
+    *("test_window_parallel", "test_program_layouts", "test_swin3d"),
     *(
         "test_loop",
         "test_steps",

@@ -53,6 +53,23 @@ def test_training_resumes_with_the_same_classes_only(workdir: Path, tmp_path: Pa
         factory.open_split(other, workdir, "train")
 
 
+def test_a_run_whose_labels_were_texts_goes_on_with_its_own_names_alone(tmp_path: Path) -> None:
+    """Older versions took the labels 0.0 to 10.0 for names, in the order of texts."""
+    old = sorted(f"{number}.0" for number in range(11))
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(3, {"params": {"bias": jnp.zeros(11)}}, {"label_names": old})
+    (tmp_path / "names.txt").write_text("\n".join(old))
+    (tmp_path / "a.mp4").touch()
+    path = tmp_path / "train.csv"
+    path.write_text("path,label\n" + "".join(f"a.mp4,{number}.0\n" for number in range(11)))
+    with pytest.raises(InputError, match=r"class 2 on, which is '10\.0' in the model"):
+        factory.open_split(_config(train=str(path)), tmp_path, "train")
+    config = _config(train=str(path), label_names=str(tmp_path / "names.txt"))
+    source = factory.open_split(config, tmp_path, "train")
+    assert source.label_names == tuple(old)
+    assert source.labels.tolist() == [0, 1, *range(3, 11), 2]
+
+
 def test_sampler_options_are_those_of_the_config(tmp_path: Path) -> None:
     config = _config(train=_videos(tmp_path / "set", "go left", "go right", "stop"))
     source = factory.open_split(config, tmp_path, "train")

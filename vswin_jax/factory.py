@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ from vswin_jax.errors import InputError
 from vswin_jax.runtime.distributed import wait_for_all
 from vswin_jax.runtime.label_names import read_label_names
 from vswin_jax.sharding.mesh import host_batch_shard, mesh_from_config
+from vswin_jax.training import resume_check
 from vswin_jax.training.run_training import TrainingInputs
-from vswin_jax.training.task import task_from_config
-from vswin_jax.weights import load_weights, weights_exist
+from vswin_jax.weights import find_weight_file, load_weights, weights_exist
 
 
 def clip_spec(config: ConfigDict) -> ClipSpec:
@@ -51,17 +51,23 @@ def clip_spec(config: ConfigDict) -> ClipSpec:
     )
 
 
-def training_inputs(config: ConfigDict, workdir: str | os.PathLike) -> TrainingInputs:
+def training_inputs(
+    config: ConfigDict, workdir: str | os.PathLike, *, allow_changes: bool = False
+) -> TrainingInputs:
     """Build data, model, mesh and weights of a training run in `workdir`.
 
     The weights are loaded only when the run needs them, and never if it resumes from a checkpoint.
+    `allow_changes` lets it resume with other settings and videos; see `resume_check`.
 
     Raises:
-      InputError: data or weights that are missing or do not fit the config.
+      InputError: data or weights that are missing or do not fit the config, or a change since the
+        checkpoint.
     """
     load = None if has_checkpoint(workdir) else starting_weights(config)
     source = open_split(config, workdir, "train")
     held_out = open_split(config, workdir, "eval", source.label_names)
+    data = resume_check.describe_data(source, held_out)
+    resume_check.check_changes(config, workdir, data, allow_changes=allow_changes)
     mesh = mesh_from_config(config)
     model = split_over(mesh, config, build_model(config, len(source.label_names)))
     return TrainingInputs(
@@ -73,6 +79,7 @@ def training_inputs(config: ConfigDict, workdir: str | os.PathLike) -> TrainingI
         sampler_options=sampler_options(config, source),
         reading_options=reading_options(config, mesh),
         initial_params=(lambda: load(model)) if load else None,
+        data=data,
     )
 
 
@@ -142,31 +149,8 @@ def open_split(
         check_same_names(label_names, written, config.data.label_names)
     source = _open_split(config, workdir, split, label_names or written)
     if split == "train":
-        _check_resumable(config, workdir, source.label_names)
+        resume_check.check_same_classes(config, workdir, source.label_names)
     return source
-
-
-def _check_resumable(
-    config: ConfigDict, workdir: str | os.PathLike, label_names: Sequence[str]
-) -> None:
-    # Damaged checkpoints are left to `train`, which quarantines them or ends if there is no other.
-    path = checkpoint.newest_readable(Path(workdir) / "checkpoints")
-    if path is not None:
-        saved = checkpoint.read_metadata(path)
-        _check_same_task(config, saved, path)
-        # A program that calls `train` itself may have passed no metadata.
-        if saved.get("label_names"):
-            source = config.data.train or config.data.kind
-            check_same_names(saved["label_names"], label_names, source)
-
-
-def _check_same_task(config: ConfigDict, saved: Mapping[str, Any], path: str | os.PathLike) -> None:
-    if "config" in saved and task_from_config(saved["config"]) is not task_from_config(config):
-        raise InputError(
-            f"Expected config.data.multi_label to be {not config.data.multi_label}, as the "
-            f"checkpoint '{path}' was trained with, but it is {config.data.multi_label}: set it, "
-            f"or start in an empty workdir."
-        )
 
 
 def _open_split(
@@ -278,10 +262,10 @@ def weights_to_evaluate(config: ConfigDict, workdir: str | os.PathLike) -> Weigh
             f"Expected a checkpoint to evaluate but {str(workdir)!r} has none: train first, or "
             f"give weights as --config.init_from=PATH, a released checkpoint's name or a URL."
         )
-    if not os.path.isdir(path):
+    if not os.path.isdir(path) or find_weight_file(Path(path)) is not None:
         return Weights(lambda model: load_weights(path, model, allow_fresh=())["params"])
     params, metadata = checkpoint.load_for_inference(path)
-    _check_same_task(config, metadata, path)
+    resume_check.check_same_task(config, metadata, path)
     load = functools.partial(_check_params, params)
     return Weights(load, tuple(metadata["label_names"]), metadata["step"])
 

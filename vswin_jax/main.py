@@ -18,8 +18,11 @@ from vswin_jax.preview.training_clips import draw_first_batch
 from vswin_jax.runtime import compilation, disk_full, distributed
 from vswin_jax.runtime.command import run_command, run_process
 from vswin_jax.runtime.console import log_to_stderr, print_once
+from vswin_jax.runtime.output_path import output_directory
+from vswin_jax.runtime.workdir_lock import lock_workdir
 from vswin_jax.training.run_training import run_training
 
+_WRITTEN = ("checkpoints", "evaluation")
 _DISK_FULL_ADVICE = "the same command resumes from the latest checkpoint"
 
 
@@ -34,7 +37,7 @@ def run(arguments: Sequence[str]) -> int:
 def _run(arguments: Sequence[str]) -> int:
     command = flags.parse(arguments)
     if command is None:
-        print(flags.USAGE, end="")
+        print_once(flags.USAGE.rstrip())
         return 0
     config = command.config
     rules.check(config)
@@ -45,7 +48,7 @@ def _run(arguments: Sequence[str]) -> int:
             text, fits = dry_run(config, command.topology)
         print_once(text)
         return 0 if fits else 1
-    workdir = Path(command.workdir)
+    workdir = _checked_workdir(command.workdir)
     distributed.join(command.cluster_member, command.heartbeat)
     with (
         log_to_stderr(),
@@ -54,17 +57,32 @@ def _run(arguments: Sequence[str]) -> int:
         compilation.Compilations(log_slow=True),
     ):
         if command.mode == "train":
-            return train_and_evaluate(config, workdir, command.profile)
+            with lock_workdir(workdir):
+                return train_and_evaluate(
+                    config, workdir, command.profile, allow_changes=command.allow_changes
+                )
         evaluate_checkpoint(config, workdir)
         return 0
 
 
+def _checked_workdir(path: str) -> Path:
+    workdir = output_directory(path, "--workdir")
+    # An earlier run, as another user, may have made these.
+    for name in _WRITTEN:
+        output_directory(workdir / name, "--workdir")
+    return workdir
+
+
 def train_and_evaluate(
-    config: ConfigDict, workdir: Path, profile: tuple[int, int] | None = None
+    config: ConfigDict,
+    workdir: Path,
+    profile: tuple[int, int] | None = None,
+    *,
+    allow_changes: bool = False,
 ) -> int:
     """Train to the end, evaluate the held-out videos, write the report; return the exit status."""
     begun = time.monotonic()
-    inputs = factory.training_inputs(config, workdir)
+    inputs = factory.training_inputs(config, workdir, allow_changes=allow_changes)
     evaluator = Evaluator(config, inputs.model, inputs.mesh, inputs.held_out)
     result = run_training(
         config,

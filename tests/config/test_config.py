@@ -22,8 +22,29 @@ def test_argument_values_and_flag() -> None:
 
 
 @pytest.mark.parametrize(
+    ("argument", "root"),
+    [
+        ("root=/a,b", "/a,b"),
+        ("root=/a, b=c,d ,variant=base", "/a, b=c,d"),
+        ("variant=base,root=date=2020,01/local", "date=2020,01/local"),
+        ("root=a,,b,", "a,,b,"),
+        ("root=~/a,~b", "/home/of/me/a,~b"),
+    ],
+)
+def test_commas_in_a_path(argument: str, root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/of/me")
+    for runlocal_part in ("", ",runlocal"):
+        chosen = parse_argument(argument + runlocal_part, ALLOWED)
+        expected = {"root": root, "runlocal": bool(runlocal_part)}
+        assert {name: chosen[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
     ("argument", "words"),
     [
+        ("root=/a,runlocl", ("'runlocl'", "'runlocal'")),
+        ("root=/a,varient=base", ("'varient'", "'variant'")),
+        ("root=/a,variant", ("variant", "base")),
         ("varient=base", ("varient", "'variant'", "root", "runlocal")),
         ("variant=bose", ("bose", "'base'", "tiny")),
         ("variant", ("variant", "base", "tiny")),

@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 
 import cv2
@@ -112,3 +113,16 @@ def test_predictions_show_frames_and_the_true_class(tmp_path: Path) -> None:
     plots.save_predictions(tmp_path / "none.png", [none])
     assert count(read(tmp_path / "both.png"), GREEN) > 1.5 * count(right, GREEN)
     assert count(read(tmp_path / "none.png"), GREEN) == 0
+
+
+def test_names_that_are_no_formulas_and_no_text(tmp_path: Path) -> None:
+    """Matplotlib takes text between dollar signs for a formula, and refuses a wrong one."""
+    names = ["$a^{$ and $b", "caf\udce9", "two\nlines", "跑步 \x1b[31m שלום"]
+    frames, shares = np.zeros((2, 8, 8, 3), np.uint8), [0.1] * 4
+    row = plots.PredictionRow(frames, names, shares, name="\udce9 $^$", truth=(names[1],))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plots.save_confusion(tmp_path / "a.png", np.eye(4, dtype=np.int64), names)
+        plots.save_average_precisions(tmp_path / "b.png", np.ones(4), [1] * 4, names)
+        plots.save_predictions(tmp_path / "c.png", [row])
+    assert len(list(tmp_path.glob("?.png"))) == 3

@@ -153,6 +153,24 @@ def test_a_signal_to_one_stops_all_and_another_number_of_processes_resumes(
     assert "This run is finished" in outputs[0][0]
 
 
+def test_a_second_run_in_the_workdir_is_refused_on_all_of_its_processes(
+    undisturbed: Path, launch: Launch, tmp_path: Path
+) -> None:
+    first = launch(tmp_path, 2)
+    wait_for_step(first[0], tmp_path, 1)
+    # It would have ended before the second one is there.
+    for process in first:
+        process.send_signal(signal.SIGSTOP)
+    outputs = ended(launch(tmp_path, 2), 2)
+    holder = f"Another run is in the workdir '{tmp_path}' (process {first[0].pid} on host "
+    assert f"error: {holder}" in outputs[0][1].splitlines()[-1]
+    assert f"error: process 0 ended the run: {holder}" in outputs[1][1].splitlines()[-1]
+    for process in first:
+        process.send_signal(signal.SIGCONT)
+    ended(first)
+    assert_same(tmp_path, undisturbed)
+
+
 def test_an_error_of_one_process_ends_all_with_its_reason(
     tiny_run: "Run", launch: Launch, tmp_path: Path
 ) -> None:

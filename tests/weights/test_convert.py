@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from vswin_jax import factory
 from vswin_jax.checkpoint import load_for_inference
-from vswin_jax.config import rules
+from vswin_jax.config import base_config, rules
 from vswin_jax.errors import InputError
 from vswin_jax.models import SwinTransformer3D, create_model, init_params
 from vswin_jax.predict import predict
@@ -119,6 +119,16 @@ def test_evaluate_and_init_from_need_no_other_flag(converted: Path) -> None:
     assert start["head"]["kernel"].shape == (16, 3)
 
 
+def test_a_hugging_face_directory_is_evaluated_as_a_file(original: Path, tmp_path: Path) -> None:
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "model.safetensors").write_bytes(original.read_bytes())
+    config = base_config()
+    config.init_from = str(tmp_path / "hub")
+    weights = factory.weights_to_evaluate(config, tmp_path / "nothing")
+    assert weights.label_names is None
+    assert_same(to_state_dict(weights.load(small())), values(original, small()))
+
+
 def test_predict_needs_no_other_flag(converted: Path, tmp_path: Path) -> None:
     (prediction,) = predict(write_video(tmp_path / "clip.mp4"), converted, topk=9)
     assert set(prediction.labels) == {f"class_{index}" for index in range(5)}
@@ -147,6 +157,10 @@ def test_an_image_model_becomes_a_video_model(tmp_path: Path) -> None:
     convert(source, tmp_path / "video")
     model = small(7, window_size=(8, 3, 3))
     assert_same(values(tmp_path / "video", model), values(source, model))
+    kept = tmp_path / "kept.safetensors"
+    assert convert(source, kept, TargetSpec(image_head="keep")).count("fresh") == 0
+    head = load_file(kept)["cls_head.fc_cls.weight"]
+    np.testing.assert_array_equal(head, load_file(source)["head.weight"])
     target_spec = TargetSpec(window=(4, 5, 5), patch=(4, 4, 4), tables="center", patches="center")
     convert(source, tmp_path / "other", target_spec)
     state = values(tmp_path / "other", small(7, window_size=(4, 5, 5), patch_size=(4, 4, 4)))
@@ -237,7 +251,7 @@ def file_names(directory: Path) -> set[str]:
         ("out", {"target_spec": TargetSpec(num_classes=0)}, "Expected a classifier"),
         ("out", {"target_spec": TargetSpec(num_classes=-1)}, "Expected a number of classes"),
         ("out", {"target_spec": TargetSpec(labels="no.txt")}, "no.txt' cannot be read"),
-        ("out", {"report": "nowhere/report.json"}, "report cannot be written"),
+        ("out", {"report": "nowhere/report.json"}, "the report to be a file that can"),
     ],
 )
 def test_invalid_arguments_are_errors_and_leave_no_files(
@@ -294,6 +308,27 @@ def test_the_script_writes_a_workdir_and_a_report(original: Path, tmp_path: Path
     assert load_report["counts"]["transformed"] == 2
     assert load_weights(tmp_path / "out", small(3, window_size=(4, 3, 3)))
     assert file_names(tmp_path) == {"out", "report.json"}
+
+
+def test_a_prefix_chooses_among_several_swins(original: Path, tmp_path: Path) -> None:
+    state = load_file(original)
+    both = {f"a.{k}": v for k, v in state.items()} | {f"b.{k}": v + 1 for k, v in state.items()}
+    save_file(both, tmp_path / "both.safetensors")
+    with pytest.raises(InputError, match=r"several Swins, .* 'a.backbone.', 'b.backbone.': choose"):
+        convert(tmp_path / "both.safetensors", tmp_path / "out")
+    report = convert(tmp_path / "both.safetensors", tmp_path / "out", TargetSpec(prefix="a"))
+    assert report.notes[0].startswith("of several Swins, the one under 'a.backbone.' was taken")
+    assert_same(values(tmp_path / "out", small()), values(original, small()))
+
+
+@pytest.mark.long
+def test_the_script_prints_what_was_removed_from_the_names(original: Path, tmp_path: Path) -> None:
+    source = tmp_path / "wrapped.safetensors"
+    save_file({f"model.module.{name}": v for name, v in load_file(original).items()}, source)
+    done = run_script(source, tmp_path / "out")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\n  removed 'model.module.' from " in done.stdout
+    assert_same(values(tmp_path / "out", small()), values(original, small()))
 
 
 def test_the_script_prints_one_line_for_a_web_page(tmp_path: Path) -> None:

@@ -112,22 +112,56 @@ def test_a_checkpoint_of_another_model_is_an_error(
         load_weights(tmp_path / "model.npz", small(**change))
 
 
-def test_an_image_model_is_inflated_and_keeps_a_head_of_equal_size(tmp_path: Path) -> None:
+def test_an_image_model_is_inflated_and_its_head_of_equal_size_starts_fresh(tmp_path: Path) -> None:
     state = random_2d_state()
     np.savez(tmp_path / "image.npz", **state)
-    params, report = load(tmp_path / "image.npz", small(1000, window_size=(4, 4, 4)))
-    np.testing.assert_array_equal(params["head"]["kernel"], state["head.weight"].T)
-    assert params["layers_0"]["blocks_0"]["attn"]["relative_position_bias_table"].shape == (343, 1)
-    assert (report.layout, report.count("transformed"), report.count("fresh")) == (
-        "microsoft",
-        5,
-        0,
+    model = small(1000, window_size=(4, 4, 4))
+    # The names of the model's classes do not select classes of images.
+    names = [f"class {index}" for index in range(1000)]
+    params, report = load(tmp_path / "image.npz", model, label_names=names)
+    jax.tree.map(
+        np.testing.assert_array_equal, params["head"], init_params(model, jax.random.key(0))["head"]
     )
+    assert params["layers_0"]["blocks_0"]["attn"]["relative_position_bias_table"].shape == (343, 1)
+    assert (report.layout, report.count("transformed")) == ("microsoft", 5)
+    assert report.named("fresh") == ("head.bias", "head.weight")
+    reason = "fresh, the file has the classifier of an image model, of 1000 classes"
+    assert reason in report.summary()
     _, report = load(tmp_path / "image.npz", small(5), patches="center", tables="center")
     assert "5 transformed, 2 fresh, 0 unexpected" in report.summary()
     assert "into frame 1 of 2" in report.summary()
     assert "4 relative_position_bias_tables: put at offset 0 in time" in report.summary()
-    assert "no head of 5 classes but one of 1000" in report.summary()
+    assert reason in report.summary()
+
+
+def test_the_head_of_an_image_model_is_kept_on_demand(tmp_path: Path) -> None:
+    state = random_2d_state()
+    np.savez(tmp_path / "image.npz", **state)
+    params, report = load(tmp_path / "image.npz", small(1000), image_head="keep")
+    np.testing.assert_array_equal(params["head"]["kernel"], state["head.weight"].T)
+    assert report.count("fresh") == 0
+    with pytest.raises(InputError, match="Unknown treatment of an image model's head 'kept'"):
+        load(tmp_path / "image.npz", small(1000), image_head="kept")
+    with pytest.raises(InputError, match=r"no head of 1000 classes .*1000 classes of images\)"):
+        load(tmp_path / "image.npz", small(1000), allow_fresh=())
+
+
+def test_a_wrapped_source_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = random_state(small())
+    wrapped = {f"model._orig_mod.{name}": value for name, value in state.items()}
+    teacher = {f"teacher.{name}": value + 1 for name, value in state.items()}
+    save_file(wrapped | teacher | {"loss.center": np.ones(3)}, tmp_path / "model.safetensors")
+    params, report = load(tmp_path / "model.safetensors", small())
+    np.testing.assert_array_equal(params["head"]["bias"], state["head.bias"])
+    assert report.notes == (
+        "of several Swins, the one under 'model.' was taken, not 'teacher.'",
+        f"removed 'model._orig_mod.' from {len(state)} of {len(state)} names",
+    )
+    assert set(report.named("unexpected")) == {"loss.center", *teacher}
+    entry = next(entry for entry in report.entries if entry.name == "head.bias")
+    assert entry.source_names == ("model._orig_mod.head.bias",)
+    assert report.to_json()["notes"] == list(report.notes)
+    assert "\n  of several Swins" in caplog.text
 
 
 def test_a_video_model_is_resized(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The load report as summary, JSON and table."""
 
 import json
+from dataclasses import replace
 
 from vswin_jax.weights import LoadReport, LoadReportEntry
 
@@ -28,6 +29,13 @@ def test_the_summary_has_counts_and_each_change_once() -> None:
         "swin.pth (timm): 1 matched, 4 transformed, 2 fresh, 1 unexpected.",
         "  patch_embed.proj.weight: repeated; 3 tables: resized; head.weight and head.bias: fresh, "
         "1000 classes; mask_token: left out.",
+    ]
+    noted = replace(REPORT, notes=("removed 'model.' from 9 of 9 names",))
+    lines = REPORT.summary().splitlines()
+    assert noted.summary().splitlines() == [
+        lines[0],
+        "  removed 'model.' from 9 of 9 names.",
+        lines[1],
     ]
     plain = LoadReport(
         "a",

@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
+from unknown_user import run_as_unknown_user
 
 from vswin_jax.errors import InputError
 from vswin_jax.models.variants import VARIANTS
@@ -145,3 +147,27 @@ def test_a_file_put_into_the_cache_by_hand_is_used_if_its_digest_matches(
     with pytest.raises(InputError, match="instead of 7615ae03"):
         zoo.fetch("swin3d_t")
     assert fetched == []
+
+
+def test_the_cache_of_a_user_without_a_home(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("VSWIN_CACHE", raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert zoo.cache_directory() == tmp_path / "home" / ".cache" / "vswin_jax"
+    # A home that cannot be written to, as / in a container.
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    assert zoo.cache_directory() == tmp_path / f"vswin_jax_{os.getuid()}"
+    monkeypatch.setenv("VSWIN_CACHE", "~/own")
+    monkeypatch.setenv("HOME", "/home/of/me")
+    assert zoo.cache_directory() == Path("/home/of/me/own")
+
+
+def test_the_cache_of_a_user_without_a_name(tmp_path: Path) -> None:
+    program = "from vswin_jax.weights import zoo; print(zoo.cache_directory())"
+    done = run_as_unknown_user(["-c", program], tmp_path, {"TMPDIR": str(tmp_path)})
+    assert (done.stdout, done.stderr) == (f"{tmp_path}/vswin_jax_12345\n", "")

@@ -7,6 +7,7 @@ recognised by its manifest.
 """
 
 from vswin_jax.checkpoint.checkpoints import Checkpoints
+from vswin_jax.checkpoint.file_owners import allow_unknown_owners
 from vswin_jax.checkpoint.matching import check_matches
 from vswin_jax.checkpoint.quarantine import latest_intact
 from vswin_jax.checkpoint.reading import load_for_inference, read_metadata
@@ -21,3 +22,5 @@ __all__ = [
     "read_metadata",
     "steps_in",
 ]
+
+allow_unknown_owners()

@@ -4,6 +4,8 @@ The defaults are what the published Kinetics-400 recipes have in common (Video S
 arXiv:2106.13230, section 4.1), so an experiment file states only the settings that differ.
 """
 
+import difflib
+import os
 from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
@@ -174,20 +176,41 @@ def parse_argument(
     """Parse what follows the colon of `--config FILE:ARGUMENT`, such as "variant=base,runlocal".
 
     `allowed` maps each key to its values, the first of which is the default, or to None for any
-    text (default ""). The result has every key, and `runlocal` as a bool.
+    text (default ""), in which commas may occur and a leading `~` is the home directory. The result
+    has every key, and `runlocal` as a bool.
 
     Raises:
       InputError: an unknown key or value; the message lists the known ones.
     """
     chosen: dict[str, str | bool] = {k: v[0] if v else "" for k, v in allowed.items()}
     chosen[RUNLOCAL] = False
-    for part in filter(None, (part.strip() for part in argument.split(","))):
+    for part in filter(None, map(str.strip, _split_parts(argument, allowed))):
         key, equals, value = part.partition("=")
         if key == RUNLOCAL and not equals:
             chosen[RUNLOCAL] = True
             continue
         chosen[key] = _allowed_value(key, value, allowed)
     return chosen
+
+
+def _split_parts(argument: str, allowed: Mapping[str, Sequence[str] | None]) -> list[str]:
+    """Split at the commas, except those within a value that may be any text, such as a path."""
+    parts: list[str] = []
+    for part in argument.split(","):
+        previous = parts[-1].partition("=")[0].strip() if parts else ""
+        is_text = previous in allowed and allowed[previous] is None
+        if is_text and not _resembles_key(part, allowed):
+            parts[-1] += f",{part}"
+        else:
+            parts.append(part)
+    return parts
+
+
+def _resembles_key(part: str, allowed: Mapping[str, Sequence[str] | None]) -> bool:
+    """Return True for KEY=VALUE and `runlocal`, and also for misspelt ones."""
+    key, equals, _ = (text.strip() for text in part.partition("="))
+    names = list(allowed) if equals else [RUNLOCAL]
+    return key in allowed or bool(difflib.get_close_matches(key, names, cutoff=0.8))
 
 
 def _allowed_value(key: str, value: str, allowed: Mapping[str, Sequence[str] | None]) -> str:
@@ -198,7 +221,7 @@ def _allowed_value(key: str, value: str, allowed: Mapping[str, Sequence[str] | N
         raise unknown_name(f"value of {key} in --config", value, values)
     if not value:
         raise InputError(f"Expected {key}=VALUE after the colon of --config but no value came.")
-    return value
+    return value if values else os.path.expanduser(value)
 
 
 def runlocal(config: ConfigDict) -> ConfigDict:

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import runpy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ Trains or evaluates a Video Swin Transformer.
                        compile only, and print what a step needs of each device (no data and no
                        workdir)
   --topology SLICE     with dry_run: compile for devices that are not here, such as v5e:16x16
+  --allow_changes      resumes although other videos, another batch size, learning rate, duration or
+                       the like mean that the steps to come do not continue those before; without
+                       it such a run is refused
   --profile [A:B]      traces steps A to B, counted from 1 where this start begins, into the
                        workdir's profile directory (without A:B, 10:14)
 
@@ -40,9 +44,13 @@ Trains or evaluates a Video Swin Transformer.
                        where process 0 runs, with a port that is free there
   --heartbeat SECONDS  all processes end if one sends no heartbeat for that long (100)
 """
+PATH_KEYS = (
+    *("init_from", "data.train", "data.eval", "data.root", "data.label_names"),
+    *("data.flip_labels", "train.compilation_cache"),
+)
 MODES = ("train", "evaluate", "dry_run")
 _FLAGS = (
-    *("--config", "--workdir", "--mode", "--topology", "--profile", "--help"),
+    *("--config", "--workdir", "--mode", "--topology", "--allow_changes", "--profile", "--help"),
     *("--coordinator", "--num_processes", "--process_id", "--heartbeat"),
 )
 
@@ -59,6 +67,7 @@ class CommandLine:
     workdir: str
     mode: str
     topology: str
+    allow_changes: bool = False
     profile: tuple[int, int] | None = None
     cluster_member: ClusterMember | None = None
     heartbeat: int = HEARTBEAT_SECONDS
@@ -84,6 +93,11 @@ def parse(arguments: Sequence[str]) -> CommandLine | None:
             f"--topology {values.topology} is for compiling only: add --mode=dry_run, or leave "
             f"it out to run on the devices of this machine."
         )
+    if values.allow_changes and values.mode != "train":
+        raise InputError(
+            f"Expected --allow_changes with --mode=train alone but got {values.mode!r}: leave it "
+            f"out."
+        )
     profile = parse_step_range(values.profile)
     if profile and values.mode != "train":
         raise InputError(f"Expected --profile with --mode=train alone but got {values.mode!r}.")
@@ -92,6 +106,7 @@ def parse(arguments: Sequence[str]) -> CommandLine | None:
         workdir=values.workdir,
         mode=values.mode,
         topology=values.topology,
+        allow_changes=values.allow_changes,
         profile=profile,
         cluster_member=ClusterMember.from_flags(
             values.coordinator, values.num_processes, values.process_id
@@ -106,6 +121,7 @@ def _own_flags(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
     flags.DEFINE_string("workdir", "", "", flag_values=values)
     flags.DEFINE_string("mode", "train", "", flag_values=values)
     flags.DEFINE_string("topology", "", "", flag_values=values)
+    flags.DEFINE_bool("allow_changes", False, "", flag_values=values)
     flags.DEFINE_string("profile", "", "", flag_values=values)
     flags.DEFINE_string("coordinator", "", "", flag_values=values)
     flags.DEFINE_integer("num_processes", None, "", flag_values=values)
@@ -133,22 +149,35 @@ def load(path: str) -> ConfigDict:
     """Load the config of FILE or FILE:ARGUMENT.
 
     Raises:
-      InputError: no such file, or one that defines no experiment.
+      InputError: no such file, or one that cannot be read or defines no experiment.
     """
-    file, _, argument = path.partition(":")
+    file, argument = _split_argument(os.path.expanduser(path))
     if not os.path.isfile(file):
         raise InputError(
             f"Expected a config file but {file!r} does not exist: give the path of an experiment, "
             f"such as experiments/quickstart.py."
         )
+    if not os.access(file, os.R_OK):
+        raise InputError(f"The config file {file!r} cannot be read: change its permissions.")
     get_config = runpy.run_path(file).get("get_config")
     if get_config is None:
         raise InputError(f"Expected {file!r} to define get_config(argument) but it does not.")
     return get_config(argument)
 
 
+def _split_argument(path: str) -> tuple[str, str]:
+    """Split FILE:ARGUMENT at the first colon that follows a file; both may contain others."""
+    ends = [match.start() for match in re.finditer(":", path)]
+    end = next((end for end in ends if os.path.isfile(path[:end])), None)
+    if end is None and ends and not os.path.isfile(path):
+        end = ends[0]
+    return (path, "") if end is None else (path[:end], path[end + 1 :])
+
+
 def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     """Apply `--config.KEY=VALUE` arguments to `config` and return it, locked.
+
+    In settings that are paths, `~` is the home directory.
 
     Raises:
       InputError: any other argument, an unknown key, a value of another type.
@@ -161,7 +190,18 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
         values(argv)
     except flags.Error as error:
         raise InputError(f"A setting has a value of the wrong type: {error}.") from error
-    return values.config
+    return _with_home_directory(values.config)
+
+
+def _with_home_directory(config: ConfigDict) -> ConfigDict:
+    """Replace a leading `~` in the settings that are paths, and return `config`."""
+    for key in PATH_KEYS:
+        section, _, name = key.rpartition(".")
+        parent = config[section] if section else config
+        # A config that a user has made by hand need not have every field.
+        if isinstance(parent.get(name), str):
+            parent[name] = os.path.expanduser(parent[name])
+    return config
 
 
 def _check_overrides(overrides: Sequence[str], keys: Sequence[str]) -> None:

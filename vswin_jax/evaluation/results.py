@@ -16,6 +16,7 @@ from jaxtyping import Float, Int, Num
 
 from vswin_jax.reporting import plots
 from vswin_jax.runtime.atomic_write import atomic_write
+from vswin_jax.runtime.printable import printable
 from vswin_jax.training import metrics
 
 
@@ -209,5 +210,12 @@ AnyEvaluation = Evaluation | MultiLabelEvaluation
 
 
 def _write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
-    with atomic_write(path) as partial, partial.open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
+    with (
+        atomic_write(path) as partial,
+        partial.open("w", newline="", encoding="utf-8") as file,
+    ):
+        csv.writer(file).writerows([_cell(cell) for cell in row] for row in rows)
+
+
+def _cell(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) else value

@@ -20,6 +20,7 @@ from vswin_jax.evaluation.evaluate import evaluate
 from vswin_jax.evaluation.results import AnyEvaluation
 from vswin_jax.models import SwinTransformer3D
 from vswin_jax.runtime.console import print_once
+from vswin_jax.runtime.file_lock import exclusive_lock
 from vswin_jax.sharding.mesh import (
     default_rules,
     mesh_from_config,
@@ -29,6 +30,8 @@ from vswin_jax.sharding.mesh import (
 )
 from vswin_jax.training.steps import make_eval_step
 from vswin_jax.training.task import task_from_config
+
+LOCK_FILE = "evaluation.lock"
 
 
 class Evaluator:
@@ -104,9 +107,27 @@ def write_report(
     source: Source,
     step: int | None,
 ) -> None:
-    """Write `workdir`/evaluation and the curves of training, and print the scores in one line."""
+    """Write `workdir`/evaluation and the curves of training, and print the scores in one line.
+
+    A checkpoint may be evaluated while its run trains, so another process that writes these files
+    is waited for.
+    """
     if jax.process_index() != 0:
         return
+    lock = exclusive_lock(
+        workdir / LOCK_FILE, f"writing the evaluation of '{workdir}'", wait_seconds=math.inf
+    )
+    with lock:
+        _write_report(config, workdir, evaluation, source, step)
+
+
+def _write_report(
+    config: ConfigDict,
+    workdir: Path,
+    evaluation: AnyEvaluation,
+    source: Source,
+    step: int | None,
+) -> None:
     spec = factory.clip_spec(config)
     directory = workdir / "evaluation"
     report.draw_predictions(directory / "predictions.png", evaluation, source, spec)

@@ -1,5 +1,5 @@
 """Predictions of a trained model."""
 
-from vswin_jax.inference.predictions import Prediction, predict
+from vswin_jax.inference.predictions import Prediction, UnreadableVideo, predict, predict_each
 
-__all__ = ["Prediction", "predict"]
+__all__ = ["Prediction", "UnreadableVideo", "predict", "predict_each"]

@@ -1,17 +1,14 @@
 """Prepares a data set from its sources, continuing where a killed run stopped."""
 
-import contextlib
 import functools
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import lock_descriptor
-
 from vswin_jax.data.example import Source
-from vswin_jax.errors import InputError
 from vswin_jax.prepare import finish
 from vswin_jax.prepare.shard_plan import PLAN_FILE, PreparePlan, Shard, load_plan
 from vswin_jax.prepare.work import (
@@ -24,6 +21,8 @@ from vswin_jax.prepare.work import (
     reopen_shard,
     shard_results,
 )
+from vswin_jax.runtime.file_lock import exclusive_lock
+from vswin_jax.runtime.output_path import output_directory
 from vswin_jax.runtime.progress import Progress, WriteLine
 from vswin_jax.runtime.worker_pool import map_in_processes
 
@@ -63,16 +62,19 @@ def prepare(
     A Beam pipeline does the work if `beam_options` are given, else `processes` on this machine.
 
     Raises:
-      InputError: the output has other content, or another run is writing to it.
+      InputError: the output has other content or cannot be written, or another run writes to it.
     """
     # The cache may hold the plan of an output that was removed from this path.
     load_plan.cache_clear()
     _check_output(plan, out)
     if finish.is_complete(plan, out):
-        # The run that completed it may have been killed before it removed this folder.
-        shutil.rmtree(out / WORK, ignore_errors=True)
-        return Outcome(plan.examples, 0, complete=True, was_complete=True)
+        return _complete_already(plan, out)
+    output_directory(out, "the output")
     with _exclusive_lock(out):
+        # Another run may have written its plan, or completed the output, since the checks above.
+        _check_output(plan, out)
+        if finish.is_complete(plan, out):
+            return _complete_already(plan, out)
         if not (out / PLAN_FILE).exists():
             plan.save(out)
         _reopen_bad_shards(plan, out)
@@ -84,9 +86,16 @@ def prepare(
 
             run_pipeline(plan, shards, sources, out, beam_options)
         outcome = _finish(plan, out, max_bad_fraction)
-    if outcome.complete:
-        shutil.rmtree(out / WORK)
+        if outcome.complete:
+            # Another run that starts now creates the lock file again while its folder is removed.
+            shutil.rmtree(out / WORK, ignore_errors=True)
     return outcome
+
+
+def _complete_already(plan: PreparePlan, out: Path) -> Outcome:
+    # The run that completed it may have been killed before it removed this folder.
+    shutil.rmtree(out / WORK, ignore_errors=True)
+    return Outcome(plan.examples, 0, complete=True, was_complete=True)
 
 
 def _check_output(plan: PreparePlan, out: Path) -> None:
@@ -97,17 +106,8 @@ def _check_output(plan: PreparePlan, out: Path) -> None:
         plan.check_same(out)
 
 
-@contextlib.contextmanager
-def _exclusive_lock(out: Path) -> Iterator[None]:
-    (out / WORK).mkdir(parents=True, exist_ok=True)
-    with (out / WORK / "lock").open("wb") as file:
-        # A file system without locks raises OSError; the run then continues without a lock.
-        with contextlib.suppress(OSError):
-            if not lock_descriptor(file.fileno(), blocking=False):
-                raise InputError(
-                    f"Another run is writing to {str(out)!r}: wait until it has ended, or stop it."
-                )
-        yield
+def _exclusive_lock(out: Path) -> AbstractContextManager[None]:
+    return exclusive_lock(out / WORK / "lock", f"writing to {str(out)!r}")
 
 
 def _reopen_bad_shards(plan: PreparePlan, out: Path) -> None:

@@ -19,7 +19,7 @@ from vswin_jax.data.example import Example, Source
 from vswin_jax.data.pipeline.sampler import permutation
 from vswin_jax.errors import InputError
 from vswin_jax.prepare.options import PrepareOptions, describe_differences
-from vswin_jax.runtime.atomic_write import atomic_write
+from vswin_jax.runtime.atomic_write import write_json
 
 PLAN_FILE = "prepare.json"
 FORMAT_VERSION = 1
@@ -75,8 +75,7 @@ class PreparePlan:
 
     def save(self, out: Path) -> None:
         """Write the plan into the output."""
-        with atomic_write(out / PLAN_FILE, sync=True) as partial:
-            partial.write_text(json.dumps(self._to_json(), indent=2) + "\n", encoding="utf-8")
+        write_json(out / PLAN_FILE, self._to_json(), sync=True)
 
     def check_same(self, out: Path) -> None:
         """Compare this plan with the one in the output.

@@ -4,11 +4,9 @@ A batch is prepared by the same functions that the training step and the evaluat
 """
 
 import functools
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import av
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,8 +14,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from vswin_jax.data.clips.clip_spec import ClipSpec
+from vswin_jax.data.decoding.container import open_container
 from vswin_jax.data.decoding.decode import open_video
 from vswin_jax.data.decoding.frames import EncodedFrames, FrameFolder
+from vswin_jax.data.decoding.video_stream import video_stream
 from vswin_jax.data.example import Example, Source
 from vswin_jax.data.sources.labels import NO_CLASS, describe_label
 from vswin_jax.reporting.contact_sheet import ShownClip, draw_sheet, save_sheet
@@ -154,5 +154,5 @@ def _video_rate(example: Example) -> float:
         return float((len(video.times) - 1) / video.times[-1])
     if isinstance(video, FrameFolder | EncodedFrames):
         return _FRAME_FOLDER_RATE
-    with av.open(io.BytesIO(video) if isinstance(video, bytes) else f"file:{video}") as container:
-        return float(container.streams.video[0].average_rate or _FRAME_FOLDER_RATE)
+    with open_container(video, example.name) as container:
+        return float(video_stream(container).average_rate or _FRAME_FOLDER_RATE)

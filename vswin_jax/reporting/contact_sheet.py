@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vswin_jax.runtime.atomic_write import atomic_write
+from vswin_jax.runtime.printable import printable
 
 INK, GREY = (31, 41, 51), (110, 122, 134)
 FRAMES_SHOWN = 8
@@ -138,7 +139,7 @@ def _wrap(text: str, width: int) -> list[str]:
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
         is_last = len(lines) == LABEL_LINES
-        if not lines[-1] or is_last or _font().getlength(_printable(longer)) <= width:
+        if not lines[-1] or is_last or _font().getlength(printable(longer)) <= width:
             lines[-1] = longer
         else:
             lines.append(word)
@@ -155,17 +156,12 @@ def _write(
     keep_end: bool = False,
 ) -> None:
     """Write one line of text, cut to `width` pixels at its end, or with `keep_end` at its start."""
-    text = _printable(text)
+    text = printable(text)
     shown, font = text, _font()
     while text and font.getlength(shown) > width:
         text = text[1:] if keep_end else text[:-1]
         shown = f"…{text}" if keep_end else f"{text}…"
     pen.text(at, shown, fill=colour, font=font)
-
-
-def _printable(text: str) -> str:
-    # File names may contain undecodable bytes and line breaks, which the font cannot draw.
-    return " ".join(text.encode("utf-8", "replace").decode().split())
 
 
 def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

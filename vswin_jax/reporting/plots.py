@@ -1,22 +1,28 @@
 """Plots of a run: curves, scores by class, and predictions beside their frames.
 
-Figures are created without pyplot, so drawing has no global state, needs no display and is possible
-in any thread.
+Figures are created without pyplot, so drawing needs no display and no backend, and leaves no global
+state.
 """
 
 import itertools
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from vswin_jax.reporting.any_backend import any_backend
 from vswin_jax.runtime.atomic_write import atomic_write
+from vswin_jax.runtime.printable import printable
+
+with any_backend():
+    from matplotlib import rc_context
+    from matplotlib.axes import Axes
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 INK, GREY, BLUE, GREEN, RED = "#1f2933", "#9aa5b1", "#2563a8", "#2f855a", "#c0392b"
 AMBER = "#c27803"
@@ -26,6 +32,8 @@ HALF = NAMED_CLASSES // 2
 COUNTED_CLASSES = 16  # with more classes, counts do not fit the cells
 LISTED_CONFUSIONS = 20
 LONGEST_NAME = 24  # characters
+# Names of files and classes may contain dollar signs and backslashes, which are no formulas.
+PLAIN_TEXT = {"text.parse_math": False, "text.usetex": False}
 
 # Steps and values.
 Series = tuple[Sequence[float], Sequence[float]]
@@ -50,6 +58,7 @@ class PredictionRow:
     truth: tuple[str, ...] | None = None
 
 
+@rc_context(PLAIN_TEXT)
 def save_confusion(path: str | os.PathLike, matrix: np.ndarray, label_names: Sequence[str]) -> None:
     """Draw `matrix` int `[K, K]` (row: true class, column: predicted class) as shares of its rows.
 
@@ -122,6 +131,7 @@ def _circle_confusions(axes: Axes, matrix: np.ndarray) -> None:
         axes.plot(predicted, true, "o", markersize=7, markerfacecolor="none", color=RED)
 
 
+@rc_context(PLAIN_TEXT)
 def save_average_precisions(
     path: str | os.PathLike,
     precisions: np.ndarray,
@@ -152,6 +162,7 @@ def save_average_precisions(
     _save(figure, path)
 
 
+@rc_context(PLAIN_TEXT)
 def save_curves(
     path: str | os.PathLike,
     losses: Mapping[str, Series],
@@ -198,6 +209,7 @@ def _moving_mean(values: Sequence[float]) -> np.ndarray:
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
+@rc_context(PLAIN_TEXT)
 def save_predictions(
     path: str | os.PathLike, rows: Sequence[PredictionRow], *, frames_shown: int = 6
 ) -> None:
@@ -218,7 +230,7 @@ def _draw_frames(axes: Axes, row: PredictionRow, frames_shown: int) -> None:
     axes.imshow(np.concatenate(padded, axis=1)[:, :-gap])
     axes.axis("off")
     truth = f"   ({' + '.join(row.truth) or 'no class'})" if row.truth is not None else ""
-    title = f"{_shorten(row.name, 60)}{truth}"
+    title = f"{_shorten(row.name, 60)}{printable(truth)}"
     axes.set_title(title, loc="left", fontsize=10, color=INK)
 
 
@@ -252,6 +264,7 @@ def _bar_colour(label: str, truth: tuple[str, ...] | None) -> str:
 
 
 def _shorten(name: str, longest: int = LONGEST_NAME) -> str:
+    name = printable(name)
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
@@ -264,5 +277,7 @@ def _save(figure: Figure, path: str | os.PathLike) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as partial:
+    with atomic_write(path) as partial, warnings.catch_warnings():
+        # Names may have characters that the font lacks; a box is drawn for each.
+        warnings.filterwarnings("ignore", message="Glyph ")
         figure.savefig(partial, format="png", dpi=110)

@@ -1,14 +1,17 @@
 """Exit status of a command: interruptions, wrong inputs and failures of any of its processes."""
 
+import contextlib
 import os
 import signal
-import sys
 import traceback
 from collections.abc import Callable
 
 from vswin_jax.errors import InputError
 from vswin_jax.runtime import distributed, preemption
 from vswin_jax.runtime.console import print_once
+from vswin_jax.runtime.cpu_count import apply_cpu_quota
+from vswin_jax.runtime.printable import printable
+from vswin_jax.runtime.standard_streams import flush_streams, prepare_streams, print_message
 
 
 def run_command(command: Callable[[], int]) -> int:
@@ -28,14 +31,14 @@ def run_command(command: Callable[[], int]) -> int:
             )
             status = 128 + stopped.number
         except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print_message(f"error: {printable(str(error))}")
             status = 2
             watcher.publish_failure(status, str(error))
         except Exception as error:
             if distributed.get_peers() is None:
                 raise
             # Leaving the others may end this process, so the traceback is printed first.
-            traceback.print_exc()
+            _print_traceback()
             status = 1
             watcher.publish_failure(status, f"{type(error).__name__}: {error}")
         distributed.shutdown()
@@ -47,13 +50,20 @@ def run_process(run: Callable[[], int]) -> int:
 
     It then does not wait for threads that still compile, or for a device whose peers are gone.
     """
+    prepare_streams()
+    apply_cpu_quota()
     try:
         status = run()
     except Exception:
-        traceback.print_exc()
+        _print_traceback()
         status = 1
+    flush_streams()
     if status:
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(status)
     return status
+
+
+def _print_traceback() -> None:
+    # Whatever reads stderr may have ended; that is no reason to go on.
+    with contextlib.suppress(OSError):
+        traceback.print_exc()

@@ -7,13 +7,15 @@ from collections.abc import Iterator
 
 import jax
 
+from vswin_jax.runtime.standard_streams import print_result
+
 _log = logging.getLogger("vswin_jax")
 
 
 def print_once(text: str) -> None:
-    """Print `text` at once, in process 0 only."""
+    """Print `text` to stdout at once, in process 0 only."""
     if jax.process_index() == 0:
-        print(text, flush=True)
+        print_result(text)
 
 
 @contextlib.contextmanager

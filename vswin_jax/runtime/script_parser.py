@@ -1,10 +1,13 @@
 """Command lines of scripts: a parser whose --help is the script's docstring, types and errors."""
 
 import argparse
-import sys
+from pathlib import Path
 from typing import Any
 
 from vswin_jax.errors import InputError
+from vswin_jax.runtime.output_path import output_file
+from vswin_jax.runtime.printable import printable
+from vswin_jax.runtime.standard_streams import print_message
 
 
 def script_parser(docstring: str | None, **options: Any) -> argparse.ArgumentParser:
@@ -28,7 +31,15 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
+def writable_file(text: str) -> Path:
+    """Parse the path of a file to write, as the `type` of an argument, and check that it can be."""
+    try:
+        return output_file(text, "the path")
+    except InputError as error:
+        raise argparse.ArgumentTypeError(printable(str(error))) from error
+
+
 def print_error(error: InputError) -> int:
     """Print an error of the user's input and return the exit status for it."""
-    print(f"error: {error}", file=sys.stderr)
+    print_message(f"error: {printable(str(error))}")
     return 2

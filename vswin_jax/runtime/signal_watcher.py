@@ -16,13 +16,13 @@ import contextlib
 import os
 import select
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
 from vswin_jax.runtime import distributed
+from vswin_jax.runtime.standard_streams import print_message
 
 # Signals that request a stop: Ctrl-C, and a scheduler's notice before it kills the process.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -233,7 +233,7 @@ def _gather_num_passed(number: int, num_passed: int) -> list[int] | None:
 
 def _exit_process(status: int, message: str) -> NoReturn:
     """End the process from a thread, whatever the main thread is doing."""
-    print(message, file=sys.stderr, flush=True)
+    print_message(message)
     distributed.shutdown()
     # sys.exit would end this thread only; os._exit does not wait for the main thread.
     os._exit(status)

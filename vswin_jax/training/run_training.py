@@ -21,6 +21,7 @@ from vswin_jax.models import SwinTransformer3D
 from vswin_jax.runtime.atomic_write import write_json
 from vswin_jax.runtime.label_names import write_label_names
 from vswin_jax.training.loop import Draw, Evaluate
+from vswin_jax.training.resume_check import DATA
 from vswin_jax.training.task import task_from_config
 from vswin_jax.training.train import TrainResult, train
 
@@ -33,6 +34,7 @@ class TrainingInputs:
 
     `sampler_options` and `reading_options` are arguments of `train_batches`: for the choice of
     examples, and for the threads that read them. `initial_params` is None for random weights.
+    `data` describes the videos in every checkpoint; see `resume_check.describe_data`.
     """
 
     source: Source
@@ -43,6 +45,7 @@ class TrainingInputs:
     sampler_options: Mapping[str, Any]
     reading_options: Mapping[str, Any]
     initial_params: Callable[[], Any] | None
+    data: Mapping[str, Any]
 
 
 def run_training(
@@ -69,7 +72,11 @@ def run_training(
         initial_params=inputs.initial_params,
         evaluate=evaluate,
         draw_first=draw_first,
-        metadata={"config": config.to_dict(), "label_names": list(inputs.source.label_names)},
+        metadata={
+            "config": config.to_dict(),
+            "label_names": list(inputs.source.label_names),
+            DATA: dict(inputs.data),
+        },
         mesh=inputs.mesh,
         task=task_from_config(config),
         profile=profile,

@@ -54,6 +54,7 @@ from vswin_jax.reporting.profiling import Profiler
 from vswin_jax.runtime import disk_full, preemption, watchdog
 from vswin_jax.runtime.compilation import Compilations
 from vswin_jax.runtime.distributed import wait_for_all
+from vswin_jax.runtime.workdir_lock import lock_workdir
 from vswin_jax.training.loop import (
     PENDING_EVALUATION,
     Batches,
@@ -104,12 +105,12 @@ def train(
     """Train `model` in `workdir`, resuming from its latest checkpoint; see the module's docstring.
 
     Raises:
-      InputError: a wrong setting, an unusable checkpoint, a run that diverged, a full disk.
+      InputError: a wrong setting or checkpoint, another run in `workdir`, divergence, a full disk.
     """
     begun = time.monotonic() if begun is None else begun
     setup = TrainingSetup.from_config(config, num_examples, model=model, mesh=mesh, task=task)
     total_steps, directory = setup.durations.total_steps, Path(workdir) / "checkpoints"
-    with preemption.handle_signals() as watch:
+    with lock_workdir(workdir), preemption.handle_signals() as watch:
         with (
             Compilations() as compilations,
             watchdog.create_watchdog(60 * config.train.hang_after) as hang_watchdog,

@@ -3,6 +3,7 @@
 from vswin_jax.weights.export import export_state_dict, write_safetensors
 from vswin_jax.weights.files.read import read_state_dict, weights_exist
 from vswin_jax.weights.files.torch_file import extract_state_dict, read_torch_file
+from vswin_jax.weights.files.weight_directory import find_weight_file
 from vswin_jax.weights.inflation.inflate import inflate, is_2d
 from vswin_jax.weights.inflation.resize import resize
 from vswin_jax.weights.layouts.classifier import select_classes
@@ -33,6 +34,7 @@ __all__ = [
     "extract_state_dict",
     "fetch",
     "find_released",
+    "find_weight_file",
     "from_canonical",
     "from_state_dict",
     "inflate",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vswin_jax.errors import InputError, unknown_name
 from vswin_jax.runtime.atomic_write import atomic_write
+from vswin_jax.runtime.output_path import local_path, output_file
 from vswin_jax.weights.export import export_state_dict, write_safetensors
 from vswin_jax.weights.files.orbax_directory import write_workdir
 from vswin_jax.weights.layouts import layouts
@@ -43,8 +44,10 @@ def convert(
       InputError: an invalid source, destination or target spec; then nothing is written.
     """
     kind = _resolve_kind(os.fspath(destination), to)
-    path = Path(destination).absolute()
+    path = local_path(destination, "the destination").absolute()
     _check_destination(path)
+    if report is not None:
+        report = output_file(report, "the report", parent_must_exist=True)
     target = resolve_target(source, target_spec or TargetSpec())
     if kind == "orbax" and not target.label_names:
         raise InputError(
@@ -77,11 +80,7 @@ def _resolve_kind(destination: str, to: str | None) -> str:
 def _check_destination(path: Path) -> None:
     if path.exists():
         raise InputError(f"{path} already exists: delete it, or choose another name.")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise InputError(
-            f"Expected to write {path.name} into {path.parent}, which does not exist or is not "
-            f"writable: create it, or choose another directory."
-        )
+    output_file(path, "the destination", parent_must_exist=True)
 
 
 def _write(kind: str, path: Path, params: dict[str, object], target: ConversionTarget) -> None:
@@ -96,7 +95,8 @@ def _write(kind: str, path: Path, params: dict[str, object], target: ConversionT
 @contextlib.contextmanager
 def _atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path for a file or directory, which is renamed to `path` on success."""
-    directory = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    # File systems limit names to 255 bytes.
+    directory = Path(tempfile.mkdtemp(prefix=f".{path.name[:30]}.", dir=path.parent))
     try:
         yield directory / path.name
         os.replace(directory / path.name, path)

@@ -10,13 +10,13 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vswin_jax.attention import Size
-from vswin_jax.errors import InputError
+from vswin_jax.errors import InputError, unknown_name
 from vswin_jax.models import SwinTransformer3D, init_params
 from vswin_jax.weights.inflation.inflate import ConvertedState, inflate, is_2d
 from vswin_jax.weights.inflation.resize import resize
 from vswin_jax.weights.layouts.classifier import known_class_names, select_classes
 from vswin_jax.weights.layouts.names import Params, from_state_dict, to_name, to_state_dict
-from vswin_jax.weights.load_report import LoadReport
+from vswin_jax.weights.load_report import LoadReport, LoadReportEntry
 from vswin_jax.weights.loaded_source import LoadedSource, find_window, read_source
 from vswin_jax.weights.tensor_matching import (
     HEAD,
@@ -27,6 +27,8 @@ from vswin_jax.weights.tensor_matching import (
 )
 
 _log = logging.getLogger(__name__)
+
+IMAGE_HEADS = ("fresh", "keep")
 
 Source = str | os.PathLike[str]
 
@@ -46,8 +48,10 @@ def load_with_report(
     seed: int = 0,
     patches: str = "inflate",
     tables: str = "duplicate",
+    image_head: str = "fresh",
     allow_fresh: Sequence[str] = ("head",),
     from_window: Size | None = None,
+    prefix: str | None = None,
     label_names: Sequence[str] | None = None,
     source_labels: Sequence[str] | None = None,
 ) -> tuple[dict[str, Params], LoadReport]:
@@ -57,15 +61,19 @@ def load_with_report(
     `resize`. The parameters are float32 arrays in their own memory.
 
     Args:
-      source: a PyTorch, safetensors or npz file with a 3D or 2D Swin in any layout of `layouts`, a
-        checkpoint directory or workdir of vswin_jax, a released checkpoint's name, or a URL.
+      source: a PyTorch, safetensors or npz file with a 3D or 2D Swin in any of the `layouts`, a
+        Hugging Face directory or the index of its shards, a checkpoint directory or workdir of
+        vswin_jax, a released checkpoint's name, or a URL.
       model: the model to load the weights into.
       seed: the seed of parameters that stay random.
       patches: the method to inflate a 2D patch kernel, "inflate" or "center".
       tables: the method to inflate a 2D bias table, "duplicate" or "center".
+      image_head: "fresh" leaves out the classifier of a 2D source, whose classes are those of
+        images, as the reference does; "keep" loads it.
       allow_fresh: canonical name prefixes of parameters that may stay random if no tensor fits; by
         default the head, which then starts fresh if the class counts differ.
       from_window: the source's window, in tokens, in case several fit its tables.
+      prefix: components before the names of the Swin to take, if the source has several.
       label_names: the model's classes. The head gets the rows of these classes of the source.
       source_labels: the source's classes. By default they are those in the checkpoint's metadata,
         or those of Kinetics-400 for a head of 400 classes.
@@ -73,14 +81,15 @@ def load_with_report(
     Raises:
       InputError: the source cannot be read or is of another model.
     """
-    loaded = read_source(source)
+    loaded = read_source(source, prefix)
     check_dtypes(loaded.state, loaded.source)
     state, changes = _convert_sizes(loaded, model, patches, tables, from_window)
+    dropped = _drop_head(state) if _is_image_head_fresh(loaded, image_head) else {}
     if label_names is not None:
         old_names = source_labels or loaded.label_names
         state, changes = _convert_head(state, changes, old_names, label_names, model)
     shapes = _parameter_shapes(model)
-    report = _match(loaded, state, changes, shapes, allow_fresh)
+    report = _match(loaded, state, changes, shapes, allow_fresh, dropped)
     fresh = set(report.named("fresh"))
     used = {name: state[name] for name in shapes if name not in fresh}
     # `_copy_to_params` frees each array once it is copied, so no other reference may remain.
@@ -104,6 +113,19 @@ def _convert_sizes(
         return inflate(loaded.state, *sizes, patches=patches, tables=tables)
     window = from_window or find_window(loaded, model.window_size)
     return resize(loaded.state, *sizes, from_window=window)
+
+
+def _is_image_head_fresh(loaded: LoadedSource, image_head: str) -> bool:
+    if image_head not in IMAGE_HEADS:
+        raise unknown_name("treatment of an image model's head", image_head, IMAGE_HEADS)
+    return image_head == "fresh" and is_2d(loaded.state)
+
+
+def _drop_head(state: dict[str, np.ndarray]) -> dict[str, str]:
+    """Remove the classifier of an image model, and return the reason for each removed tensor."""
+    shapes = {name: np.shape(state.pop(name)) for name in HEAD if name in state}
+    reason = "fresh, the file has the classifier of an image model"
+    return {name: f"{reason}, of {shape[0]} classes" for name, shape in shapes.items() if shape}
 
 
 def _convert_head(
@@ -147,6 +169,7 @@ def _match(
     changes: Mapping[str, str],
     shapes: Shapes,
     allow_fresh: Sequence[str],
+    dropped: Mapping[str, str],
 ) -> LoadReport:
     """Return the load report, or raise InputError for a source of another model."""
     entries = match_tensors(
@@ -155,8 +178,10 @@ def _match(
         source_names=loaded.source_names,
         changes=changes,
         allow_fresh=allow_fresh,
+        dropped=dropped,
     )
-    report = LoadReport(loaded.source, loaded.layout, tuple(entries))
+    left_out = (LoadReportEntry(name, "unexpected", (name,)) for name in loaded.left_out)
+    report = LoadReport(loaded.source, loaded.layout, (*entries, *left_out), loaded.notes)
     check_same_model(report, state, shapes, loaded.description)
     return report
 

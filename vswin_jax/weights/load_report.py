@@ -29,11 +29,15 @@ class LoadReportEntry:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """An entry for each parameter of the model and for each unexpected tensor of the source."""
+    """An entry for each parameter of the model and for each unexpected tensor of the source.
+
+    `notes` describe how the model was found in the source: prefixes that were removed, a choice.
+    """
 
     source: str
     layout: str
     entries: tuple[LoadReportEntry, ...]
+    notes: tuple[str, ...] = ()
 
     def named(self, status: str) -> tuple[str, ...]:
         """Return the names of the tensors with this status, one of `STATUSES`."""
@@ -44,16 +48,16 @@ class LoadReport:
         return len(self.named(status))
 
     def summary(self) -> str:
-        """Return one line with the counts, and a second line with the changes, if any."""
+        """Return one line with the counts, and one each with notes and changes, if any."""
         counts = ", ".join(
             f"{self.count(status)} {status}"
             for status in STATUSES
             # A count of 0 is informative for every status but "missing", which is an error.
             if status != "missing" or self.count(status)
         )
-        line = f"{self.source} ({self.layout}): {counts}."
-        changes = self._summarize_changes()
-        return f"{line}\n  {changes}." if changes else line
+        details = ("; ".join(self.notes), self._summarize_changes())
+        lines = [f"  {detail}." for detail in details if detail]
+        return "\n".join([f"{self.source} ({self.layout}): {counts}.", *lines])
 
     def _summarize_changes(self) -> str:
         groups: dict[str, list[str]] = {}
@@ -69,6 +73,7 @@ class LoadReport:
             "source": self.source,
             "layout": self.layout,
             "counts": {status: counts[status] for status in STATUSES},
+            "notes": list(self.notes),
             "tensors": [asdict(entry) for entry in self.entries],
         }
 

@@ -11,7 +11,7 @@ from vswin_jax.attention import Size
 from vswin_jax.attention.bias import table_rows
 from vswin_jax.checkpoint import load_for_inference
 from vswin_jax.errors import InputError
-from vswin_jax.weights.files.read import locate, read_state_dict
+from vswin_jax.weights.files.read import locate, read_weight_file
 from vswin_jax.weights.inflation.inflate import TABLE
 from vswin_jax.weights.layouts import layouts
 from vswin_jax.weights.layouts.describe import count_window_tokens, describe, infer_window
@@ -22,7 +22,8 @@ from vswin_jax.weights.layouts.names import to_path, to_state_dict
 class LoadedSource:
     """The tensors of a source by canonical name, and its metadata.
 
-    `source_names` has the names in the source for each canonical name. `window_tokens` comes from
+    `source_names` has the names in the source for each canonical name. `left_out` has the names of
+    tensors beside the model, and `notes` describe how it was found. `window_tokens` comes from
     index buffers. `window` and `label_names` come from a vswin_jax checkpoint.
     """
 
@@ -30,6 +31,8 @@ class LoadedSource:
     state: dict[str, np.ndarray]
     source_names: Mapping[str, tuple[str, ...]]
     layout: str
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     window_tokens: int | None = None
     window: Size | None = None
     label_names: Sequence[str] | None = None
@@ -42,11 +45,12 @@ class LoadedSource:
         except InputError:
             return f"in layout {self.layout}"
         variant = found.variant or f"a Swin of {found.embed_dim} channels, depths {found.depths}"
-        return f"{variant} with windows {found.window}, {found.num_classes} classes"
+        classes = f"{found.num_classes} classes{' of images' if found.is_2d else ''}"
+        return f"{variant} with windows {found.window}, {classes}"
 
 
-def read_source(source: str | os.PathLike[str]) -> LoadedSource:
-    """Read any source of `load_weights`.
+def read_source(source: str | os.PathLike[str], prefix: str | None = None) -> LoadedSource:
+    """Read any source of `load_weights`; `prefix` chooses among several Swins in it.
 
     Raises:
       InputError: the source cannot be read.
@@ -64,14 +68,19 @@ def read_source(source: str | os.PathLike[str]) -> LoadedSource:
             window=tuple(window) if window else None,
             label_names=metadata.get("label_names"),
         )
-    raw = read_state_dict(path)
-    layout = layouts.detect_layout(raw)
+    found = read_weight_file(path, prefix)
+    layout = layouts.detect_layout(found.tensors)
+    names = layouts.source_names(found.tensors, layout)
     return LoadedSource(
         source=os.fspath(source),
-        state=layouts.to_canonical(raw, layout),
-        source_names=layouts.source_names(raw, layout),
+        state=layouts.to_canonical(found.tensors, layout),
+        source_names={
+            name: tuple(found.file_names[own] for own in owns) for name, owns in names.items()
+        },
         layout=layout,
-        window_tokens=count_window_tokens(raw),
+        left_out=found.left_out,
+        notes=found.notes,
+        window_tokens=count_window_tokens(found.tensors),
     )
 
 

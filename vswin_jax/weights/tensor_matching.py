@@ -1,6 +1,7 @@
 """Matches the tensors of a checkpoint with a model's parameters, and refuses other models."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +24,7 @@ def match_tensors(
     source_names: Mapping[str, tuple[str, ...]],
     changes: Mapping[str, str],
     allow_fresh: Sequence[str],
+    dropped: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[LoadReportEntry]:
     """Yield an entry for each parameter of the model, then one for each unexpected tensor.
 
@@ -32,12 +34,14 @@ def match_tensors(
       source_names: the names in the file of each canonical name.
       changes: a description of the change for each changed tensor.
       allow_fresh: name prefixes of parameters that may stay random if no tensor fits.
+      dropped: the reason for each tensor of the file that was left out on purpose.
     """
     fresh = _fresh_names(state, shapes, allow_fresh)
     for name, shape in shapes.items():
         value, names = state.get(name), source_names.get(name, ())
         if name in fresh:
-            yield LoadReportEntry(name, "fresh", names, _fresh_reason(name, value, shape))
+            reason = dropped.get(name) or _fresh_reason(name, value, shape)
+            yield LoadReportEntry(name, "fresh", names, reason)
         elif value is None or value.shape != shape:
             found = "not in the file" if value is None else f"of shape {value.shape}"
             yield LoadReportEntry(name, "missing", names, f"{found}, expected {shape}")

@@ -9,12 +9,14 @@ used unchanged. A file that was put into the cache by hand is used too.
 import hashlib
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from vswin_jax.errors import InputError, unknown_name
+from vswin_jax.runtime.output_path import is_writable
 from vswin_jax.weights.download import download
 from vswin_jax.weights.files import digests
 
@@ -206,8 +208,19 @@ def is_url(text: str) -> bool:
 
 
 def cache_directory() -> Path:
-    """Return the directory of downloads: `VSWIN_CACHE`, or `~/.cache/vswin_jax`."""
-    return Path(os.environ.get("VSWIN_CACHE") or "~/.cache/vswin_jax").expanduser()
+    """Return the directory of downloads: `VSWIN_CACHE`, or `~/.cache/vswin_jax`.
+
+    A user without a home directory that can be written to, as in a container, has one under the
+    directory for temporary files.
+    """
+    chosen = os.environ.get("VSWIN_CACHE")
+    if chosen:
+        return Path(os.path.expanduser(chosen))
+    cache = Path(os.path.expanduser("~/.cache/vswin_jax"))
+    if os.path.isdir(cache) or (cache.is_absolute() and is_writable(cache)):
+        return cache
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    return Path(tempfile.gettempdir()) / f"vswin_jax_{user}"
 
 
 def fetch(name_or_url: str, cache: str | os.PathLike[str] | None = None) -> Path:

@@ -80,6 +80,13 @@ def test_moving_shapes_have_one_pair_by_name_and_two_in_a_file(tmp_path: Path) -
     assert mirrored_labels(str(path), CLASSES[::-1]).tolist() == (7 - listed[::-1]).tolist()
 
 
+def test_listed_pairs_in_another_form_of_unicode_and_with_separators(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.txt"
+    path.write_bytes("zurück\tvo\u2028r\r\n".encode("utf-16"))
+    names = ("vo\u2028r", "stop", "zuru\u0308ck")
+    assert mirrored_labels(str(path), names).tolist() == [2, 1, 0]
+
+
 def test_a_flipped_move_left_is_labelled_move_right(tmp_path: Path) -> None:
     write_moving_shapes(tmp_path / "set", train_scenes=4, test_scenes=1, size=32, num_frames=4)
     source = open_source(tmp_path / "set" / "train")

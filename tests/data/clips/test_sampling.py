@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from vswin_jax.data.clips.sampling import (
+    dense_possible,
     dense_test,
     dense_train,
     resampled_length,
@@ -61,6 +62,14 @@ def test_dense_training_clips_start_wherever_they_fit(total: int, starts: set[in
 )
 def test_uniform_takes_the_middle_of_each_segment(total: int, middles: list[int]) -> None:
     assert uniform_test(total, 4).tolist() == [middles]
+
+
+@pytest.mark.parametrize("total", [1, 2, 5, 11, 12, 13, 14, 40])
+@pytest.mark.parametrize("interval", [1, 2, 3])
+def test_possible_frames_of_dense_training_clips(total: int, interval: int) -> None:
+    draws = (dense_train(total, 4, interval, np.random.default_rng(k)) for k in range(400))
+    drawn = sorted({index for clip in draws for index in clip.tolist()})
+    assert dense_possible(total, 4, interval).tolist() == drawn
 
 
 def test_uniform_training_draws_from_both_ends_of_each_segment() -> None:

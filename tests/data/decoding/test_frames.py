@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import cv2
@@ -59,6 +60,13 @@ def test_missing_images_and_missing_folder(tmp_path: Path) -> None:
         open_video(FrameFolder(str(tmp_path)))
     with pytest.raises(InputError, match="No such file"):
         open_video(FrameFolder(str(tmp_path / "gone")))
+
+
+def test_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    _write(tmp_path / "ascii", range(1, 4))
+    (tmp_path / "ascii").rename(folder)
+    assert _reds(FrameFolder(str(folder)), [2, 0]) == [30, 10]
 
 
 def test_a_broken_image_is_named(tmp_path: Path) -> None:

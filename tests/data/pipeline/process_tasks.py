@@ -1,8 +1,12 @@
 """Functions that worker processes call in tests; the module imports nothing slow."""
 
+import itertools
 import os
 
+import cv2
 import numpy as np
+
+LEAKED: list[np.ndarray] = []
 
 
 def exit_process(out: np.ndarray) -> None:
@@ -15,3 +19,21 @@ def fill(value: int, out: np.ndarray) -> None:
 
 def fill_with_text(text: str, out: np.ndarray) -> None:
     out[:] = int(text)
+
+
+def compute_forever() -> None:
+    # One call of C code, in which Python runs no signal handler.
+    sum(itertools.repeat(1))
+
+
+def allocate(size: int) -> int:
+    # The pages are never touched, which would take long.
+    return len(np.empty(size, np.uint8))
+
+
+def leak(size: int) -> None:
+    LEAKED.append(np.empty(size, np.uint8))
+
+
+def decode_image(size: int) -> tuple[int, ...]:
+    return cv2.resize(np.zeros((2, 2), np.uint8), (size, size)).shape

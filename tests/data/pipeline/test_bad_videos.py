@@ -16,9 +16,9 @@ from vswin_jax.data.pipeline.bad_videos import (
     BadVideos,
     candidates,
     read_or_replace,
-    unreadable_reason,
 )
 from vswin_jax.data.pipeline.sampler import SamplerState, example_rng
+from vswin_jax.data.pipeline.video_check import unreadable_reason
 from vswin_jax.errors import InputError
 
 WriteVideo = Callable[..., Path]
@@ -120,6 +120,25 @@ def test_the_first_good_candidate_is_read(tmp_path: Path) -> None:
 def test_no_candidate_can_be_read(size: int, tried: int) -> None:
     with pytest.raises(InputError, match=f"None of {tried} videos .* is torn.$"):
         _read(0, size, set(range(size)), BadVideos(max_fraction=1.0))
+
+
+def test_a_record_that_cannot_be_read_is_replaced(tmp_path: Path) -> None:
+    class DamagedRecords(Numbers):
+        def __getitem__(self, index: int) -> Example:
+            if index in bad:
+                raise InputError(f"record {index} is cut short.")
+            return super().__getitem__(index)
+
+    drawn = [index for index, _ in candidates(1, 2, 5, 100)]
+    bad = set(drawn[:2])
+    counts = BadVideos(tmp_path / "bad_videos.csv", 1.0)
+    state = SamplerState(epoch=2, example=5, occurrence=0)
+    read = _read_unless(set())
+    example, _ = read_or_replace(read, DamagedRecords(100), state, counts, seed=1, step=9)
+    assert example.id == drawn[2]
+    assert _rows(tmp_path / "bad_videos.csv")[1:] == [
+        [f"example {index}", f"record {index} is cut short.", "10", "3"] for index in drawn[:2]
+    ]
 
 
 def _count(counts: BadVideos, reads: int, bad_of_100: int) -> int:

@@ -1,7 +1,6 @@
 """Clips of worker processes equal those of this process; workers may crash, and exit with it."""
 
 import gc
-import importlib
 import itertools
 import os
 import signal
@@ -32,14 +31,6 @@ def source(write_video: WriteVideo, tmp_path: Path) -> VideoSource:
     for index, name in enumerate(["jump/a", "jump/b", "run/a", "run/b", "run/c"]):
         write_video(f"set/{name}.mp4", 5 + index)
     return open_source(tmp_path / "set")
-
-
-@pytest.fixture(scope="module")
-def tasks() -> Iterator[ModuleType]:
-    """Import `process_tasks`, which worker processes that start later can import too."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parent)
-        yield importlib.import_module("process_tasks")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from vswin_jax import factory
 from vswin_jax.config import base
 from vswin_jax.data import Source, open_source, open_video
 from vswin_jax.data.decoding import frames
-from vswin_jax.data.pipeline.bad_videos import unreadable_reason
+from vswin_jax.data.pipeline.video_check import unreadable_reason
 from vswin_jax.data.sources.tfds_features import find_keys
 from vswin_jax.data.sources.tfds_path import TfdsPath, parse_tfds_path
 from vswin_jax.errors import InputError

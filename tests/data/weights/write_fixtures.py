@@ -6,10 +6,18 @@
 `state_dict`, and beside them what trainers leave in their checkpoints. `everything.npz` has the
 values (bfloat16 and float8 as float32). `mmaction2_half.pth` is a float16 Video Swin of 4
 channels in the names and the container of mmaction2's model zoo.
+
+`wrapped/` has the tensors of that Swin (without its index buffers) as wrappers, trainers and users
+save them, with other values wherever there is a second Swin.
 """
 
+import argparse
+import copy
+import os
+import pickle
 import sys
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -123,6 +131,78 @@ def values(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().numpy()
 
 
+class AnyModule(torch.nn.Module):
+    """Has any modules as attributes."""
+
+    def __init__(self, **modules: torch.nn.Module) -> None:
+        super().__init__()
+        for name, module in modules.items():
+            self.add_module(name, module)
+
+
+def as_module(state: dict[str, torch.Tensor]) -> torch.nn.Module:
+    """Return the tree of modules that has this state_dict."""
+    root = AnyModule()
+    for name, tensor in state.items():
+        module = root
+        *parents, leaf = name.split(".")
+        for parent in parents:
+            if parent not in module._modules:
+                module.add_module(parent, AnyModule())
+            module = module._modules[parent]
+        module.register_parameter(leaf, torch.nn.Parameter(tensor.clone(), requires_grad=False))
+    return root
+
+
+class ShellCommand:
+    """Pickles as a call of `os.system`."""
+
+    def __reduce__(self) -> tuple:
+        return os.system, ("touch was_executed",)
+
+
+def under(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return OrderedDict((prefix + name, tensor) for name, tensor in state.items())
+
+
+def wrapped() -> Iterator[tuple[str, object]]:
+    """Yield the objects of the files of `wrapped/`, by name."""
+    swin = OrderedDict((k, v) for k, v in video_swin().items() if not k.endswith("index"))
+    noise = OrderedDict((name, tensor + 1) for name, tensor in swin.items())
+    model, other = as_module(swin), as_module(noise)
+    averaged = torch.optim.swa_utils.AveragedModel
+    yield "averaged_model.pth", averaged(model).state_dict()
+    yield "compiled_of_parallel.pth", torch.compile(torch.nn.DataParallel(model)).state_dict()
+    yield "parallel_of_compiled.pth", torch.nn.DataParallel(torch.compile(model)).state_dict()
+    inside = copy.deepcopy(model)
+    stage = inside.backbone.layers._modules["0"]
+    stage.blocks = torch.compile(torch.nn.DataParallel(stage.blocks))
+    yield "compiled_inside.pth", inside.state_dict()
+    lightning = AnyModule(net=model, ema=averaged(other), loss=torch.nn.BatchNorm1d(3))
+    settings = {"hyper_parameters": argparse.Namespace(lr=1e-3), "callbacks": ShellCommand()}
+    yield "lightning.ckpt", {"epoch": 3, "state_dict": lightning.state_dict(), **settings}
+    steps = {"steps": torch.tensor(3)}
+    yield (
+        "mmengine_ema.pth",
+        {"state_dict": swin, "ema_state_dict": under("module.", noise) | steps},
+    )
+    yield "mmengine_ema_alone.pth", {"ema_state_dict": under("module.", swin) | steps}
+    yield "student_and_teacher.pth", {"teacher": noise, "student": under("module.", swin)}
+    yield "registered_twice.pth", AnyModule(first=model, second=model).state_dict()
+    yield "whole_model.pth", {"epoch": 3, "network": model}
+    yield "numpy.pth", {"model": {name: tensor.numpy() for name, tensor in swin.items()}}
+    yield "dict_subclass.pth", class_of("addict", "Dict", dict)(swin)
+    head = {name.rpartition(".")[2]: swin[name] for name in swin if "fc_cls" in name}
+    trunk = {
+        name.removeprefix("backbone."): tensor
+        for name, tensor in swin.items()
+        if name.startswith("backbone.")
+    }
+    trunk = {name.replace("norm3", "norm"): tensor for name, tensor in trunk.items()}
+    own = under("model.trunk.", trunk) | under("model.classifier.1.", head)
+    yield "own_attributes.pth", {"model": own}
+
+
 def main() -> None:
     state = everything()
     for name, zipped in (("zip", True), ("legacy", False)):
@@ -131,6 +211,16 @@ def main() -> None:
     np.savez(HERE / "everything.npz", **{name: values(tensor) for name, tensor in state.items()})
     half = {"meta": {"epoch": 30}, "state_dict": video_swin()}
     torch.save(half, HERE / "mmaction2_half.pth", _use_new_zipfile_serialization=False)
+    write_wrapped()
+
+
+def write_wrapped() -> None:
+    (HERE / "wrapped").mkdir(exist_ok=True)
+    for name, value in wrapped():
+        # The old container is a third as large, for as many small tensors.
+        torch.save(value, HERE / "wrapped" / name, _use_new_zipfile_serialization=False)
+    swin = {name: value for name, value in video_swin().items() if not name.endswith("index")}
+    (HERE / "wrapped" / "plain_pickle.pkl").write_bytes(pickle.dumps({"model": swin}))
 
 
 if __name__ == "__main__":

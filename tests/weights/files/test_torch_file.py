@@ -119,6 +119,10 @@ def test_zip_files_with_any_folder_compressed_or_before_the_byteorder_entry(tmp_
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
         (b"\0" * 257 + b"ustar" + b"\0" * 300, "is a tar file"),
         (b"Not Found", "is not a file of torch.save"),
+        (b'{"error": "not found"}', "is text in JSON"),
+        (b"\x89HDF\r\n\x1a\n", "is an HDF5 file"),
+        (b"\x1f\x8b\x08\x08", "is compressed by gzip"),
+        (b"\x90\0\0\0\0\0\0\0" + b'{"a":', "is the beginning of a safetensors file"),
         (pickle.dumps({"a": 1}), "is a pickle, but not one of torch.save"),
         (b"PK\x03\x04", "is cut short or damaged"),
         (b"\x80", "is cut short or damaged"),
@@ -133,6 +137,41 @@ def test_other_kinds_of_files_are_named_in_the_error(
         read_torch_file(path)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("m.onnx", "is an ONNX model"),
+        ("saved_model.pb", "of TensorFlow"),
+        ("m.index", "TensorFlow"),
+    ],
+)
+def test_formats_without_known_bytes_are_named_by_the_file(
+    tmp_path: Path, name: str, message: str
+) -> None:
+    (tmp_path / name).write_bytes(b"\x08\x07\x12\x07pytorch")
+    with pytest.raises(InputError, match=message):
+        read_torch_file(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (("m/data.pkl", "m/constants.pkl", "m/code/__torch__.py"), "is a TorchScript archive"),
+        (("m/version", "m/models/model.json"), r"is a program of torch\.export"),
+        (("folder/epoch_3.pth",), "is a zip archive that holds folder/epoch_3.pth: unpack it"),
+        (("metadata.json", "config.json", "model.weights.h5"), "is a model of Keras"),
+    ],
+)
+def test_zip_files_of_other_programs_are_named_in_the_error(
+    tmp_path: Path, entries: tuple[str, ...], message: str
+) -> None:
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
+        for entry in entries:
+            archive.writestr(entry, b"")
+    with pytest.raises(InputError, match=message):
+        read_torch_file(tmp_path / "model.pt")
 
 
 def test_another_zip_file_is_named_in_the_error(tmp_path: Path) -> None:

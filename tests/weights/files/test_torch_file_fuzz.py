@@ -18,7 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 FIXTURES = Path(__file__).parents[2] / "data" / "weights"
-SEEDS = {path.stem: path.read_bytes() for path in sorted(FIXTURES.glob("*.pth"))}
+WRAPPED = ("whole_model.pth", "numpy.pth", "plain_pickle.pkl")
+FILES = (*sorted(FIXTURES.glob("*.pth")), *(FIXTURES / "wrapped" / name for name in WRAPPED))
+SEEDS = {path.stem: path.read_bytes() for path in FILES}
 with zipfile.ZipFile(FIXTURES / "everything_zip.pth") as archive:
     PICKLE = archive.read("everything_zip/data.pkl")
 

@@ -118,7 +118,7 @@ def test_a_video_of_equal_frames_has_the_final_map_of_the_image_model(
     with torch.no_grad():
         expected = final(image_model.eval() and torch.from_numpy(image)).numpy()
     model = create_model("swin_tiny", CLASSES, window_size=(2, after, after), **SIZES)
-    variables, report = load_with_report(path, model)
+    variables, report = load_with_report(path, model, image_head="keep")
     assert (report.layout, report.count("fresh"), report.count("unexpected")) == (layout, 0, 0)
     still = np.repeat(image.transpose(0, 2, 3, 1)[:, None], 8, axis=1)
     found = jax.jit(lambda x: model.apply(variables, x, method="features"))(still)["final"]

@@ -41,6 +41,12 @@ def test_a_repeated_class_is_an_error() -> None:
         select_classes(KERNEL, BIAS, NAMES, ("yoga", "archery", "yoga"))
 
 
+def test_names_in_two_forms_of_unicode_are_one_class() -> None:
+    old = ("fu\u0308nf", "run")
+    kernel, _ = select_classes(KERNEL[:2], BIAS[:2], old, ("run", "f\u00fcnf"))
+    np.testing.assert_array_equal(kernel, [[2, 3], [0, 1]])
+
+
 def test_kinetics_names_are_known() -> None:
     names = known_class_names(400)
     assert names is not None

@@ -211,6 +211,20 @@ def test_the_last_numbered_norm_of_mmaction2_is_the_final_norm() -> None:
     assert canonical.keys() - SMALL_3D.keys() == {"norm0.weight"}
 
 
+def test_the_last_norm_of_a_detector_is_the_final_norm() -> None:
+    state = {f"backbone.{name}": value for name, value in values_for(SMALL_2D).items()}
+    state = {name: value for name, value in state.items() if ".head." not in name}
+    for leaf in ("weight", "bias"):
+        state[f"backbone.norm1.{leaf}"] = state.pop(f"backbone.norm.{leaf}")
+        state[f"backbone.norm0.{leaf}"] = np.zeros(8, np.float32)
+    state["rpn_head.weight"] = np.zeros((3, 8), np.float32)
+    canonical = to_canonical(state)
+    assert detect_layout(state) == "microsoft"
+    assert canonical["norm.weight"] is state["backbone.norm1.weight"]
+    beside = {"norm0.weight", "norm0.bias", "rpn_head.weight"}
+    assert canonical.keys() == {n for n in SMALL_2D if not n.startswith("head.")} | beside
+
+
 def test_a_name_without_a_rule_is_kept() -> None:
     state = values_for(NAMES["huggingface"])
     state["swin.embeddings.mask_token"] = state["ema.decay"] = np.zeros(1, np.float32)

@@ -10,7 +10,7 @@ from vswin_jax.data.clips import transforms
 from vswin_jax.data.clips.clip_spec import ClipSpec
 from vswin_jax.data.clips.frame_indices import eval_indices, train_indices
 from vswin_jax.data.clips.rand_augment import rand_augment
-from vswin_jax.data.decoding.assembly import FrameTransform
+from vswin_jax.data.decoding.assembly import FrameTransform, check_same_size
 from vswin_jax.data.decoding.decode import open_video
 from vswin_jax.data.example import Example
 from vswin_jax.data.pipeline.sampler import rng_streams
@@ -66,7 +66,8 @@ def train_clips(
     boxes: list[transforms.Box] = []
     with open_video(example.video, example.name) as video:
         indices = train_indices(video, spec, rng)
-        video.decode(indices, _train_transform(spec, rngs, boxes), out=out.swapaxes(0, 1))
+        transform = _train_transform(spec, rngs, boxes, video.name)
+        video.decode(indices, transform, out=out.swapaxes(0, 1))
     return [
         _augment(clip, indices, box, spec, clip_rng)
         for clip, box, clip_rng in zip(out, boxes, rngs, strict=True)
@@ -90,18 +91,22 @@ def _augment(
 
 
 def _train_transform(
-    spec: ClipSpec, rngs: Sequence[np.random.Generator], boxes: list[transforms.Box]
+    spec: ClipSpec, rngs: Sequence[np.random.Generator], boxes: list[transforms.Box], name: str
 ) -> FrameTransform:
     """Return a function that resizes, crops and resizes a frame, with one crop for each of `rngs`.
 
     The function maps [H, W, 3] to [crops, size, size, 3]. The boxes depend on the size of the
-    frames, so they are drawn with the first frame; they are stored in `boxes`.
+    frames, so they are drawn with the first frame; they are stored in `boxes`. A later frame of
+    another size is an error about the video `name`.
     """
+    expected: list[tuple[int, ...]] = []
 
     def transform(frame: np.ndarray, out: np.ndarray | None) -> np.ndarray:
         frame = transforms.resize_short_side(frame, spec.resize)
         if not boxes:
+            expected.append(frame.shape)
             boxes.extend(_draw_box(frame, spec, rng) for rng in rngs)
+        check_same_size(expected[0], frame.shape, name)
         if out is None:
             out = np.empty((len(boxes), spec.size, spec.size, 3), np.uint8)
         for box, clip in zip(boxes, out, strict=True):

@@ -10,6 +10,9 @@ from vswin_jax.data.clips.clip_spec import ClipSpec
 from vswin_jax.data.decoding.video import Video
 from vswin_jax.errors import InputError
 
+# Frames of a video at `ClipSpec.fps` whose indices are listed.
+_MAX_RESAMPLED = 10**7
+
 
 def train_indices(
     video: Video, spec: ClipSpec, rng: np.random.Generator
@@ -26,6 +29,26 @@ def train_indices(
         return sampling.dense_train(total, spec.num_frames, spec.frame_interval, rng)
 
     return _indices(video, spec, sample)
+
+
+def possible_train_frames(video: Video, spec: ClipSpec) -> Int64[np.ndarray, " frames"]:
+    """Return the sorted indices of all frames that a training clip can contain.
+
+    Raises:
+      InputError: the video has no presentation times, which `spec.fps` needs.
+    """
+
+    def sample(total: int) -> np.ndarray:
+        if spec.sampling == "uniform":
+            return np.arange(total)[:, None]
+        frames = sampling.dense_possible(total, spec.num_frames, spec.frame_interval)
+        return frames[:, None]
+
+    # Wrong time stamps may be years apart; all frames then count.
+    times = video.times if spec.fps else None
+    if times is not None and sampling.resampled_length(times, spec.fps) > _MAX_RESAMPLED:
+        return np.arange(video.num_frames)
+    return np.unique(_indices(video, spec, sample))
 
 
 def eval_indices(video: Video, spec: ClipSpec) -> Int64[np.ndarray, "num_clips T"]:

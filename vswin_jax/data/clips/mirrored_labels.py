@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Int, Int32
 
-from vswin_jax.data.sources.annotations import bad_line, read_text
 from vswin_jax.errors import InputError
+from vswin_jax.runtime.label_names import normalize_label_name
+from vswin_jax.runtime.text_files import bad_line, numbered_lines, read_text
 
 LEFT_RIGHT = "left_right"
 # Word borders, where an underscore (as in move_left) or a digit ends a word, unlike with \b.
@@ -80,12 +81,11 @@ def _listed_pairs(path: str, names: Sequence[str]) -> Iterator[tuple[int, int]]:
             f"Expected config.data.flip_labels to be {LEFT_RIGHT!r} or a text file of pairs of "
             f"classes but {path!r} is neither: correct it."
         )
-    index_of = {name: index for index, name in enumerate(names)}
+    index_of = {normalize_label_name(name): index for index, name in enumerate(names)}
     line_of: dict[str, int] = {}
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        if line.strip():
-            first, second = _parse_pair(path, number, line, index_of, line_of)
-            yield index_of[first], index_of[second]
+    for number, line in numbered_lines(read_text(path)):
+        first, second = _parse_pair(path, number, line, index_of, line_of)
+        yield index_of[first], index_of[second]
     if not line_of:
         raise InputError(
             f"Expected {path!r}, which config.data.flip_labels names, to list pairs of classes but "
@@ -97,7 +97,7 @@ def _parse_pair(
     path: str, number: int, line: str, index_of: dict[str, int], line_of: dict[str, int]
 ) -> list[str]:
     """Return the two class names of a line, and store their line number in `line_of`."""
-    pair = [name.strip() for name in line.split("\t")]
+    pair = [normalize_label_name(name) for name in line.split("\t")]
     if len(pair) != 2 or pair[0] == pair[1]:
         raise bad_line(path, number, "the names of two classes with a tab between them", line)
     for name in pair:

@@ -27,6 +27,16 @@ def dense_train(
     return (start + np.arange(num_frames) * interval) % total
 
 
+def dense_possible(total: int, num_frames: int, interval: int) -> Int64[np.ndarray, " frames"]:
+    """Return the sorted indices of all frames that a clip of `dense_train` can contain."""
+    starts = total - num_frames * interval + 1
+    if starts >= interval:
+        # The clips that begin at the first `interval` frames leave no gap.
+        return np.arange(starts + (num_frames - 1) * interval)
+    clips = np.arange(max(1, starts))[:, None] + np.arange(num_frames) * interval
+    return np.unique(clips % total)
+
+
 def dense_test(
     total: int, num_frames: int, interval: int, num_clips: int
 ) -> Int64[np.ndarray, "num_clips num_frames"]:

@@ -33,9 +33,13 @@ def resize_short_side(
     frame: UInt8[np.ndarray, "H W 3"], short: int
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Resize a frame to a shorter side of `short` pixels, keeping its shape; halves round up."""
-    height, width = frame.shape[:2]
+    return resize(frame, *short_side_size(*frame.shape[:2], short))
+
+
+def short_side_size(height: int, width: int, short: int) -> tuple[int, int]:
+    """Return the height and width of a frame after `resize_short_side`."""
     factor = short / min(height, width)
-    return resize(frame, int(height * factor + 0.5), int(width * factor + 0.5))
+    return int(height * factor + 0.5), int(width * factor + 0.5)
 
 
 def crop(

@@ -4,8 +4,10 @@ import io
 import os
 
 import av
+from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
 
+from vswin_jax.data.decoding.video_stream import video_stream
 from vswin_jax.errors import InputError
 
 # 8K. Decoding one frame of this size takes hundreds of megabytes, and a damaged header may state
@@ -17,7 +19,7 @@ _LIMITS = {"max_pixels": str(MAX_PIXELS)}
 
 
 def open_container(video: str | os.PathLike[str] | bytes, name: str) -> av.container.InputContainer:
-    """Open a file, or a file's bytes, whose first video stream has a single-threaded decoder.
+    """Open a file, or a file's bytes, and set up a single-threaded decoder for `video_stream`.
 
     Raises:
       InputError: it is not a video, cannot be decoded here, or has frames that are too large.
@@ -28,6 +30,8 @@ def open_container(video: str | os.PathLike[str] | bytes, name: str) -> av.conta
         # Many clips are decoded side by side, so threads within one decoder would only compete.
         decoder.thread_type = "NONE"
         decoder.thread_count = 1
+        # Pictures are cropped at their left and top to the pixel, not to a multiple of 32.
+        decoder.flags |= Flags.unaligned
         # The bitstream may state a larger size than the container's header.
         decoder.options = _LIMITS
         _check_size(decoder, name)
@@ -57,9 +61,10 @@ def _open(video: str | os.PathLike[str] | bytes, name: str) -> av.container.Inpu
 
 def _video_decoder(container: av.container.InputContainer, name: str) -> VideoCodecContext:
     # FFmpeg's "tty" demuxer accepts any text file as a video of ANSI art.
-    if not container.streams.video or container.format.name == "tty":
+    stream = video_stream(container)
+    if stream is None or container.format.name == "tty":
         raise InputError(f"{name!r} holds no video stream: take it off the list.")
-    decoder = container.streams.video[0].codec_context
+    decoder = stream.codec_context
     # PyAV has no codec context for a codec that this build of FFmpeg lacks.
     if decoder is None:
         raise InputError(

@@ -82,10 +82,15 @@ class FrameReader(ImageReader):
 
     def _read(self, index: int) -> np.ndarray:
         path = os.path.join(self.name, self._files[index])
-        image = cv2.imread(path, cv2.IMREAD_COLOR)
+        # OpenCV crashes for names that are not UTF-8, so it does not open the file itself.
+        try:
+            with open(path, "rb") as file:
+                image = _decode_image(file.read())
+        except OSError as error:
+            raise InputError(f"{path!r} cannot be read: {error.strerror}.") from error
         if image is None:
             raise InputError(f"{path!r} is not an image that can be read: extract it again.")
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return image
 
 
 class EncodedReader(ImageReader):
@@ -108,15 +113,25 @@ class EncodedReader(ImageReader):
         return self._video.times
 
     def _read(self, index: int) -> np.ndarray:
-        encoded = np.frombuffer(self._video.images[index], np.uint8)
-        # OpenCV raises its own error for an empty buffer.
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+        image = _decode_image(self._video.images[index])
         if image is None:
             raise InputError(
                 f"Frame {index} of {self.name!r} is not an image that can be read: prepare the "
                 "records again."
             )
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return image
+
+
+def _decode_image(encoded: bytes) -> np.ndarray | None:
+    """Decode the bytes of an image file, uint8 RGB [H, W, 3]; None if it cannot be read."""
+    try:
+        # OpenCV raises an error for an empty buffer, and for more than 2**30 pixels.
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise
+        return None
+    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def is_image(name: str) -> bool:

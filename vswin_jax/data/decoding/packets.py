@@ -6,12 +6,17 @@ B-frames: a B-frame refers to a frame that is shown after it and is stored befor
 count units of the stream's time base.
 """
 
+import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import av
 import numpy as np
+from av.video.codeccontext import VideoCodecContext
 
+from vswin_jax.data.decoding.b_frames import b_frame_detector
+from vswin_jax.data.decoding.shown_frames import frame_counter
+from vswin_jax.data.decoding.time_stamps import tell_the_order
 from vswin_jax.errors import InputError
 
 # Packets of a stream up to this size stay in memory once indexed, which saves reading them again.
@@ -42,45 +47,113 @@ class PacketIndex:
         return len(self.packet_of_frame)
 
 
+@dataclass
+class _PacketTable:
+    """The properties of a stream's packets as they are read, most of them one value a packet.
+
+    Attributes:
+      pts: None where the file has none.
+      dts: None where the file has none.
+      is_keyframe: the container marks the packet as a key frame.
+      is_discarded: an edit list cuts the packet off.
+      shown_frames: the number of frames; None where only the decoder can count them.
+      is_cut_short: the file ends before the last packet does.
+      has_new_headers: headers that decoding needs change within the stream.
+      has_b_frames: there may be B-frames.
+    """
+
+    pts: list[int | None] = field(default_factory=list)
+    dts: list[int | None] = field(default_factory=list)
+    is_keyframe: list[bool] = field(default_factory=list)
+    is_discarded: list[bool] = field(default_factory=list)
+    shown_frames: list[int | None] = field(default_factory=list)
+    is_cut_short: bool = False
+    has_new_headers: bool = False
+    has_b_frames: bool = False
+
+    def add(self, packet: av.Packet, shown_frames: int | None) -> None:
+        """Append a packet that shows so many frames."""
+        is_keyframe = packet.is_keyframe
+        if is_keyframe and self.pts and packet.has_sidedata("new_extradata"):
+            self.has_new_headers = True
+        self.pts.append(packet.pts)
+        self.dts.append(packet.dts)
+        self.is_keyframe.append(is_keyframe)
+        self.is_discarded.append(packet.is_discard)
+        self.shown_frames.append(shown_frames)
+        # The demuxer marks a packet as corrupt when the file ends before the packet does.
+        self.is_cut_short = packet.is_corrupt
+
+    def index(self, packets: tuple[av.Packet, ...], reorder_depth: int) -> PacketIndex | None:
+        """Return the index of the stream, or None if its frames have to be decoded."""
+        if self.needs_decoding:
+            return None
+        pts, is_keyframe = np.array(self.pts, np.int64), np.array(self.is_keyframe)
+        is_shown = (np.array(self.shown_frames) > 0) & ~np.array(self.is_discarded)
+        known_dts = np.array([dts for dts in self.dts if dts is not None], np.int64)
+        depth = reorder_depth if self.has_b_frames else 0
+        if not tell_the_order(pts, known_dts, is_keyframe, is_shown, reorder_depth=depth):
+            return None
+        dts = np.array([p if d is None else d for p, d in zip(self.pts, self.dts, strict=True)])
+        return PacketIndex(pts, dts, *_presentation_order(pts, is_keyframe, is_shown), packets)
+
+    @property
+    def needs_decoding(self) -> bool:
+        """True if the packets alone do not tell the frames."""
+        # Decoded frames are matched with packets by their pts, so it has to be unique.
+        return (
+            not self.pts
+            or self.has_new_headers
+            or None in self.pts
+            or None in self.shown_frames
+            or len(set(self.pts)) < len(self.pts)
+        )
+
+
 def index_packets(packets: Iterable[av.Packet], name: str) -> PacketIndex | None:
     """Index all packets of the stream of the video `name`.
 
-    Returns None if there are no packets, no key frame, or no unique pts to order the frames by.
+    Returns None if the packets do not tell which frames the stream shows in which order: there are
+    no packets, no unique pts, no key frame to begin with, or signs that the pts are wrong.
 
     Raises:
       InputError: the file ends in the middle of a packet.
     """
-    rows, cached = _read(packets)
-    # The demuxer marks a packet as corrupt when the file ends before the packet does.
-    if rows and rows[-1][-1]:
+    packets = iter(packets)
+    first = next(packets, None)
+    if first is None:
+        return None
+    decoder = first.stream.codec_context
+    table, cached = _read(itertools.chain([first], packets), decoder)
+    if table.is_cut_short:
         raise InputError(
-            f"{name!r} is cut short after {len(rows) - 1} frames: copy or download the file again."
+            f"{name!r} is cut short after {len(table.pts) - 1} frames: copy or download the file "
+            "again."
         )
-    if not rows or any(row[0] is None for row in rows):
-        return None
-    table = np.array(rows, np.int64)
-    pts, dts, is_keyframe, is_discarded = table[:, 0], table[:, 1], table[:, 2] > 0, table[:, 3] > 0
-    # Decoded frames are matched with packets by their pts, so it has to be unique.
-    if len(np.unique(pts)) < len(pts) or not is_keyframe.any():
-        return None
-    return PacketIndex(pts, dts, *_presentation_order(pts, is_keyframe, ~is_discarded), cached)
+    return table.index(cached, decoder.reorder_depth)
 
 
-def _read(packets: Iterable[av.Packet]) -> tuple[list[tuple], tuple[av.Packet, ...]]:
-    """Return (pts, dts, is key frame, is discarded, is corrupt) of each packet, and the packets."""
-    rows: list[tuple] = []
+def _read(
+    packets: Iterable[av.Packet], decoder: VideoCodecContext
+) -> tuple[_PacketTable, tuple[av.Packet, ...]]:
+    """Return a table of the packets, and the packets themselves if they are not too large."""
+    table = _PacketTable()
+    count_frames = frame_counter(decoder)
+    # Most files have a B-frame among their first packets, or a codec that reorders none.
+    is_b_frame = b_frame_detector(decoder) if decoder.reorder_depth else None
     cached: list[av.Packet] = []
     bytes_left = _MAX_CACHED_BYTES
     for packet in packets:
-        # PyAV ends the stream with an empty packet, which only flushes the decoder.
+        # PyAV's last packet is empty and only flushes the decoder.
         if not packet.size:
             continue
-        dts = packet.pts if packet.dts is None else packet.dts
-        rows.append((packet.pts, dts, packet.is_keyframe, packet.is_discard, packet.is_corrupt))
+        table.add(packet, count_frames(packet) if count_frames else 1)
+        if is_b_frame and not table.has_b_frames:
+            table.has_b_frames = is_b_frame(bytes(packet))
         bytes_left -= packet.size
         if bytes_left >= 0:
             cached.append(packet)
-    return rows, tuple(cached) if bytes_left >= 0 else ()
+    return table, tuple(cached) if bytes_left >= 0 else ()
 
 
 def _presentation_order(
@@ -88,13 +161,12 @@ def _presentation_order(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the packet and the key frame's packet of each frame, int64 [N], sorted by pts.
 
-    Packets that an edit list cuts off (`is_shown` is False) are decoded but never shown. Frames
-    with a pts before the first key frame's refer to frames that the file lacks, so no decoder can
-    show them, and they are not counted.
+    Packets that an edit list cuts off, or to which only other frames refer (`is_shown` is False),
+    are decoded but never shown.
     """
     keyframes = np.flatnonzero(is_keyframe)
     keyframes = keyframes[np.argsort(pts[keyframes])]
-    frames = np.flatnonzero(is_shown & (pts >= pts[keyframes[0]]))
+    frames = np.flatnonzero(is_shown)
     packet_of_frame = frames[np.argsort(pts[frames])]
     # Decoding has to start at the last key frame in presentation order, not in decode order: in an
     # open GOP, B-frames that are stored after a key frame but shown before it refer to the group

@@ -1,8 +1,9 @@
 """Decodes only the frames that a clip needs from a video file, with PyAV.
 
-Frames are addressed by their index in presentation order, in the file's first video stream.
-Opening a file reads its packets without decoding them: this counts the frames exactly, whatever the
-container's header states, and finds the packets that each frame needs.
+Frames are addressed by their index in the order in which FFmpeg shows them. Opening a file reads
+its packets without decoding them: this counts the frames exactly, whatever the container's header
+states, and finds the packets that each frame needs. Where the packets alone do not tell the frames
+or their order, opening decodes the file to count its frames.
 """
 
 import contextlib
@@ -12,12 +13,14 @@ from collections.abc import Collection, Iterator
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
+from av.video.frame import PictureType
 
 from vswin_jax.data.decoding.assembly import check_decoded
 from vswin_jax.data.decoding.container import open_container, unreadable
 from vswin_jax.data.decoding.packets import PacketIndex, index_packets, packet_ranges
+from vswin_jax.data.decoding.upright_rgb import FrameConverter
 from vswin_jax.data.decoding.video import Video
+from vswin_jax.data.decoding.video_stream import decode_stream, read_packets, video_stream
 from vswin_jax.errors import InputError
 
 _DEFAULT_RATE = 30.0  # frames a second, where a file does not state its rate
@@ -33,9 +36,11 @@ class VideoFile(Video):
         self._video = video
         self._index: PacketIndex | None = None
         self._container = self._open()
+        self._converter = FrameConverter(self._decoder, self._first_frame)
         try:
-            self._index = self._read_index()
-            self._num_frames = self._index.num_frames if self._index else self._count_frames()
+            self._index = index = self._read_index()
+            self._pts = index.pts[index.packet_of_frame] if index else None
+            self._num_frames = index.num_frames if index else self._count_frames()
             if not self._num_frames:
                 raise InputError(f"{self.name!r} has no video frames: take it off the list.")
         except av.FFmpegError as error:
@@ -47,22 +52,22 @@ class VideoFile(Video):
 
     @property
     def num_frames(self) -> int:
-        """The number of frames that the first video stream shows."""
+        """The number of frames that the video stream shows."""
         return self._num_frames
 
     @property
     def times(self) -> np.ndarray:
         """The presentation times, seconds from the first frame, float64 [N].
 
-        They are the pts of the packets, or evenly spaced at the stream's average frame rate where
-        packets have no usable pts.
+        They are the pts of the frames, or evenly spaced at the stream's average frame rate where
+        frames have no usable pts.
         """
-        index = self._index
-        if index:
+        if self._pts is not None:
             # A stream's first pts need not be 0.
-            pts = index.pts[index.packet_of_frame]
-            return (pts - pts[0]) * float(self._stream.time_base)
-        return np.arange(self._num_frames) / float(self._stream.average_rate or _DEFAULT_RATE)
+            return (self._pts - self._pts[0]) * float(self._stream.time_base)
+        stream = self._stream
+        rate = stream.average_rate or stream.guessed_rate or _DEFAULT_RATE
+        return np.arange(self._num_frames) / float(rate)
 
     def frames(self) -> Iterator[np.ndarray]:
         """Yield all upright frames in presentation order, uint8 RGB [H, W, 3], one at a time.
@@ -70,13 +75,14 @@ class VideoFile(Video):
         Raises:
           InputError: a frame cannot be decoded.
         """
-        reformatter = VideoReformatter()
         count = 0
         try:
             for index, frame in self._decode_all():
-                if index != _UNKNOWN:
+                if index == _UNKNOWN:
+                    self._converter.observe(frame)
+                else:
                     count += 1
-                    yield self._upright_rgb(frame, reformatter)
+                    yield self._converter.convert(frame)
         except av.FFmpegError as error:
             raise unreadable(self.name, error) from error
         check_decoded(count, self._num_frames, self.name)
@@ -87,9 +93,8 @@ class VideoFile(Video):
 
     def _open(self) -> av.container.InputContainer:
         container = open_container(self._video, self.name)
-        self._stream = container.streams.video[0]
+        self._stream = video_stream(container)
         self._decoder = self._stream.codec_context
-        self._size = (self._decoder.width, self._decoder.height)
         return container
 
     def _read_index(self) -> PacketIndex | None:
@@ -97,10 +102,14 @@ class VideoFile(Video):
         # presentation order of a stream with B-frames.
         if self._container.format.name == "avi":
             return None
-        return index_packets(self._packets(), self.name)
+        return index_packets(read_packets(self._container, self._stream), self.name)
 
     def _count_frames(self) -> int:
-        return sum(1 for _ in self._decode_all())
+        """Decode all frames to count them; keep their pts if these ascend."""
+        stamps = [frame.pts for _, frame in self._decode_all()]
+        if None not in stamps and all(a < b for a, b in itertools.pairwise(stamps)):
+            self._pts = np.array(stamps)
+        return len(stamps)
 
     def _decode_unique(self, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         try:
@@ -113,31 +122,39 @@ class VideoFile(Video):
         missing = set(indices.tolist())
         passes = [self._decode_all()]
         if self._index:
-            # Encoders with intra refresh mark key frames from which decoding cannot start. Frames
-            # that decoding from the nearest key frame does not give come from a second pass over
-            # the whole file.
+            # Decoding cannot start from every packet that is marked as a key frame: encoders with
+            # intra refresh and some containers mark others too. Frames that decoding from the
+            # nearest key frame does not give come from a second pass over the whole file.
             passes.insert(0, self._decode_ranges(self._index, indices))
-        reformatter = VideoReformatter()
         for index, frame in itertools.chain(*passes):
             if index in missing:
-                yield index, self._upright_rgb(frame, reformatter)
+                yield index, self._converter.convert(frame)
                 missing.remove(index)
+            else:
+                self._converter.observe(frame)
             if not missing:
                 return
 
     def _decode_ranges(
         self, index: PacketIndex, indices: np.ndarray
     ) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Yield (index, frame) from the ranges of packets that the requested frames need."""
+        """Yield (index, frame) from the ranges of packets that the requested frames need.
+
+        Ends early where a range does not begin with a key frame or cannot be decoded.
+        """
         pts = index.pts[index.packet_of_frame[indices]]
         # The decoder copies the pts of a packet to its frame, which identifies the frame: frames
         # leave the decoder later than their packets enter it, and in another order.
         frame_of_pts = dict(zip(pts.tolist(), indices.tolist(), strict=True))
         ranges = packet_ranges(index, indices)
         packets = self._packets_from(index, ranges[0][0])
-        for first, last in ranges:
-            for frame in self._decode_range(first, last, packets, frame_of_pts.keys()):
-                yield frame_of_pts.get(frame.pts, _UNKNOWN), frame
+        with contextlib.suppress(av.FFmpegError):
+            for first, last in ranges:
+                first_pts = int(index.pts[first])
+                for frame in self._decode_range(first, last, packets, frame_of_pts.keys()):
+                    if frame.pts == first_pts and not _is_keyframe(frame):
+                        return
+                    yield frame_of_pts.get(frame.pts, _UNKNOWN), frame
 
     def _decode_range(
         self,
@@ -154,7 +171,8 @@ class VideoFile(Video):
             if position < first:
                 continue
             # Frames that are neither requested nor referred to by others need not be decoded.
-            decoder.skip_frame = "DEFAULT" if packet.pts in requested_pts else "NONREF"
+            is_needed = position == first or packet.pts in requested_pts
+            decoder.skip_frame = "DEFAULT" if is_needed else "NONREF"
             yield from decoder.decode(packet)
             if position >= last:
                 break
@@ -170,16 +188,8 @@ class VideoFile(Video):
         # key frame than the target. Positions are therefore looked up by the unique pts.
         position_of_pts = {pts: position for position, pts in enumerate(index.pts.tolist())}
         self._container.seek(int(index.dts[first]), stream=self._stream, backward=True)
-        for packet in self._packets():
-            # The last packet is empty: it flushes the decoder, which `_decode_ranges` does itself.
-            if packet.size:
-                yield position_of_pts.get(packet.pts, _UNKNOWN), packet
-
-    def _packets(self) -> Iterator[av.Packet]:
-        # PyAV 19 frees the memory of a demuxing generator when it ends or is closed, but not when
-        # it is garbage-collected half way.
-        with contextlib.closing(self._container.demux(self._stream)) as packets:
-            yield from packets
+        for packet in read_packets(self._container, self._stream):
+            yield position_of_pts.get(packet.pts, _UNKNOWN), packet
 
     def _decode_all(self) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield (index, frame) of every frame from the start of the file."""
@@ -192,22 +202,20 @@ class VideoFile(Video):
         if index:
             pts = index.pts[index.packet_of_frame].tolist()
             frame_of_pts = {stamp: frame for frame, stamp in enumerate(pts)}
-        # Packets are decoded up to the empty last one, which drains the decoder.
-        frames = itertools.chain.from_iterable(packet.decode() for packet in self._packets())
-        for count, frame in enumerate(frames):
+        for count, frame in enumerate(decode_stream(self._container, self._stream)):
             yield (frame_of_pts.get(frame.pts, _UNKNOWN) if index else count), frame
 
-    def _upright_rgb(self, frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
-        width, height = self._size
-        # One thread: otherwise FFmpeg starts a thread pool for each conversion, which costs more
-        # than the conversion.
-        rgb = _pixels(reformatter.reformat(frame, width, height, "rgb24", threads=1))
-        quarter_turns = round(frame.rotation / 90)
-        return np.ascontiguousarray(np.rot90(rgb, quarter_turns)) if quarter_turns else rgb
+    def _first_frame(self) -> av.VideoFrame:
+        """Decode the first frame with a decoder of its own, since the other one may be in use."""
+        container = open_container(self._video, self.name)
+        frames = decode_stream(container, video_stream(container))
+        with contextlib.closing(container), contextlib.closing(frames):
+            first = next(frames, None)
+        if first is None:
+            check_decoded(0, self._num_frames, self.name)
+        return first
 
 
-def _pixels(frame: av.VideoFrame) -> np.ndarray:
-    """Return an RGB frame's pixels, uint8 [H, W, 3]: a view, or a copy if its rows are padded."""
-    (plane,) = frame.planes
-    rows = np.frombuffer(plane, np.uint8).reshape(frame.height, plane.line_size)
-    return rows[:, : 3 * frame.width].reshape(frame.height, frame.width, 3)
+def _is_keyframe(frame: av.VideoFrame) -> bool:
+    """Return True if the decoder found that a frame refers to no other."""
+    return frame.key_frame or frame.pict_type == PictureType.I

@@ -8,6 +8,7 @@ different scenes.
 """
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from av.codec.context import Flags
 
 from vswin_jax.data.moving_shapes.moving_scene import MOTIONS, Scene, make_scene, render
 from vswin_jax.errors import InputError
+from vswin_jax.runtime.cpu_count import usable_cpus
+from vswin_jax.runtime.file_lock import exclusive_lock
 
 CLASSES: tuple[str, ...] = tuple(MOTIONS)
 FORMAT_VERSION = 1
@@ -72,7 +75,7 @@ def write_moving_shapes(
       size: side of the square frames in pixels, even and at least 32.
       num_frames: frames of a video.
       fps: frames a second. Speeds are per frame, so only the presentation times depend on it.
-      workers: threads; None is one for each core.
+      workers: threads; None is one for each usable CPU.
       progress: called with (scenes done, total scenes) after each scene.
 
     Raises:
@@ -89,7 +92,11 @@ def write_moving_shapes(
     _check_options(options)
     directory = Path(os.path.abspath(directory))
     if not _is_written(directory, options):
-        _write(directory, options, workers or os.cpu_count() or 1, progress)
+        # Two runs may share the directory.
+        lock = directory.with_name(f"{directory.name}.lock")
+        with exclusive_lock(lock, f"writing '{directory}'", wait_seconds=math.inf):
+            if not _is_written(directory, options):
+                _write(directory, options, workers or usable_cpus(), progress)
 
 
 def _write(

@@ -25,8 +25,8 @@ class BadVideoTable:
         self._listed: set[str] = set()
         self._offset = 0  # bytes of the file whose rows are in `_listed`
 
-    def add(self, name: str, reason: str, step: int, epoch: int) -> None:
-        """Append a row unless the file lists the video already."""
+    def add(self, name: str, reason: str, step: int | str, epoch: int | str) -> None:
+        """Append a row unless the file lists the video already; "" is no step or epoch."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a+b") as file:
             # A file system without locks raises; rows are then appended without a lock.

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from vswin_jax.data.decoding.decode import open_video, sample_frames
 from vswin_jax.data.example import Example, Source
 from vswin_jax.data.pipeline.bad_video_table import BadVideoTable
 from vswin_jax.data.pipeline.sampler import SamplerState, example_rng
@@ -133,23 +132,21 @@ def read_or_replace(
     tried, reason = 0, ""
     epoch, index, occurrence = state
     for other, rng in candidates(seed, epoch, index, len(source), occurrence=occurrence):
-        example = source[other]
+        name = nameless(other)
         try:
+            # Reading the record of a record file may fail too.
+            example = source[other]
+            name = example.name
             clip = read(example, rng)
         except InputError as error:
             tried, reason = tried + 1, str(error)
-            bad_videos.count_bad(example.name, reason, step=step + 1, epoch=epoch + 1)
+            bad_videos.count_bad(name, reason, step=step + 1, epoch=epoch + 1)
             continue
         bad_videos.count_good()
         return example, clip
     raise InputError(f"None of {tried} videos tried in a row can be read: {reason}")
 
 
-def unreadable_reason(example: Example) -> str:
-    """Decode the first, the middle and the last frame; return the error's text, or "" if none."""
-    try:
-        with open_video(example.video, example.name) as video:
-            sample_frames(video)
-    except InputError as error:
-        return str(error)
-    return ""
+def nameless(index: int) -> str:
+    """Return the name in lists of a video whose own name cannot be read."""
+    return f"example {index}"

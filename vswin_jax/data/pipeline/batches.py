@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from vswin_jax.data.pipeline.buffer_pool import Allocator, BufferPool, allocate
+from vswin_jax.runtime.cpu_count import available_cores, usable_cpus
 
 AUTOTUNE: int = tf.data.AUTOTUNE
 Batch = dict[str, np.ndarray]
@@ -44,12 +45,19 @@ def make_batches(
     """
     builder = _BatchBuilder(load, fields, items_per_batch, repeats, allocators or {})
     is_filled = _map_in_order(builder, length, threads)
+    dataset = is_filled.batch(items_per_batch).prefetch(prefetch)
+    return BatchIterator(dataset.with_options(_thread_options(threads)), builder)
+
+
+def _thread_options(threads: int) -> tf.data.Options:
     options = tf.data.Options()
     if threads != AUTOTUNE:
         # tf.data's default pool has one thread for each core, and blocked threads count too.
         options.threading.private_threadpool_size = threads
-    dataset = is_filled.batch(items_per_batch).prefetch(prefetch).with_options(options)
-    return BatchIterator(dataset, builder)
+    elif usable_cpus() < available_cores():
+        # TensorFlow does not know the CPU quota of a container.
+        options.threading.private_threadpool_size = usable_cpus()
+    return options
 
 
 def _map_in_order(builder: "_BatchBuilder", length: int, threads: int) -> tf.data.Dataset:

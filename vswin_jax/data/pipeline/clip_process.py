@@ -16,6 +16,7 @@ from typing import Any
 
 import cv2
 
+from vswin_jax.data.pipeline.process_limits import ProcessLimits, is_out_of_memory, stop_timers
 from vswin_jax.data.pipeline.shared_memory import BufferSlot, array_at, map_block
 
 
@@ -23,42 +24,52 @@ from vswin_jax.data.pipeline.shared_memory import BufferSlot, array_at, map_bloc
 class DecodeTask:
     """A call of `function(*arguments, out=array)` with the array at `slot` of shared memory.
 
-    With `sends_descriptor`, the file descriptor of the slot's block follows the task on the socket.
-    `freed_blocks` are the numbers of the blocks that the process should unmap.
+    Without a slot the function is called without `out`. With `sends_descriptor`, the file
+    descriptor of the slot's block follows the task on the socket. `freed_blocks` are the numbers of
+    the blocks that the process should unmap.
     """
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
-    slot: BufferSlot
+    slot: BufferSlot | None
     sends_descriptor: bool
     freed_blocks: frozenset[int]
 
 
-def serve(descriptor: int) -> None:
-    """Run tasks from the socket `descriptor` until it is closed; send (result, exception) back."""
+def serve(descriptor: int, limits: ProcessLimits) -> None:
+    """Run tasks from the socket `descriptor` until it is closed; send (result, exception) back.
+
+    A task that takes more time than `limits` ends the process.
+    """
     # Ctrl-C and a scheduler's SIGTERM reach the whole process group. The parent handles them and
     # closes the socket when it is done with this process.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    limits.apply()
     cv2.setNumThreads(1)
     blocks: dict[int, mmap.mmap] = {}
     with Connection(descriptor) as connection, contextlib.suppress(EOFError, ConnectionError):
         while True:
-            result, error = _run(connection, connection.recv(), blocks)
+            task = connection.recv()
+            limits.start_timers()
+            result, error = _run(connection, task, blocks)
+            stop_timers()
             _send(connection, result, error)
 
 
 def _run(
     connection: Connection, task: DecodeTask, blocks: dict[int, mmap.mmap]
 ) -> tuple[Any, Exception | None]:
-    if task.sends_descriptor:
+    if task.slot and task.sends_descriptor:
         blocks[task.slot.block] = map_block(recv_handle(connection))
     for block_id in task.freed_blocks:
         blocks.pop(block_id, None)
-    out = array_at(task.slot, blocks[task.slot.block])
+    options = {"out": array_at(task.slot, blocks[task.slot.block])} if task.slot else {}
     try:
-        return task.function(*task.arguments, out=out), None
+        return task.function(*task.arguments, **options), None
     except Exception as error:
+        if any(map(is_out_of_memory, (error, error.__cause__))):
+            return None, MemoryError()
         # A pickled exception loses its traceback, so the text travels as a note.
         error.add_note(traceback.format_exc())
         return None, error

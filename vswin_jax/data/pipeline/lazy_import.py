@@ -20,8 +20,14 @@ def load_pipeline() -> ModuleType:
 @contextlib.contextmanager
 def _silent_stderr() -> Iterator[None]:
     """Discard what is written to file descriptor 2; TensorFlow has no switch for its messages."""
-    sys.stderr.flush()
-    stderr = os.dup(2)
+    with contextlib.suppress(OSError, AttributeError):
+        sys.stderr.flush()
+    try:
+        stderr = os.dup(2)
+    except OSError:
+        # The stream is closed, as in `2>&-`.
+        yield
+        return
     with open(os.devnull, "w") as devnull:
         os.dup2(devnull.fileno(), 2)
     try:

@@ -1,6 +1,9 @@
 """Anonymous shared memory, which the system frees when the last process unmaps it."""
 
+import contextlib
+import functools
 import itertools
+import logging
 import mmap
 import os
 import tempfile
@@ -9,6 +12,14 @@ import weakref
 from dataclasses import dataclass
 
 import numpy as np
+
+from vswin_jax.errors import InputError
+
+log = logging.getLogger("vswin_jax")
+
+# A directory in memory, on Linux.
+_MEMORY_FILES = "/dev/shm"
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -41,8 +52,7 @@ class SharedMemory:
 
     def empty(self, size: int) -> np.ndarray:
         """Return a new, uninitialised block of `size` bytes, uint8 [size]."""
-        descriptor = _open_memory()
-        os.ftruncate(descriptor, size)
+        descriptor = _open_memory(size)
         memory = np.frombuffer(mmap.mmap(descriptor, size), np.uint8)
         with self._lock:
             block_id = next(self._ids)
@@ -87,9 +97,50 @@ def array_at(slot: BufferSlot, block: mmap.mmap) -> np.ndarray:
     return np.ndarray(slot.shape, np.uint8, block, slot.offset, slot.strides)
 
 
-def _open_memory() -> int:
-    # A memfd is limited by the machine's memory alone; /dev/shm has 64 MB in a container.
+def _open_memory(size: int) -> int:
+    """Return the descriptor of `size` bytes of memory, or of a file if there is none.
+
+    Raises:
+      InputError: no file can be that large.
+    """
+    # A memfd is limited by the machine's memory alone; /dev/shm has 64 MB in a container. Old
+    # kernels and some sandboxes have none.
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("vswin_jax clips")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+        with contextlib.suppress(OSError):
+            return _resized(os.memfd_create("vswin_jax clips"), size)
+    for directory in (_MEMORY_FILES, tempfile.gettempdir()):
+        with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=directory) as file:
+            _reserve(file.fileno(), size)
+            _log_directory(directory)
+            return os.dup(file.fileno())
+    raise InputError(
+        f"Expected room for {size:,} bytes that the decoding processes share but neither "
+        f"{_MEMORY_FILES} nor {tempfile.gettempdir()} has it: make room there, or decode in "
+        f"threads with config.data.processes=0."
+    )
+
+
+def _resized(descriptor: int, size: int) -> int:
+    try:
+        os.ftruncate(descriptor, size)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Allocate the blocks of a file.
+
+    If a file of `ftruncate` alone finds its disk full later, a signal ends the process (SIGBUS).
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+        return
+    for start in range(0, size, _CHUNK):
+        os.write(descriptor, bytes(min(_CHUNK, size - start)))
+
+
+@functools.cache
+def _log_directory(directory: str) -> None:
+    log.info("processes share clips in files in %s, for want of anonymous memory", directory)

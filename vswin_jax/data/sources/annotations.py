@@ -1,16 +1,24 @@
 """Reads annotation files, which list videos and their labels, as plain lines, CSV or JSON."""
 
-import csv
 import functools
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+import math
+import re
+from collections.abc import Container, Iterable, Iterator
+from typing import Any, NamedTuple, TypeGuard
 
+from vswin_jax.data.sources.csv_table import read_table
 from vswin_jax.errors import InputError
+from vswin_jax.runtime.text_files import bad_line, numbered_lines, read_text
 
 PATH_KEYS = ("path", "video", "filename")
 LABEL_KEYS = ("label", "class")
+# Fields are separated by spaces and tabs alone: other white space, as the narrow no-break space in
+# the names of macOS's screen recordings, is part of a name.
+_PATH_AND_LABEL = re.compile(r"(.*[^ \t])[ \t]+([^ \t]+)")
+_FOLDER_FRAMES_LABEL = re.compile(r"(.*[^ \t])[ \t]+(\d{1,9})[ \t]+([^ \t]+)")
+
+_BEFORE_VALUE = re.compile(r"\s*[\[,]\s*")
 
 
 class AnnotationRow(NamedTuple):
@@ -63,40 +71,14 @@ def _with_label_set(row: AnnotationRow, path: str) -> AnnotationRow:
     return row._replace(label=labels)
 
 
-def read_text(path: str) -> str:
-    """Read a text file in UTF-8.
-
-    Raises:
-      InputError: the file cannot be read or is not text.
-    """
-    try:
-        # Spreadsheet programs begin CSV files with a byte order mark, which "utf-8-sig" removes.
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            return file.read()
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path!r} is not a text file in UTF-8: give a list of videos, or a folder of classes."
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"The annotation file {path!r} cannot be read: {error.strerror}."
-        ) from error
-
-
-def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Yield (line number, line) of the lines that are not blank."""
-    lines = enumerate(text.splitlines(), start=1)
-    return ((number, line) for number, line in lines if line.strip())
-
-
 def _parse_list(text: str, path: str) -> list[AnnotationRow]:
     """Parse lines of `path label`; the label is the last field, so paths may contain spaces."""
     rows = []
     for number, line in numbered_lines(text):
-        fields = line.rsplit(None, 1)
-        if len(fields) < 2:
+        match = _PATH_AND_LABEL.fullmatch(line.strip(" \t"))
+        if not match:
             raise bad_line(path, number, "`path label`", line)
-        rows.append(AnnotationRow(line=number, path=fields[0].strip(), label=fields[1]))
+        rows.append(AnnotationRow(number, path=match[1], label=match[2]))
     return rows
 
 
@@ -104,41 +86,50 @@ def _parse_frame_list(text: str, path: str) -> list[AnnotationRow]:
     """Parse lines of `folder number-of-frames label`."""
     rows = []
     for number, line in numbered_lines(text):
-        fields = line.rsplit(None, 2)
-        if len(fields) < 3 or not fields[1].isdecimal() or not int(fields[1]):
+        match = _FOLDER_FRAMES_LABEL.fullmatch(line.strip(" \t"))
+        if not match or not int(match[2]):
             raise bad_line(path, number, "`folder number-of-frames label`", line)
-        folder, num_frames, label = fields
-        rows.append(AnnotationRow(number, folder.strip(), label, num_frames=int(num_frames)))
+        rows.append(AnnotationRow(number, match[1], match[3], num_frames=int(match[2])))
     return rows
 
 
 def _parse_csv(text: str, path: str, *, multi_label: bool) -> list[AnnotationRow]:
-    reader = csv.DictReader(text.splitlines())
-    header = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
-    columns = [_first_key(header, keys) for keys in (PATH_KEYS, LABEL_KEYS)]
+    table = read_table(text, path, (PATH_KEYS, LABEL_KEYS))
+    columns = [_first_key(table.header, keys) for keys in (PATH_KEYS, LABEL_KEYS)]
     if None in columns:
         raise InputError(
             f"{path!r} must open with a header that has a column {'/'.join(PATH_KEYS)} and a "
-            f"column {'/'.join(LABEL_KEYS)}, but it reads {', '.join(reader.fieldnames or ())!r}."
+            f"column {'/'.join(LABEL_KEYS)}, but it reads {', '.join(table.header)[:300]!r}: add "
+            "it, or set the data format to list for lines of `path label`."
         )
     rows = []
-    for record in reader:
-        video, label = ((record[header[column]] or "").strip() for column in columns if column)
+    for line, record in table.records:
+        video, label = (record[column] for column in columns if column)
         if not video or not (label or multi_label):
-            raise bad_line(path, reader.line_num, "a path and a label", ",".join([video, label]))
-        rows.append(AnnotationRow(line=reader.line_num, path=video, label=label))
+            raise bad_line(path, line, "a path and a label", ",".join([video, label]))
+        rows.append(AnnotationRow(line, path=video, label=label))
     return rows
 
 
 def _parse_json_rows(text: str, path: str, *, multi_label: bool) -> list[AnnotationRow]:
     """Parse one object a line, or one array of objects."""
     if text.lstrip().startswith("["):
-        records = enumerate(parse_json(text, path), start=1)
+        records = _parse_json_array(text, path)
     else:
-        records = (
-            (number, parse_json(line, path, number)) for number, line in numbered_lines(text)
-        )
+        records = ((n, parse_json(line, path, n)) for n, line in numbered_lines(text))
     return [_json_row(number, record, path, multi_label) for number, record in records]
+
+
+def _parse_json_array(text: str, path: str) -> Iterator[tuple[int, Any]]:
+    """Yield (line number, value) of the values of an array."""
+    decoder, position, line = json.JSONDecoder(), 0, 1
+    for _ in parse_json(text, path):
+        # The array is complete, so there is one `[` or `,` and white space before each value.
+        start = _BEFORE_VALUE.match(text, position).end()
+        line += text.count("\n", position, start)
+        value, position = decoder.raw_decode(text, start)
+        yield line, value
+        line += text.count("\n", start, position)
 
 
 def parse_json(text: str, path: str, number: int = 1) -> Any:
@@ -152,6 +143,11 @@ def parse_json(text: str, path: str, number: int = 1) -> Any:
     except json.JSONDecodeError as error:
         line = number + error.lineno - 1
         raise InputError(f"{path!r}, line {line}: this is not JSON ({error.msg}).") from error
+    except (RecursionError, ValueError) as error:
+        raise InputError(
+            f"{path!r}, line {number}: expected a JSON object or array but this one has a number "
+            "or a nesting that is too long: correct it."
+        ) from error
 
 
 def _json_row(number: int, record: Any, path: str, multi_label: bool) -> AnnotationRow:
@@ -159,30 +155,36 @@ def _json_row(number: int, record: Any, path: str, multi_label: bool) -> Annotat
     keys = [_first_key(fields, keys) for keys in (PATH_KEYS, LABEL_KEYS)]
     video, label = (fields.get(key) for key in keys)
     labels = label if isinstance(label, list) else [label]
-    if not isinstance(video, str) or not video or not all(map(_is_label, labels)):
+    if not _is_path(video) or not all(map(_is_label, labels)):
         shown = json.dumps(record, ensure_ascii=False)
         expected = f'an object such as {{"path": "a.mp4", "label": {[3, 5] if multi_label else 3}}}'
         raise bad_line(path, number, expected, shown)
     if multi_label and isinstance(label, list):
-        return AnnotationRow(line=number, path=video, label=tuple(map(str, labels)))
+        return AnnotationRow(line=number, path=video, label=tuple(map(_label_text, labels)))
     if len(labels) != 1:
         raise InputError(
             f"{path!r}, line {number}: expected one label but {len(labels)} came: set "
             "config.data.multi_label to true if videos have sets of labels."
         )
-    return AnnotationRow(line=number, path=video, label=str(labels[0]))
+    return AnnotationRow(line=number, path=video, label=_label_text(labels[0]))
+
+
+def _is_path(value: Any) -> TypeGuard[str]:
+    # JSON can escape a NUL character, with which no file can be opened.
+    return isinstance(value, str) and value != "" and "\0" not in value
 
 
 def _is_label(value: Any) -> bool:
-    return isinstance(value, str | int) and not isinstance(value, bool) and value != ""
+    if isinstance(value, str):
+        return not value.isspace() and value != ""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _first_key(fields: Mapping[str, Any], keys: Iterable[str]) -> str | None:
+def _label_text(value: str | float) -> str:
+    """Return a JSON label as text; pandas writes whole numbers as `1.0` if a label is missing."""
+    is_whole = isinstance(value, float) and value.is_integer()
+    return str(int(value) if is_whole else value)
+
+
+def _first_key(fields: Container[str], keys: Iterable[str]) -> str | None:
     return next((key for key in keys if key in fields), None)
-
-
-def bad_line(path: str, number: int, expected: str, line: str) -> InputError:
-    """Return the error for a line that differs from what was `expected`."""
-    return InputError(
-        f"{os.fspath(path)!r}, line {number}: expected {expected} but it reads {line.strip()!r}."
-    )

@@ -4,7 +4,8 @@ The formats, which `kind` names and "auto" detects:
 
     list      a file of `path label` lines; the label is the last field, so paths may have spaces
     frames    a file of `folder frames label` lines, or sub-folders of frame folders per class
-    csv       a header with a column path/video/filename and a column label/class
+    csv       .csv or .tsv with a header that has a column path/video/filename and a column
+              label/class; its cells are separated by `,`, `;` or tabs
     jsonl     .jsonl or .json objects with those keys, one a line or in an array
     folder    a folder with a sub-folder of videos per class
     kinetics, ssv2, ucf101, hmdb51, mit
@@ -20,7 +21,9 @@ JSON, which may be empty. In folders and published lists every video has one lab
 
 import hashlib
 import json
+import logging
 import os
+import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -34,7 +37,9 @@ from vswin_jax.data.sources.tfds_path import is_tfds_path
 from vswin_jax.errors import InputError, unknown_name
 from vswin_jax.runtime.label_names import LABEL_NAMES_FILE, read_label_names
 
+log = logging.getLogger("vswin_jax")
 KINDS = ("auto", "list", "csv", "jsonl", "folder", "frames", "tfds", *published.KINDS)
+_KIND_OF_SUFFIX = {".csv": "csv", ".tsv": "csv", ".json": "jsonl", ".jsonl": "jsonl"}
 # Looking up every file of a longer list would take minutes on a network disk.
 _MAX_CHECKED_FILES = 10_000
 
@@ -138,8 +143,8 @@ def _detect_kind(path: str, root: str) -> str:
     if os.path.isdir(path):
         return "frames" if has_frame_folders(path) else "folder"
     suffix = os.path.splitext(path)[1].lower()
-    if suffix in (".csv", ".json", ".jsonl"):
-        return "csv" if suffix == ".csv" else "jsonl"
+    if suffix in _KIND_OF_SUFFIX:
+        return _KIND_OF_SUFFIX[suffix]
     first = read_annotations(path, "list")[0]
     folder, *num_frames = first.path.rsplit(None, 1)
     is_folder = os.path.isdir(os.path.join(_base(path, root), folder))
@@ -178,6 +183,7 @@ def _open_list(
     base = _base(path, root)
     if len(rows) <= _MAX_CHECKED_FILES:
         _check_files(rows, base, path, must_exist)
+    _report_contradictions(rows, labels, path)
     return VideoSource(rows, labels, names, base, frames=kind == "frames")
 
 
@@ -238,5 +244,33 @@ def _check_files(rows: Sequence[AnnotationRow], root: str, path: str, must_exist
         count = f" ({len(missing)} of {len(rows)} are missing)" if len(missing) > 1 else ""
         raise InputError(
             f"{path!r}, line {missing[0].line}: there is no {missing[0].path!r} in "
-            f"{root or '.'!r}{count}; correct the list or the root of its paths."
+            f"{root or '.'!r}{count}; {_correction(missing[0].path, root)}."
+        )
+
+
+def _correction(path: str, root: str) -> str:
+    """Return how to correct a list that names the missing file `path`."""
+    forms = [unicodedata.normalize(form, path) for form in ("NFC", "NFD")]
+    if any(os.path.exists(os.path.join(root, form)) for form in forms):
+        return "the name of the file there is in another form of Unicode (NFC or NFD): rename it"
+    if os.path.exists(os.path.join(root, path.replace("\\", "/"))):
+        return "write / between folders instead of \\"
+    if os.path.exists(os.path.join(root, path.strip("\"'"))):
+        return "leave out the quotes, which are part of a name in such a list"
+    return "correct the list or the root of its paths"
+
+
+def _report_contradictions(rows: Sequence[AnnotationRow], labels: Labels, path: str) -> None:
+    """Log how many lines give a video another label than a line before."""
+    values = labels if isinstance(labels, tuple) else labels.tolist()
+    first_of: dict[str, int] = {}
+    firsts = [first_of.setdefault(row.path, index) for index, row in enumerate(rows)]
+    others = [index for index, first in enumerate(firsts) if values[first] != values[index]]
+    if others:
+        first, second = rows[firsts[others[0]]], rows[others[0]]
+        log.warning(
+            "%d lines of %r give a video another label than a line before, as line %d after line "
+            "%d for %r: correct them, or give all labels of a video on one line and set "
+            "config.data.multi_label to true.",
+            *(len(others), path, second.line, first.line, first.path),
         )

@@ -37,7 +37,7 @@ def record(path: Path, digest: str) -> None:
     partial = record_path.with_name(f"{record_path.name}.{os.getpid()}.part")
     text = f"{digest}  {path.name}\n# size {stat.st_size} changed_ns {stat.st_mtime_ns}\n"
     try:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8", errors="surrogateescape")
         os.replace(partial, record_path)
     except OSError:
         partial.unlink(missing_ok=True)
@@ -80,7 +80,7 @@ def _record_path(path: Path) -> Path:
 
 def _read_record(path: Path) -> _DigestRecord | None:
     try:
-        match = _RECORD.fullmatch(_record_path(path).read_text())
-    except (OSError, UnicodeDecodeError):
+        match = _RECORD.fullmatch(_record_path(path).read_bytes().decode("utf-8", "replace"))
+    except OSError:
         return None
     return _DigestRecord(match[1], int(match[2]), int(match[3])) if match else None

@@ -3,8 +3,8 @@
 Python's `Unpickler`, even a restricted one, runs code on behalf of the file: BUILD calls
 `__setstate__` or writes to `__dict__`, APPEND calls `append`, EXT reads a registry of imports, and
 a memo index of a few bytes can allocate gigabytes. Here a global is represented by its name alone
-(`OpaqueObject`), and so is every object that the file would build from it, unless the caller
-provides a builder for that name.
+(`OpaqueObject`), and every object that the file would build from it by that name and the data that
+the object would get, unless the caller provides a builder for that name.
 
 The size of the file bounds time and memory: the number of opcodes is limited, each costs constant
 time, and operations that a file can make expensive (hashing nested tuples or colliding numbers)
@@ -28,11 +28,21 @@ _MAX_KEY_LENGTH = 1000
 _MAX_NUMBER_KEYS = 65_536
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class OpaqueObject:
-    """Stands for a class, a function or an object made by one, and holds only its name."""
+    """Stands for a class, a function, or an object made by one.
+
+    Attributes:
+      name: the qualified name of the class or function.
+      arguments: of the call that would make the object.
+      items: those that the object would get as a dict; None without any.
+      state: what the object would be given as its `__dict__` or by `__setstate__`.
+    """
 
     name: str
+    arguments: tuple[Any, ...] = ()
+    items: dict[Any, Any] | None = None
+    state: object = None
 
 
 # Makes an object from the arguments in the file, or raises ValueError.
@@ -42,13 +52,16 @@ PersistentLoad = Callable[[object], object]
 
 
 def read_pickle(
-    reader: ByteReader, builders: Mapping[str, Builder], persistent: PersistentLoad
+    reader: ByteReader,
+    builders: Mapping[str, Builder],
+    persistent: PersistentLoad,
+    max_opcodes: int | None = None,
 ) -> object:
     """Read the pickle at the reader's position and advance the reader past it.
 
     The result has dicts, lists (also for sets), tuples, text, bytes, numbers, results of the
-    `builders` (by qualified name), and an `OpaqueObject` for everything else. Operations of the
-    file on an `OpaqueObject` are ignored.
+    `builders` (by qualified name), and an `OpaqueObject` for everything else, which records the
+    items and the state that the file gives it.
 
     Raises:
       ValueError: the bytes are not a pickle, or exceed the limits of this module.
@@ -56,19 +69,20 @@ def read_pickle(
     # pickletools warns about backslashes in a damaged name.
     with warnings.catch_warnings(action="ignore"):
         try:
-            return _run(reader, _PickleMachine(builders, persistent))
+            machine = _PickleMachine(builders, persistent)
+            return _run(reader, machine, max_opcodes or _MAX_OPCODES)
         except (IndexError, KeyError):
             raise ValueError(
                 "its pickle reads from an empty stack or an unset memo entry"
             ) from None
 
 
-def _run(reader: ByteReader, machine: "_PickleMachine") -> object:
+def _run(reader: ByteReader, machine: "_PickleMachine", max_opcodes: int) -> object:
     for count, (opcode, argument, _) in enumerate(pickletools.genops(reader)):
         if opcode.name == "STOP":
             return machine.stack.pop()
-        if count >= _MAX_OPCODES:
-            raise ValueError(f"its pickle has over {_MAX_OPCODES} operations")
+        if count >= max_opcodes:
+            raise ValueError(f"its pickle has over {max_opcodes} operations")
         _OPERATION_BY_OPCODE[opcode.name](machine, argument)
     raise ValueError("its pickle has no STOP opcode")
 
@@ -133,6 +147,9 @@ class _PickleMachine:
         target = self.stack[-1]
         if len(items) % 2:
             raise ValueError("its pickle has a key without a value")
+        if isinstance(target, OpaqueObject):
+            target.items = {} if target.items is None else target.items
+            target = target.items
         if isinstance(target, dict):
             for key, value in zip(items[::2], items[1::2], strict=True):
                 target[self.safe_key(key)] = value
@@ -175,11 +192,17 @@ class _PickleMachine:
         self.push(self.find_global(module, name))
 
     def build(self, function: object, arguments: object) -> None:
-        """Push a builder's object, or `function` itself. Nothing named by the file is called."""
+        """Push a builder's object, or a description of it. Nothing named by the file is called."""
         if not (isinstance(function, OpaqueObject) and isinstance(arguments, tuple)):
             raise ValueError("its pickle calls something that is not a function")
         builder = self.builders.get(function.name)
-        self.push(builder(arguments) if builder else function)
+        self.push(builder(arguments) if builder else OpaqueObject(function.name, arguments))
+
+    def set_state(self, _: object) -> None:
+        """Record the state of an object; that of a dict is dropped, only `_metadata`."""
+        state = self.stack.pop()
+        if isinstance(self.stack[-1], OpaqueObject):
+            self.stack[-1].state = state
 
     def reduce(self, _: object) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
@@ -242,8 +265,7 @@ _OPERATIONS: dict[tuple[str, ...], Callable[[_PickleMachine, Any], object]] = {
     ("NEWOBJ_EX",): _PickleMachine.new_with_keywords,
     ("INST",): _PickleMachine.instance,
     ("OBJ",): _PickleMachine.object_,
-    # The state of an object is dropped: an OpaqueObject has none, a state_dict only `_metadata`.
-    ("BUILD",): lambda machine, _: machine.stack.pop(),
+    ("BUILD",): _PickleMachine.set_state,
     ("PERSID",): lambda machine, name: machine.push(machine.persistent(name)),
     ("BINPERSID",): lambda machine, _: machine.push(machine.persistent(machine.stack.pop())),
     ("NEXT_BUFFER", "READONLY_BUFFER"): _PickleMachine.refuse_buffer,

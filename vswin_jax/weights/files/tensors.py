@@ -136,6 +136,7 @@ class TensorBuilder:
             "torch._tensor._rebuild_from_type_v2": self._subclass,
             "collections.OrderedDict": _empty_dict,
             "collections.defaultdict": _empty_dict,
+            "_codecs.encode": self._bytes,
         }
 
     def _tensor_builders(self) -> dict[str, Builder]:
@@ -146,6 +147,20 @@ class TensorBuilder:
             "torch._utils._rebuild_parameter": _parameter,
             "torch._utils._rebuild_parameter_with_state": _parameter,
         }
+
+    def _bytes(self, arguments: tuple[Any, ...]) -> bytes:
+        """Build the bytes of a NumPy array, which old protocols of pickle hold as Latin-1 text."""
+        match arguments:
+            case (str() as text, "latin1" | "latin-1"):
+                # The same text can be encoded again and again.
+                self._reserve(len(text))
+                return text.encode("latin-1")
+        raise ValueError("its pickle has bytes in an unknown encoding")
+
+    def _reserve(self, count: int) -> None:
+        self.bytes_left -= count
+        if self.bytes_left < 0:
+            raise ValueError("its tensors claim to be many times larger than the file")
 
     def _subclass(self, arguments: tuple[Any, ...]) -> object:
         """Build a tensor of a subclass or with attributes, as a plain tensor."""
@@ -192,9 +207,7 @@ class TensorBuilder:
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         if (last + 1) * dtype.itemsize > len(storage.data):
             raise ValueError("its tensors reach beyond their storages")
-        self.bytes_left -= elements * dtype.itemsize
-        if self.bytes_left < 0:
-            raise ValueError("its tensors claim to be many times larger than the file")
+        self._reserve(elements * dtype.itemsize)
         # The stride of an axis of one element is never used, and files have any value there.
         steps = [step * dtype.itemsize * (n > 1) for n, step in zip(size, stride, strict=True)]
         return np.ndarray(size, dtype, storage.data, offset * dtype.itemsize, steps)

@@ -2,59 +2,92 @@
 
 A file has five pickles (a magic number, the protocol, system information, the object, the keys of
 the storages). Then, for each key, it has the number of elements as int64 and their bytes, all
-little-endian (`_legacy_load` in `torch/serialization.py`).
+little-endian (`_legacy_load` in `torch/serialization.py`). The pickle module writes a tensor as a
+call of `torch.storage._load_from_bytes` with such a file of its storage.
 """
 
+import functools
 import struct
 from collections.abc import Iterator, Mapping
 from mmap import mmap
+from typing import Any
 
 import numpy as np
 
 from vswin_jax.errors import InputError
 from vswin_jax.weights.files.byte_reader import ByteReader
-from vswin_jax.weights.files.pickles import PersistentLoad, read_pickle
+from vswin_jax.weights.files.nested_tensors import holds_tensors
+from vswin_jax.weights.files.pickles import Builder, PersistentLoad, read_pickle
 from vswin_jax.weights.files.tensors import Storage, StorageId, TensorBuilder, storage_id
-from vswin_jax.weights.files.torch_zip import expansion_limit
+from vswin_jax.weights.files.zip_directory import expansion_limit
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _MAX_READ = 256 << 20
+# The legacy files in a plain pickle: one for each tensor, of about 30 opcodes.
+_MAX_NESTED_FILES = 10_000
+_MAX_NESTED_OPCODES = 200
 _COUNT = struct.Struct("<q")
 
 
 def read_legacy(data: mmap, source: str) -> object:
-    """Read the object in a legacy file.
-
-    The object's pickle is read twice, because the positions of the storages depend on data that
-    follows the pickle.
+    """Read the object in a legacy file, or in a plain pickle that holds arrays or tensors.
 
     Raises:
-      InputError: `torch.save` did not write the pickle.
+      InputError: a pickle without tensors.
       ValueError: the file is damaged.
     """
     reader = ByteReader(data, max_read=_MAX_READ)
-    _read_preamble(reader, source)
-    start = reader.tell()
-    ids: dict[str, StorageId] = {}
-    read_pickle(reader, {}, _collect_ids(ids))
-    keys = read_pickle(reader, {}, storage_id)
-    storages = dict(_read_storages(data, reader.tell(), keys, ids))
-    reader.seek(start)
-    builders = TensorBuilder(expansion_limit(len(data))).builders()
-    return read_pickle(reader, builders, lambda persistent: _find_storage(persistent, storages))
-
-
-def _read_preamble(reader: ByteReader, source: str) -> None:
-    """Check the magic number and the protocol, and skip the system information."""
-    if read_pickle(reader, {}, storage_id) != _MAGIC:
+    if read_pickle(reader, {}, storage_id) == _MAGIC:
+        return _read_object(reader, TensorBuilder(expansion_limit(len(data))).builders())
+    loaded = read_pickle(
+        ByteReader(data, max_read=_MAX_READ), _plain_builders(len(data)), storage_id
+    )
+    if not holds_tensors(loaded):
         raise InputError(
             f"{source} is a pickle, but not one of torch.save: give a checkpoint that PyTorch "
             f"wrote."
         )
-    if read_pickle(reader, {}, storage_id) != _PROTOCOL:
+    return loaded
+
+
+def _plain_builders(size: int) -> dict[str, Builder]:
+    """Return the builders for a pickle that has a whole legacy file in it for each storage."""
+    tensors = TensorBuilder(expansion_limit(size))
+    count = 0
+
+    def load_from_bytes(arguments: tuple[Any, ...]) -> object:
+        nonlocal count
+        count += 1
+        match arguments:
+            case (bytes() as content,) if count <= _MAX_NESTED_FILES:
+                reader = ByteReader(content, max_read=_MAX_READ)
+                if read_pickle(reader, {}, storage_id, _MAX_NESTED_OPCODES) == _MAGIC:
+                    return _read_object(reader, {}, _MAX_NESTED_OPCODES)
+        raise ValueError("its pickle has a storage that torch.save did not write")
+
+    return {**tensors.builders(), "torch.storage._load_from_bytes": load_from_bytes}
+
+
+def _read_object(
+    reader: ByteReader, builders: Mapping[str, Builder], max_opcodes: int | None = None
+) -> object:
+    """Read a legacy file after its magic number.
+
+    The object's pickle is read twice, because the positions of the storages depend on data that
+    follows the pickle.
+    """
+    if read_pickle(reader, {}, storage_id, max_opcodes) != _PROTOCOL:
         raise ValueError("its protocol is unknown")
-    read_pickle(reader, {}, storage_id)
+    read_pickle(reader, {}, storage_id, max_opcodes)  # information on the writing system
+    start = reader.tell()
+    ids: dict[str, StorageId] = {}
+    read_pickle(reader, {}, _collect_ids(ids), max_opcodes)
+    keys = read_pickle(reader, {}, storage_id, max_opcodes)
+    storages = dict(_read_storages(reader.data, reader.tell(), keys, ids))
+    reader.seek(start)
+    find = functools.partial(_find_storage, storages=storages)
+    return read_pickle(reader, builders, find, max_opcodes)
 
 
 def _module_class(persistent: object) -> object | None:
@@ -81,7 +114,7 @@ def _collect_ids(ids: dict[str, StorageId]) -> PersistentLoad:
 
 
 def _read_storages(
-    data: mmap, position: int, keys: object, ids: Mapping[str, StorageId]
+    data: bytes | mmap, position: int, keys: object, ids: Mapping[str, StorageId]
 ) -> Iterator[tuple[str, Storage]]:
     """Yield the storages in the file from `position` on, in the order of `keys`."""
     if not isinstance(keys, list):

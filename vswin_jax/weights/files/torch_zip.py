@@ -14,23 +14,14 @@ import numpy as np
 
 from vswin_jax.errors import InputError
 from vswin_jax.weights.files.byte_reader import ByteReader
+from vswin_jax.weights.files.other_files import describe_other_zip
 from vswin_jax.weights.files.pickles import PersistentLoad, read_pickle
 from vswin_jax.weights.files.tensors import Storage, TensorBuilder, storage_id, to_little_endian
+from vswin_jax.weights.files.zip_directory import expansion_limit, open_zip
 
-# Enough for over 100,000 storages. ZipFile makes an object for each 46 bytes of the directory.
-_MAX_DIRECTORY_BYTES = 16 << 20
 _MAX_PICKLE_BYTES = 256 << 20
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _ENCRYPTED = 1
-_BAD_ZIP = (zipfile.BadZipFile, NotImplementedError, struct.error, OverflowError)
-
-
-def expansion_limit(size: int) -> int:
-    """Return the most bytes that decompressed entries or tensors of a file of `size` may take.
-
-    A compressed entry, or a tensor with a stride of 0, can be much larger than the file.
-    """
-    return 8 * size + (64 << 20)
 
 
 def read_zip(data: mmap, source: str) -> object:
@@ -76,22 +67,15 @@ class _ZipEntries:
         self.data = data
         self.bytes = np.frombuffer(data, np.uint8)
         self.bytes_left = expansion_limit(len(data))
-        try:
-            self.zip = zipfile.ZipFile(ByteReader(data, max_read=_MAX_DIRECTORY_BYTES))
-        except _BAD_ZIP as error:
-            raise ValueError(f"its central directory: {error}") from None
+        self.zip = open_zip(data)
         self.by_name = {info.filename: info for info in self.zip.infolist()}
 
     def pickle_folder(self, source: str) -> str:
         """Return the folder that holds `data.pkl`."""
-        for name in self.by_name:
-            folder, slash, rest = name.partition("/")
-            if slash and rest == "data.pkl":
-                return folder
-        raise InputError(
-            f"{source} is a zip file, but not one of torch.save, which has a data.pkl: give a "
-            f"checkpoint that PyTorch wrote."
-        )
+        other = describe_other_zip(self.by_name)
+        if other is not None:
+            raise InputError(f"{source} {other}")
+        return next(name.partition("/")[0] for name in self.by_name if name.endswith("/data.pkl"))
 
     def has(self, name: str) -> bool:
         return name in self.by_name

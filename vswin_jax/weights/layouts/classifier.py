@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from vswin_jax.errors import InputError
-from vswin_jax.runtime.label_names import read_label_names
+from vswin_jax.runtime.label_names import normalize_label_name, read_label_names
 
 _KINETICS_400 = Path(__file__).parent / "labels" / "k400.txt"
 
@@ -26,6 +26,7 @@ def select_classes(
       InputError: a new name is unknown (the message lists similar names) or repeated, or the old
         names do not name each row once.
     """
+    old_names, new_names = ([*map(normalize_label_name, n)] for n in (old_names, new_names))
     _check_old_names(kernel, bias, old_names)
     repeated = sorted({name for name in new_names if list(new_names).count(name) > 1})
     if repeated:

@@ -42,7 +42,7 @@ _HUGGING_FACE: RenameRules = (
 
 _RULES: dict[str, RenameRules] = {
     "original": (),
-    "mmaction2": (),  # The final norm has the number of the last stage: see `_numbered_norm`.
+    "mmaction2": (),
     "torchvision": ((r"^features\.(\d{1,3})\.", _rename_features(0)), *_SEQUENTIAL_MLP),
     "microsoft": (),
     "timm": (
@@ -71,6 +71,11 @@ _RULES: dict[str, RenameRules] = {
 }
 
 
+# The final norm has the number of the last stage in mmaction2, and in the detectors and segmenters
+# that have a 2D Swin as their backbone.
+_NUMBERED_NORMS = ("mmaction2", "microsoft", "timm")
+
+
 def rename_rules(layout: str, state: Mapping[str, np.ndarray]) -> RenameRules:
     """Return the rules that rename the parameters in `state` to canonical names.
 
@@ -79,12 +84,14 @@ def rename_rules(layout: str, state: Mapping[str, np.ndarray]) -> RenameRules:
     """
     if layout not in _RULES:
         raise unknown_name("layout", layout, _RULES)
-    return _HEADS + _RULES[layout] + (_numbered_norm(state) if layout == "mmaction2" else ())
+    numbered = _numbered_norm(state) if layout in _NUMBERED_NORMS else ()
+    return _HEADS + _RULES[layout] + numbered
 
 
 def _numbered_norm(state: Mapping[str, np.ndarray]) -> RenameRules:
-    """Return the rule for mmaction2's final norm, which is the last of its numbered norms."""
-    numbers = [m[1] for name in state if (m := re.match(r"(?:backbone\.)?norm(\d)\.", name))]
+    """Return the rule for a final norm that is the last of several numbered norms."""
+    norms = [m[1] for name in state if (m := re.match(r"(?:backbone\.)?norm(\d?)\.", name))]
+    numbers = norms if "" not in norms else []
     return ((rf"^norm{max(numbers)}\.", "norm."),) if numbers else ()
 
 

@@ -39,6 +39,8 @@ class TargetSpec:
         those of the source's head.
       patches: the method to inflate the patch kernel of an image model.
       tables: the method to inflate the bias tables of an image model.
+      image_head: "fresh" or "keep": the treatment of the classifier of an image model.
+      prefix: components before the names of the Swin to take, if the source has several.
     """
 
     model: str | None = None
@@ -48,6 +50,8 @@ class TargetSpec:
     labels: str | os.PathLike[str] | None = None
     patches: str = "inflate"
     tables: str = "duplicate"
+    image_head: str = "fresh"
+    prefix: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def resolve_target(source: str | os.PathLike[str], spec: TargetSpec) -> Conversi
     Raises:
       InputError: the source cannot be read, or cannot become a model of this spec.
     """
-    source_model = _read_checkpoint(source) or _read_weight_file(source, spec.window)
+    source_model = _read_checkpoint(source) or _read_weight_file(source, spec)
     settings = _model_settings(source_model, spec)
     names = _label_names(source_model, spec)
     model = create_model(**settings, num_classes=len(names))
@@ -95,7 +99,13 @@ def resolve_target(source: str | os.PathLike[str], spec: TargetSpec) -> Conversi
         model=model,
         label_names=names,
         config=config,
-        load_options={"patches": spec.patches, "tables": spec.tables, **label_options},
+        load_options={
+            "patches": spec.patches,
+            "tables": spec.tables,
+            "image_head": spec.image_head,
+            "prefix": spec.prefix,
+            **label_options,
+        },
     )
 
 
@@ -115,9 +125,9 @@ def _read_checkpoint(source: str | os.PathLike[str]) -> _SourceModel | None:
     return _SourceModel(settings, len(names), names, config)
 
 
-def _read_weight_file(source: str | os.PathLike[str], window: Size | None) -> _SourceModel:
-    raw = read_state_dict(source)
-    found = _describe(layouts.to_canonical(raw), count_window_tokens(raw), window)
+def _read_weight_file(source: str | os.PathLike[str], spec: TargetSpec) -> _SourceModel:
+    raw = read_state_dict(source, spec.prefix)
+    found = _describe(layouts.to_canonical(raw), count_window_tokens(raw), spec.window)
     settings = {"dtype": "float32", **found.model_overrides()}
     del settings["num_classes"]
     return _SourceModel(settings, found.num_classes)

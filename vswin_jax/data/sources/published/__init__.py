@@ -5,6 +5,7 @@ from vswin_jax.data.sources.published.hmdb51 import without_split
 from vswin_jax.data.sources.published.listing import Listing
 from vswin_jax.data.sources.published.on_disk import find_videos
 from vswin_jax.errors import InputError
+from vswin_jax.runtime.text_files import read_head
 
 __all__ = ["KINDS", "Listing", "detect_kind", "find_videos", "read_listing", "without_split"]
 
@@ -39,8 +40,7 @@ def read_listing(path: str, kind: str) -> Listing:
 
 def _read_head(path: str) -> str:
     try:
-        with open(path, encoding="utf-8-sig", errors="replace") as file:
-            return file.read(_HEAD_CHARACTERS)
+        return read_head(path, _HEAD_CHARACTERS)
     except OSError:
         # A folder, or a file that the reader cannot open either; its error explains the cause.
         return ""

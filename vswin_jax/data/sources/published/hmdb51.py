@@ -9,7 +9,6 @@ names (climb before climb_stairs, unlike the names of their files).
 import os
 import re
 
-from vswin_jax.data.sources.annotations import bad_line, numbered_lines, read_text
 from vswin_jax.data.sources.published.listing import (
     ListedVideo,
     ListFormat,
@@ -17,6 +16,7 @@ from vswin_jax.data.sources.published.listing import (
     alphabetical_listing,
 )
 from vswin_jax.errors import InputError
+from vswin_jax.runtime.text_files import bad_line, numbered_lines, read_text
 
 _PATH = re.compile(r"(.+):(train|test)([1-3])", re.DOTALL)
 _SPLIT_FILE = re.compile(r"(.+)_test_split([1-3])\.txt")

@@ -6,9 +6,7 @@ six digits, in a folder for each class or all in one. No class list is published
 alphabetical (as in the label map of the Video Swin authors).
 """
 
-import csv
-
-from vswin_jax.data.sources.annotations import bad_line, read_text
+from vswin_jax.data.sources.csv_table import read_table
 from vswin_jax.data.sources.published.listing import (
     ListedVideo,
     ListFormat,
@@ -16,6 +14,7 @@ from vswin_jax.data.sources.published.listing import (
     alphabetical_listing,
 )
 from vswin_jax.errors import InputError
+from vswin_jax.runtime.text_files import bad_line, read_text
 
 _COLUMNS = ("youtube_id", "time_start", "time_end")
 
@@ -26,16 +25,15 @@ def _matches(path: str, head: str) -> bool:
 
 
 def _read(path: str) -> Listing:
-    reader = csv.DictReader(read_text(path).splitlines(), restval="")
-    # DictReader uses these names as the keys of its records, so they have to be normalised there.
-    reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
-    missing = [name for name in ("label", *_COLUMNS) if name not in reader.fieldnames]
+    columns = ("label", *_COLUMNS)
+    table = read_table(read_text(path), path, [[name] for name in columns])
+    missing = [name for name in columns if name not in table.header]
     if missing:
         raise InputError(
             f"{path!r} is not a labelled Kinetics list: it has no column {missing[0]!r} (the test "
             "lists of the challenges have no labels); use the train or val list."
         )
-    records = [(reader.line_num, record) for record in reader]
+    records = list(table.records)
     _check_one_split({record.get("split", "") for _, record in records}, path)
     return alphabetical_listing([_listed_video(line, record, path) for line, record in records])
 
@@ -49,7 +47,7 @@ def _check_one_split(splits: set[str], path: str) -> None:
 
 
 def _listed_video(line: int, record: dict[str, str], path: str) -> ListedVideo:
-    label, *clip = (record[name].strip() for name in ("label", *_COLUMNS))
+    label, *clip = (record[name] for name in ("label", *_COLUMNS))
     youtube_id, start, end = clip
     if not (label and youtube_id and start.isdecimal() and end.isdecimal()):
         raise bad_line(path, line, "`label,youtube_id,seconds,seconds`", ",".join([label, *clip]))

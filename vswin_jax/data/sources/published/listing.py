@@ -5,8 +5,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from vswin_jax.data.sources.annotations import bad_line, numbered_lines, read_text
 from vswin_jax.errors import InputError
+from vswin_jax.runtime.label_names import normalize_label_name
+from vswin_jax.runtime.text_files import bad_line, numbered_lines, read_text
 
 
 class ListedVideo(NamedTuple):
@@ -51,7 +52,8 @@ class ListFormat(NamedTuple):
 
 def alphabetical_listing(videos: list[ListedVideo]) -> Listing:
     """Build a listing whose classes are those of its videos, in alphabetical order."""
-    return Listing(videos, tuple(sorted({video.label for video in videos})))
+    names = {normalize_label_name(video.label) for video in videos}
+    return Listing(videos, tuple(sorted(names)))
 
 
 def read_sibling(path: str, names: Sequence[str]) -> tuple[str, str] | None:

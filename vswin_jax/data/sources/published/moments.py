@@ -4,10 +4,9 @@ As in the data set's README.txt (http://moments.csail.mit.edu, arXiv:1801.03150)
 header, `class/file.mp4,label,agreeing,disagreeing`, and `label,index` with indices from 0.
 """
 
-import csv
 import re
 
-from vswin_jax.data.sources.annotations import bad_line, read_text
+from vswin_jax.data.sources.csv_table import csv_rows
 from vswin_jax.data.sources.folders import VIDEO_SUFFIXES
 from vswin_jax.data.sources.published.listing import (
     ListedVideo,
@@ -15,6 +14,7 @@ from vswin_jax.data.sources.published.listing import (
     Listing,
     read_numbered_names,
 )
+from vswin_jax.runtime.text_files import bad_line, read_text
 
 _NAMES_FILE = "moments_categories.txt"
 _NAME_AND_NUMBER = re.compile(r"\s*(?P<name>.*\S)\s*,\s*(?P<number>\d+)\s*")
@@ -29,12 +29,11 @@ def _matches(path: str, head: str) -> bool:
 
 def _read(path: str) -> Listing:
     videos = []
-    reader = csv.reader(read_text(path).splitlines())
-    for fields in filter(None, reader):
-        video, label = ([*map(str.strip, fields), ""])[:2]
+    for line, cells in csv_rows(read_text(path), path):
+        video, label = [*cells, ""][:2]
         if not label or not video.lower().endswith(VIDEO_SUFFIXES):
-            raise bad_line(path, reader.line_num, "`class/file.mp4,label,...`", ",".join(fields))
-        videos.append(ListedVideo(reader.line_num, video, label))
+            raise bad_line(path, line, "`class/file.mp4,label,...`", ",".join(cells))
+        videos.append(ListedVideo(line, video, label))
     names = read_numbered_names(path, _NAMES_FILE, _NAME_AND_NUMBER, "`label,index`", first=0)
     return Listing(videos, names, _NAMES_FILE)
 

@@ -11,7 +11,7 @@ import os
 import re
 from typing import Any
 
-from vswin_jax.data.sources.annotations import bad_line, numbered_lines, parse_json, read_text
+from vswin_jax.data.sources.annotations import parse_json
 from vswin_jax.data.sources.published.listing import (
     ListedVideo,
     ListFormat,
@@ -20,6 +20,7 @@ from vswin_jax.data.sources.published.listing import (
     sort_by_number,
 )
 from vswin_jax.errors import InputError
+from vswin_jax.runtime.text_files import bad_line, numbered_lines, read_text
 
 _NAMES_FILES = ("labels.json", "something-something-v2-labels.json")
 _ANSWER = re.compile(r"\s*(\d+);(.+)")

@@ -7,13 +7,13 @@ As in UCF101TrainTestSplits-RecognitionTask.zip of https://www.crcv.ucf.edu/data
 import os
 import re
 
-from vswin_jax.data.sources.annotations import bad_line, numbered_lines, read_text
 from vswin_jax.data.sources.published.listing import (
     ListedVideo,
     ListFormat,
     Listing,
     read_numbered_names,
 )
+from vswin_jax.runtime.text_files import bad_line, numbered_lines, read_text
 
 _NAMES_FILE = "classInd.txt"
 _LIST_NAME = re.compile(r"(train|test)list\d+\.txt", re.IGNORECASE)

@@ -1,0 +1,94 @@
+"""Memory that processes share, and the files that replace it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vswin_jax.data.pipeline.shared_memory import SharedMemory, array_at, map_block
+
+ROOT = Path(__file__).parents[3]
+# Two mappings of a block of 2 MB, on a system whose kernel has no memfd.
+PROGRAM = """
+import logging, os, sys
+import numpy as np
+from vswin_jax.data.pipeline.shared_memory import SharedMemory, array_at, map_block
+from vswin_jax.errors import InputError
+
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+del os.memfd_create
+memory = SharedMemory()
+try:
+    for _ in range(2):
+        block = memory.empty(2_000_000)
+        block[:] = 7
+        slot = memory.locate(block[10:])
+        other = array_at(slot, map_block(os.dup(memory.descriptor(slot.block))))
+        block[10] = 9
+        print(other.shape, other[0], other.sum())
+except InputError as error:
+    print(error)
+"""
+
+
+def test_two_mappings_of_a_block_have_the_same_content() -> None:
+    memory = SharedMemory()
+    block = memory.empty(1000)
+    slot = memory.locate(block[100:300].reshape(10, 20)[:, 2:])
+    other = array_at(slot, map_block(os.dup(memory.descriptor(slot.block))))
+    block[:] = np.arange(1000) % 251
+    assert np.array_equal(other, block[100:300].reshape(10, 20)[:, 2:])
+    assert memory.block_ids() == {slot.block}
+    del block, other
+    assert memory.block_ids() == set()
+
+
+def run(tmp_path: Path, before: str = "") -> list[str]:
+    """Run the program in a shell, after the commands `before`, and return its lines."""
+    command = f'{before}exec "$@"'
+    prefix = ["unshare", "--mount", "sh", "-c", command, "sh"] if before else []
+    done = subprocess.run(
+        [*prefix, sys.executable, "-c", PROGRAM],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def has_mounts() -> bool:
+    return bool(shutil.which("unshare")) and not os.system(
+        "unshare --mount sh -c 'mount -t tmpfs tmpfs /dev/shm' 2>/dev/null"
+    )
+
+
+SHARED = "(1999990,) 9 13999932"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a program for Linux")
+def test_files_replace_memory(tmp_path: Path) -> None:
+    line = "processes share clips in files in /dev/shm, for want of anonymous memory"
+    assert run(tmp_path) == [line, SHARED, SHARED]
+
+
+@pytest.mark.skipif(not has_mounts(), reason="this user may not mount file systems")
+@pytest.mark.parametrize("directory", ["disk", "neither"])
+def test_a_full_directory_is_found_before_it_is_used(tmp_path: Path, directory: str) -> None:
+    """A write to a mapped file on a full disk would end the process by a signal (SIGBUS)."""
+    mounts = "mount -t tmpfs -o size=1m tmpfs /dev/shm; "
+    if directory == "neither":
+        mounts += f"mount -t tmpfs -o size=1m tmpfs {tmp_path}; "
+    lines = run(tmp_path, mounts)
+    if directory == "disk":
+        line = f"processes share clips in files in {tmp_path}, for want of anonymous memory"
+        assert lines == [line, SHARED, SHARED]
+    else:
+        (line,) = lines
+        assert line.startswith("Expected room for 2,000,000 bytes")
+        assert f"neither /dev/shm nor {tmp_path} has it" in line
+        assert "config.data.processes=0" in line

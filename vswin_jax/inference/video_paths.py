@@ -1,0 +1,71 @@
+"""The videos that paths name: files, folders of frames, and folders of either at any depth."""
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from vswin_jax.data.decoding.frames import FrameFolder, is_image
+from vswin_jax.data.sources.folders import VIDEO_SUFFIXES
+from vswin_jax.errors import InputError
+
+VideoPath = str | os.PathLike[str]
+
+
+class FoundVideo(NamedTuple):
+    """A video at `path`, as the decoder opens it."""
+
+    path: str
+    video: str | FrameFolder
+
+
+def find_videos(path: VideoPath) -> list[FoundVideo]:
+    """Return the video at `path`, or all videos in that folder and its sub-folders, by name.
+
+    A file that is named is a video whatever its suffix is. A folder with numbered images and no
+    video files is one video.
+
+    Raises:
+      InputError: there is nothing, or a folder without videos, or one that cannot be read.
+    """
+    path = os.fsdecode(path)
+    if not os.path.isdir(path):
+        # A pipe would be waited for, and cannot be read twice.
+        if not os.path.isfile(path):
+            raise InputError(f"There is no video file at {path!r}: correct the path.")
+        return [FoundVideo(path, path)]
+    found = list(_in_folder(path, frozenset()))
+    if not found:
+        raise InputError(
+            f"The folder {path!r} holds neither video files nor numbered images such as "
+            f"img_00001.jpg: give the path of a video, or of a folder with videos or frames."
+        )
+    return found
+
+
+def _in_folder(folder: str, parents: frozenset[str]) -> Iterator[FoundVideo]:
+    """Yield the videos of a folder; `parents` are the real paths of those that it is in."""
+    real = os.path.realpath(folder)
+    if real in parents:  # a link to a folder that it is in
+        return
+    folders, files = _entries(folder)
+    videos = [name for name in files if name.lower().endswith(VIDEO_SUFFIXES)]
+    images = sum(map(is_image, files))
+    # A single image beside folders is a title picture, and those folders have the videos.
+    if not videos and images > (1 if folders else 0):
+        yield FoundVideo(folder, FrameFolder(folder))
+        return
+    for name in videos:
+        path = os.path.join(folder, name)
+        yield FoundVideo(path, path)
+    for name in folders:
+        yield from _in_folder(os.path.join(folder, name), parents | {real})
+
+
+def _entries(folder: str) -> tuple[list[str], list[str]]:
+    """Return the sorted names of a folder's visible sub-folders and files."""
+    try:
+        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except OSError as error:
+        raise InputError(f"The folder {folder!r} cannot be read: {error.strerror}.") from error
+    folders = [name for name in names if os.path.isdir(os.path.join(folder, name))]
+    return folders, [name for name in names if name not in set(folders)]
