@@ -24,6 +24,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from vswin_jax.data.decoding.decode import three_frames
 from vswin_jax.data.example import Example, Source
 from vswin_jax.data.pipeline.bad_videos import nameless
 from vswin_jax.data.pipeline.clip_processes import MAX_PROCESSES, shared_processes
@@ -31,7 +32,6 @@ from vswin_jax.data.pipeline.video_check import (
     FrameChoice,
     eval_frames,
     every_frame,
-    three_frames,
     train_frames,
     unreadable_reason,
 )
@@ -50,11 +50,12 @@ _FLAGS = ("--root", "--format", "--multi-label", "--config", "--quick", "--outpu
 
 
 class CheckedList(NamedTuple):
-    """The videos of one list, and the frames of them to decode."""
+    """The videos of one list, and the choice of their frames to decode, with a description."""
 
     path: str
     source: Source
     choose: FrameChoice
+    frames: str
 
 
 class Checked(NamedTuple):
@@ -72,9 +73,10 @@ def run(arguments: Sequence[str]) -> int:
     if not (args.paths or args.config):
         parser.error("expected a PATH or --config")
     try:
-        settings = [*args.paths, args.root, args.config, *overrides, f"quick={args.quick}"]
         output = output_file(args.output, "--output", parent_must_exist=True)
         lists = _open_lists(args, overrides)
+        settings = [args.root, args.config, *overrides]
+        settings += [f"{part.path}: {part.frames}" for part in lists]
         with CheckReport(output, settings) as report:
             bad, total = check(lists, args.processes, report)
             report.finish(bad)
@@ -114,9 +116,9 @@ def _results(
     # Other systems cannot pass a socket to a process: threads of this process decode there.
     pool = shared_processes(processes) if os.name == "posix" else None
     decode = pool.unreadable_reason if pool else unreadable_reason
-    look = functools.partial(_check_video, decode, report)
+    check_one = functools.partial(_check_video, decode, report)
     try:
-        for _, result in map_in_threads(look, videos, processes):
+        for _, result in map_in_threads(check_one, videos, processes):
             yield result
     except BaseException:
         # The program would wait for the videos that are being decoded.
@@ -132,7 +134,7 @@ def _check_video(
     video: tuple[CheckedList, int],
 ) -> tuple[Checked, bool]:
     """Check one video; return the result, and True if it is that of an interrupted check."""
-    (path, source, choose), index = video
+    (path, source, choose, _), index = video
     try:
         example = source[index]
     except InputError as error:
@@ -149,10 +151,10 @@ def _open_lists(args: argparse.Namespace, overrides: Sequence[str]) -> list[Chec
         return list(_lists_of_config(args, overrides))
     if overrides:
         raise unknown_name("argument", overrides[0], _FLAGS)
-    choose = three_frames if args.quick else every_frame
+    choose, frames = (three_frames, "three") if args.quick else (every_frame, "all")
     options = {"root": args.root, "kind": args.format, "multi_label": args.multi_label}
     return [
-        CheckedList(path, open_source(path, must_exist=False, **options), choose)
+        CheckedList(path, open_source(path, must_exist=False, **options), choose, frames)
         for path in args.paths
     ]
 
@@ -172,7 +174,7 @@ def _lists_of_config(args: argparse.Namespace, overrides: Sequence[str]) -> Iter
             "and --quick: leave those out, or leave --config out."
         )
     names = None
-    for path, frames in ((data.train, train_frames), (data.eval, eval_frames)):
+    for path, choose in ((data.train, train_frames), (data.eval, eval_frames)):
         if path:
             source = open_source(
                 path,
@@ -184,7 +186,8 @@ def _lists_of_config(args: argparse.Namespace, overrides: Sequence[str]) -> Iter
                 multi_label=data.multi_label,
             )
             names = source.label_names
-            yield CheckedList(path, source, functools.partial(frames, spec))
+            frames = f"{choose.__name__} of {spec}"
+            yield CheckedList(path, source, functools.partial(choose, spec), frames)
 
 
 def _parser() -> argparse.ArgumentParser:

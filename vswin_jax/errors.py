@@ -1,7 +1,7 @@
 """InputError, the one exception for wrong input: one sentence, no traceback."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class InputError(ValueError):
@@ -10,6 +10,12 @@ class InputError(ValueError):
     The command lines print the sentence and exit with a non-zero status. Every other exception is a
     defect of this package and keeps its traceback.
     """
+
+
+def join_some(items: Sequence[str], most: int) -> str:
+    """Join the first `most` items with commas and count the others: "a, b and 3 more"."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:

@@ -16,6 +16,8 @@ def folder(tmp_path: Path) -> Path:
         *("run/a, b: c.mp4", "run/A.MKV", "run/notes.txt", "run/.hidden.mp4", "jump/-x.webm"),
         *("frames/one/img_00001.jpg", "frames/one/img_00002.jpg", "frames/one/flow/x_1.jpg"),
         *("frames/two/1.png", "title1.png", "photos/cat.txt", "run/thumbnails/img_1.jpg"),
+        # Network disks and macOS add such folders.
+        *("@eaDir/A.MKV/thumbnail_1.jpg", "__MACOSX/run/A.MKV"),
     )
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -115,6 +116,23 @@ def test_a_lock_file_without_a_holder_is_taken(tmp_path: Path) -> None:
         with exclusive_lock(path, "writing"):
             pass
         assert not path.exists()
+
+
+def test_a_directory_that_a_holder_removes_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, open_file, modes = tmp_path / "work" / "lock", Path.open, []
+
+    def open_late(path: Path, mode: str) -> BinaryIO:
+        modes.append(mode)
+        if len(modes) == 1:
+            path.parent.rmdir()
+        return open_file(path, mode)
+
+    monkeypatch.setattr(Path, "open", open_late)
+    with exclusive_lock(path, "writing"):
+        assert path.exists()
+    assert modes == ["a+b", "a+b"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from started_runs import PATIENCE, wait_for_step
 
 from vswin_jax.reporting.metrics_file import read_metrics
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from conftest import Run
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 400.0  # seconds
 # Between runs on different numbers of processes, which add float32 values in different orders.
 TOLERANCE = 1e-4
 start = runpy.run_path(str(ROOT / "scripts" / "launch" / "local.py"))["start"]
@@ -89,14 +89,6 @@ def curve(workdir: Path, kind: str) -> np.ndarray:
 def assert_same(ours: Path, theirs: Path, tolerance: float = 0.0) -> None:
     for kind in ("train", "eval"):
         np.testing.assert_allclose(curve(ours, kind), curve(theirs, kind), rtol=tolerance)
-
-
-def wait_for_step(process: Process, workdir: Path, step: int) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while max((e["step"] for e in read_metrics(workdir / "metrics.jsonl")), default=0) < step:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def saved(workdir: Path) -> int:

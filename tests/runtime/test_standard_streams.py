@@ -1,6 +1,7 @@
 """Streams of commands, in real processes: closed, without a reader, full, of other encodings."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,23 @@ def test_a_reader_that_ends_early(tmp_path: Path) -> None:
     done = shell("SCRIPT | head -1; echo ${PIPESTATUS[0]}", tmp_path, MANY="1")
     assert done.stdout == b"line 0 \\udce9 \xe8\xb7\x91 \xf0\x9f\x98\x80\n141\n"
     assert done.stderr == b""
+
+
+def test_a_socket_whose_reader_ends_early(tmp_path: Path) -> None:
+    reader, writer = socket.socketpair()
+    (tmp_path / "script.py").write_text(SCRIPT)
+    with writer:
+        process = subprocess.Popen(
+            [sys.executable, tmp_path / "script.py"],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT), "MANY": "1"},
+            stdout=writer,
+            stderr=subprocess.PIPE,
+        )
+    with reader:
+        assert reader.recv(4) == b"line"
+    assert process.communicate() == (None, b"")
+    assert process.returncode == 141
 
 
 def test_messages_without_a_reader_do_not_end_the_work(tmp_path: Path) -> None:

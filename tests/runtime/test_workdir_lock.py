@@ -6,22 +6,20 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from started_runs import PATIENCE, wait_for_step
 
 from vswin_jax.errors import InputError
-from vswin_jax.reporting.metrics_file import read_metrics
 from vswin_jax.runtime.workdir_lock import LOCK_FILE, lock_workdir
 
 if TYPE_CHECKING:
     from conftest import Run
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 300.0  # seconds
 HOLDER = """
 import sys
 from vswin_jax.runtime.workdir_lock import lock_workdir
@@ -113,14 +111,6 @@ def start(
         if process.poll() is None:
             process.kill()
             process.communicate()
-
-
-def wait_for_step(process: "subprocess.Popen[str]", workdir: Path, step: int) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while max((e["step"] for e in read_metrics(workdir / "metrics.jsonl")), default=0) < step:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.mark.long

@@ -17,6 +17,7 @@ import pytest
 
 from vswin_jax.data.pipeline.clip_processes import ClipProcesses
 from vswin_jax.data.pipeline.process_limits import ProcessLimits
+from vswin_jax.prepare.check_report import CheckReport
 from vswin_jax.runtime import progress
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "check_videos.py"
@@ -239,6 +240,36 @@ def test_only_the_frames_of_a_config_count(
     assert script.run([str(folder), "--config.data.num_frames=4"]) == 2
     assert script.run([*config, "--config.data.frames=4"]) == 2
     assert capsys.readouterr().err.count("error: ") == 3
+
+
+def test_a_changed_experiment_begins_a_new_check(
+    folder: Path, tmp_path: Path, script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = []
+
+    def report(output: Path, given: list[str]) -> CheckReport:
+        settings.append(given)
+        return CheckReport(output, given)
+
+    monkeypatch.setattr(script, "CheckReport", report)
+    experiment = tmp_path / "experiment.py"
+    experiment.write_text((SCRIPT.parents[1] / "experiments" / "ssv2.py").read_text())
+    arguments = [
+        f"--config={experiment}",
+        f"--config.data.train={folder}",
+        "--config.model.num_classes=2",
+        "--processes=1",
+        f"--output={tmp_path / 'found.csv'}",
+    ]
+    script.run(arguments)
+    script.run(arguments)
+    text = experiment.read_text().replace("def get_config", "def get_published")
+    experiment.write_text(
+        f"{text}\ndef get_config(argument):\n    config = get_published(argument)\n"
+        "    config.data.num_frames = 4\n    return config\n"
+    )
+    script.run(arguments)
+    assert settings[0] == settings[1] != settings[2]
 
 
 def test_quick_misses_damage_between_three_frames(

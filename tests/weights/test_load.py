@@ -164,6 +164,16 @@ def test_a_wrapped_source_is_reported(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "\n  of several Swins" in caplog.text
 
 
+def test_layers_around_a_trunk_are_no_sign_of_another_model(tmp_path: Path) -> None:
+    state = random_state(small())
+    around = ("norm.weight", "layers.0.weight", "patch_embed.proj.bias")
+    wrapped = {f"backbone.{name}": value for name, value in state.items()}
+    np.savez(tmp_path / "model.npz", **wrapped, **dict.fromkeys(around, np.ones(3)))
+    params, report = load(tmp_path / "model.npz", small())
+    np.testing.assert_array_equal(params["norm"]["scale"], state["norm.weight"])
+    assert report.named("unexpected") == around
+
+
 def test_a_video_model_is_resized(tmp_path: Path) -> None:
     state = random_state(small())
     np.savez(tmp_path / "model.npz", **state)

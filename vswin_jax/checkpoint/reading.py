@@ -71,8 +71,10 @@ def _step_directory(path: epath.Path) -> epath.Path:
     root = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     steps = steps_in(root)
     if not steps:
+        convert = ", or convert this file with scripts/convert_weights.py" if path.is_file() else ""
         raise InputError(
-            f"No checkpoint was found in '{root}': give the directory of a run that has saved one."
+            f"No checkpoint was found in '{root}': give the directory of a run that has saved one"
+            f"{convert}."
         )
     return root / str(_best_step(steps))
 

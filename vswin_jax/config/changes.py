@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 from vswin_jax.config.renames import load_saved_config
 
 # Settings with which training gives the same losses, up to rounding. All others change what a step
-# computes, the schedule, or the order of the videos; a new setting is one of those until it stands
-# here. A name that ends in a dot is a section.
+# computes, the schedule, or the order of the videos; a new setting counts as one of those
+# until it is listed here. A name that ends in a dot is a section.
 WITHOUT_EFFECT = (
     "name",
     # The starting weights: a run that resumes has left them behind.

@@ -114,29 +114,17 @@ def write_report(
     """
     if jax.process_index() != 0:
         return
-    lock = exclusive_lock(
-        workdir / LOCK_FILE, f"writing the evaluation of '{workdir}'", wait_seconds=math.inf
-    )
-    with lock:
-        _write_report(config, workdir, evaluation, source, step)
-
-
-def _write_report(
-    config: ConfigDict,
-    workdir: Path,
-    evaluation: AnyEvaluation,
-    source: Source,
-    step: int | None,
-) -> None:
     spec = factory.clip_spec(config)
     directory = workdir / "evaluation"
-    report.draw_predictions(directory / "predictions.png", evaluation, source, spec)
-    if (workdir / "metrics.jsonl").exists():
-        report.draw_training(workdir, task_from_config(config).metric_titles)
-    evaluation.save(
-        directory,
-        [source[index].name for index in range(len(source))],
-        source.label_names,
-        {"step": step, "views": f"{spec.num_clips}x{spec.num_crops}", "config": config.name},
-    )
+    activity = f"writing the evaluation of '{workdir}'"
+    with exclusive_lock(workdir / LOCK_FILE, activity, wait_seconds=math.inf):
+        report.draw_predictions(directory / "predictions.png", evaluation, source, spec)
+        if (workdir / "metrics.jsonl").exists():
+            report.draw_training(workdir, task_from_config(config).metric_titles)
+        evaluation.save(
+            directory,
+            [source[index].name for index in range(len(source))],
+            source.label_names,
+            {"step": step, "views": f"{spec.num_clips}x{spec.num_crops}", "config": config.name},
+        )
     print_once(f"{report.describe(config.name, evaluation, spec)}; see {directory}")

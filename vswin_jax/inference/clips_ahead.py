@@ -1,4 +1,4 @@
-"""Test views of videos, decoded in another process while the device computes those before."""
+"""Decodes the test views of a video while the device computes those of the video before."""
 
 import contextlib
 import itertools
@@ -31,7 +31,7 @@ def read_ahead(
     A video that hangs or crashes the process that decodes it is an error too. Reading begins at
     once, and one video is read ahead.
     """
-    # The pool waits for its thread at its end, so the process that this waits for ends first.
+    # At its end the pool waits for its thread, and this for the process, which is ended first.
     with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as stack:
         # Other systems cannot pass a socket to a process: the thread decodes there.
         loader, allocator = clips, allocate

@@ -17,7 +17,7 @@ from vswin_jax.data.clips.clip_spec import ClipSpec
 from vswin_jax.data.example import Example
 from vswin_jax.errors import InputError
 from vswin_jax.evaluation import report
-from vswin_jax.inference.clips_ahead import read_ahead
+from vswin_jax.inference.clips_ahead import Views, read_ahead
 from vswin_jax.inference.video_paths import FoundVideo, VideoPath, find_videos
 from vswin_jax.models import init_params
 from vswin_jax.training.steps import make_eval_step
@@ -142,9 +142,7 @@ class _Predictor:
         self._blank_label = task.blank_labels(1, len(self._label_names))
         self._params = jax.device_put(params)
 
-    def predict(
-        self, path: str, clips: UInt8[np.ndarray, "V T size size 3"], topk: int
-    ) -> Prediction:
+    def predict(self, path: str, clips: Views, topk: int) -> Prediction:
         """Return the prediction for the video at `path`, whose test views are `clips`."""
         batch = {"video": clips[None], "label": self._blank_label, "flip": np.zeros(1, bool)}
         probabilities = jax.device_get(self._step(self._params, batch)["probabilities"][0])

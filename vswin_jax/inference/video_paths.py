@@ -1,11 +1,11 @@
-"""The videos that paths name: files, folders of frames, and folders of either at any depth."""
+"""Finds the videos that paths name: files, folders of frames, folders of either at any depth."""
 
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from vswin_jax.data.decoding.frames import FrameFolder, is_image
-from vswin_jax.data.sources.folders import VIDEO_SUFFIXES
+from vswin_jax.data.sources.folders import is_video, list_entries
 from vswin_jax.errors import InputError
 
 VideoPath = str | os.PathLike[str]
@@ -47,8 +47,8 @@ def _in_folder(folder: str, parents: frozenset[str]) -> Iterator[FoundVideo]:
     real = os.path.realpath(folder)
     if real in parents:  # a link to a folder that it is in
         return
-    folders, files = _entries(folder)
-    videos = [name for name in files if name.lower().endswith(VIDEO_SUFFIXES)]
+    folders, files = list_entries(folder)
+    videos = [*filter(is_video, files)]
     images = sum(map(is_image, files))
     # A single image beside folders is a title picture, and those folders have the videos.
     if not videos and images > (1 if folders else 0):
@@ -59,13 +59,3 @@ def _in_folder(folder: str, parents: frozenset[str]) -> Iterator[FoundVideo]:
         yield FoundVideo(path, path)
     for name in folders:
         yield from _in_folder(os.path.join(folder, name), parents | {real})
-
-
-def _entries(folder: str) -> tuple[list[str], list[str]]:
-    """Return the sorted names of a folder's visible sub-folders and files."""
-    try:
-        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    except OSError as error:
-        raise InputError(f"The folder {folder!r} cannot be read: {error.strerror}.") from error
-    folders = [name for name in names if os.path.isdir(os.path.join(folder, name))]
-    return folders, [name for name in names if name not in set(folders)]

@@ -1,4 +1,4 @@
-"""The number of CPUs that this process may use, which sizes its pools of processes and threads.
+"""Counts the CPUs that this process may use, for the sizes of its pools of processes and threads.
 
 A container's limit (`docker --cpus`, `resources.limits.cpu` of Kubernetes) is a quota of CPU time
 in the kernel's control groups (cgroups): the container sees all cores of the machine, and is

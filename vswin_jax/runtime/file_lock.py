@@ -82,6 +82,14 @@ def _locked_file(
 
 
 def _open(path: Path) -> BinaryIO:
+    try:
+        return _open_once(path)
+    except FileNotFoundError:
+        # A holder that ends may remove the directory as soon as it is there.
+        return _open_once(path)
+
+
+def _open_once(path: Path) -> BinaryIO:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         return path.open("a+b")

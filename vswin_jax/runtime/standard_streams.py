@@ -2,7 +2,6 @@
 
 import os
 import select
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ from vswin_jax.runtime.cpu_count import apply_cpu_quota
 from vswin_jax.runtime.disk_full import disk_full_reason
 
 # The exit status that a shell reports for a process that a closed pipe ended.
-_PIPE_STATUS = 128 + signal.SIGPIPE
+_PIPE_STATUS = 128 + 13  # SIGPIPE, which Windows lacks
 
 
 def prepare_streams() -> None:
@@ -105,8 +104,10 @@ def _lost_output_status(error: OSError) -> int | None:
 
 def _has_lost_reader(descriptor: int) -> bool:
     poll = select.poll()
-    poll.register(descriptor, 0)
-    return any(event & select.POLLERR for _, event in poll.poll(0))
+    # macOS reports the end of a reader only to who asks for POLLOUT.
+    poll.register(descriptor, select.POLLOUT)
+    # Linux reports POLLERR for a pipe; macOS, and Linux for a socket, POLLHUP.
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _discard(descriptor: int) -> None:

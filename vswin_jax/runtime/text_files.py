@@ -1,4 +1,4 @@
-"""Text files that users write: their encoding, their lines, and the errors in them."""
+"""Reads text files that users write: their encoding, their lines, and the errors in them."""
 
 import codecs
 import os
@@ -29,9 +29,7 @@ def read_text(path: str) -> str:
             "list, or give a list of videos or a folder of classes."
         ) from error
     except OSError as error:
-        raise InputError(
-            f"The annotation file {path!r} cannot be read: {error.strerror}."
-        ) from error
+        raise InputError(f"The file {path!r} cannot be read: {error.strerror}.") from error
 
 
 def decode_text(content: bytes) -> str:

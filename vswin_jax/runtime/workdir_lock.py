@@ -1,4 +1,4 @@
-"""Keeps two runs out of one workdir, where each would delete the other's unfinished files."""
+"""Locks a workdir for one run: two would delete each other's unfinished files."""
 
 import contextlib
 import os

@@ -24,7 +24,7 @@ _MAX_SHOWN = 6
 
 
 def describe_data(train: Source, held_out: Source) -> dict[str, Any]:
-    """Describe the videos of both splits for JSON: their number, and a digest of their labels."""
+    """Describe the videos of both splits for JSON: their number, and a digest."""
     return {
         split: {"videos": len(source), "identity": source.identity}
         for split, source in (("train", train), ("eval", held_out))

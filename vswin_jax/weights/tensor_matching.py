@@ -81,7 +81,8 @@ def check_same_model(
             f"{shapes[HEAD[0]][0]} classes (it is {description}): train it first, or correct the "
             f"class count."
         )
-    extra = [name for name in report.named("unexpected") if name.startswith(_SWIN_PREFIXES)]
+    # Tensors beside the model are in the report by their own names, but not in `state`.
+    extra = [name for name in state if name not in shapes and name.startswith(_SWIN_PREFIXES)]
     # A different shape is more informative than a missing or an unexpected tensor.
     names = sorted([*missing, *extra], key=lambda name: (name in extra, name not in state))
     if names:

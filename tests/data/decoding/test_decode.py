@@ -18,6 +18,7 @@ from vswin_jax.data import open_video
 from vswin_jax.data.clips import sampling
 from vswin_jax.data.decoding import packets
 from vswin_jax.data.decoding.packets import PacketIndex, index_packets, packet_ranges
+from vswin_jax.data.decoding.video_stream import read_packets
 from vswin_jax.errors import InputError
 
 WriteVideo = Callable[..., Path]
@@ -68,11 +69,11 @@ def test_files_too_large_to_cache_their_packets(
 ) -> None:
     path = write_video(name, 30, **FILES[name])
     with av.open(str(path)) as container:
-        index = index_packets(container.demux(video=0), "video")
+        index = index_packets(read_packets(container, container.streams.video[0]), "video")
     assert index is None or len(index.packets) == len(index.pts)
     monkeypatch.setattr(packets, "_MAX_CACHED_BYTES", 100)
     with av.open(str(path)) as container:
-        index = index_packets(container.demux(video=0), "video")
+        index = index_packets(read_packets(container, container.streams.video[0]), "video")
     assert index is None or not index.packets
     _compare(path, every_frame(path), [list(range(0, 30, 2)), [29], [20, 3, 3, 11]])
 
@@ -146,7 +147,7 @@ def test_only_the_needed_packets_are_decoded(write_video: WriteVideo) -> None:
     # No B-frames and a key frame every 8 frames: frame i is packet i and depends on i // 8 * 8.
     path = write_video(count=30, g="8", bf="0", sc_threshold="0")
     with av.open(str(path)) as container:
-        index = index_packets(container.demux(video=0), "video")
+        index = index_packets(read_packets(container, container.streams.video[0]), "video")
     assert index is not None
     assert index.packet_of_frame.tolist() == list(range(30))
     assert packet_ranges(index, np.array([3, 20, 21])) == [(0, 3), (16, 21)]
@@ -161,6 +162,7 @@ def test_packet_ranges_of_b_frames() -> None:
     index = PacketIndex(
         pts=pts,
         dts=pts,
+        sizes=np.full(7, 100),
         packet_of_frame=np.array([0, 2, 3, 1, 5, 6, 4]),
         keyframe_of_frame=np.array([0, 0, 0, 0, 0, 0, 4]),
     )

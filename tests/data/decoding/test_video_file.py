@@ -69,6 +69,21 @@ def test_files_of_users_that_are_too_large_to_cache(
     check_indices(VIDEOS / name, SHOWN[name])
 
 
+@pytest.mark.parametrize("container", ["mpg", "vob", "ts", "m2v", "mkv"])
+def test_every_frame_of_mpeg2_that_is_too_large_to_cache(
+    container: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A seek in MPEG-PS leads into the middle of a packet."""
+    monkeypatch.setattr(packets, "_MAX_CACHED_BYTES", 0)
+    path = write_pictures(
+        tmp_path / f"video.{container}", range(48), "mpeg2video", bf="2", g="10", b="2M"
+    )
+    # Nothing is decoded from the start of the file.
+    monkeypatch.setattr(VideoFile, "_decode_all", lambda _: ())
+    with VideoFile(path) as video:
+        assert [read_index(video.decode([i])[0]) for i in range(48)] == list(range(48))
+
+
 @pytest.mark.parametrize("name", ["vp8_vpxenc.webm", "vp8_arf_2pass.webm"])
 def test_frames_of_vp8_that_are_not_shown(name: str, every_frame: EveryFrame) -> None:
     frames = every_frame(VIDEOS / name)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -99,6 +100,19 @@ def test_a_video_that_crashes_its_process_is_named(pool: ClipProcesses, tasks: M
     assert sorted(pool.pids) != sorted(before)
     pool.call(tasks.fill, (7,), out := pool.memory.empty(4), "b.mp4")
     assert out.tolist() == [7] * 4
+
+
+def test_no_process_is_started_after_the_end(tasks: ModuleType) -> None:
+    pool = ClipProcesses(2)
+    with ThreadPoolExecutor(2) as threads:
+        calls = [
+            threads.submit(pool.call, tasks.compute_forever, (), None, "a.mp4") for _ in range(2)
+        ]
+        pool.close()
+    for call in calls:
+        with pytest.raises(RuntimeError, match="the clip processes are closed"):
+            call.result()
+    assert not any(map(is_running, pool.pids))
 
 
 def test_errors_have_the_traceback_of_the_process(pool: ClipProcesses, tasks: ModuleType) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vswin_jax.data import ClipSpec, open_source
+from vswin_jax.data import ClipSpec, Example, open_source
 from vswin_jax.data.clips.clips import test_views as views_of
 from vswin_jax.data.clips.clips import train_clip, train_clips
 from vswin_jax.data.pipeline.bad_videos import BadVideos
@@ -405,6 +405,25 @@ def test_frame_folders_have_no_frame_rate(tmp_path: Path, make: Callable[..., ob
     settings = {"batch_size": 1} | ({"seed": 2} if make is train_batches else {})
     with pytest.raises(InputError, match=r"data\.fps is 5, but images do not"):
         make(folders, replace(SPEC, fps=5.0), **settings)
+
+
+def test_a_damaged_first_record_is_replaced_in_clips_of_a_frame_rate(source: VideoSource) -> None:
+    class DamagedFirst:
+        label_names, multi_label = source.label_names, False
+
+        def __len__(self) -> int:
+            return len(source)
+
+        def __getitem__(self, index: int) -> Example:
+            if index == 0:
+                raise InputError("record 0 is damaged.")
+            return source[index]
+
+    spec, bad_videos = replace(SPEC, fps=5.0), BadVideos(max_fraction=1.0)
+    batches = train_batches(DamagedFirst(), spec, batch_size=1, seed=0, bad_videos=bad_videos)
+    ids = {int(next(batches)["id"][0]) for _ in range(2 * len(source))}
+    assert 0 not in ids
+    assert bad_videos.bad > 0
 
 
 def test_tensorflow_sees_no_accelerator() -> None:

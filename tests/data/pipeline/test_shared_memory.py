@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from vswin_jax.data.pipeline.shared_memory import SharedMemory, array_at, map_bl
 from vswin_jax.errors import InputError
 
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-del os.memfd_create
+for function in sys.argv[1:]:
+    delattr(os, function)
 memory = SharedMemory()
 try:
     for _ in range(2):
@@ -47,12 +49,15 @@ def test_two_mappings_of_a_block_have_the_same_content() -> None:
     assert memory.block_ids() == set()
 
 
-def run(tmp_path: Path, before: str = "") -> list[str]:
-    """Run the program in a shell, after the commands `before`, and return its lines."""
+def run(tmp_path: Path, before: str = "", lacks: Sequence[str] = ("memfd_create",)) -> list[str]:
+    """Run the program in a shell, after the commands `before`, and return its lines.
+
+    Its `os` lacks some functions.
+    """
     command = f'{before}exec "$@"'
     prefix = ["unshare", "--mount", "sh", "-c", command, "sh"] if before else []
     done = subprocess.run(
-        [*prefix, sys.executable, "-c", PROGRAM],
+        [*prefix, sys.executable, "-c", PROGRAM, *lacks],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -70,20 +75,28 @@ def has_mounts() -> bool:
 SHARED = "(1999990,) 9 13999932"
 
 
+# The second system is like macOS.
+LACKS = (("memfd_create",), ("memfd_create", "posix_fallocate"))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="a program for Linux")
-def test_files_replace_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lacks", LACKS)
+def test_files_replace_memory(tmp_path: Path, lacks: Sequence[str]) -> None:
     line = "processes share clips in files in /dev/shm, for want of anonymous memory"
-    assert run(tmp_path) == [line, SHARED, SHARED]
+    assert run(tmp_path, lacks=lacks) == [line, SHARED, SHARED]
 
 
 @pytest.mark.skipif(not has_mounts(), reason="this user may not mount file systems")
+@pytest.mark.parametrize("lacks", LACKS)
 @pytest.mark.parametrize("directory", ["disk", "neither"])
-def test_a_full_directory_is_found_before_it_is_used(tmp_path: Path, directory: str) -> None:
+def test_a_full_directory_is_found_before_it_is_used(
+    tmp_path: Path, directory: str, lacks: Sequence[str]
+) -> None:
     """A write to a mapped file on a full disk would end the process by a signal (SIGBUS)."""
     mounts = "mount -t tmpfs -o size=1m tmpfs /dev/shm; "
     if directory == "neither":
         mounts += f"mount -t tmpfs -o size=1m tmpfs {tmp_path}; "
-    lines = run(tmp_path, mounts)
+    lines = run(tmp_path, mounts, lacks)
     if directory == "disk":
         line = f"processes share clips in files in {tmp_path}, for want of anonymous memory"
         assert lines == [line, SHARED, SHARED]

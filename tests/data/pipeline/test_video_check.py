@@ -12,11 +12,11 @@ import pytest
 
 from vswin_jax.data import ClipSpec, Example, FrameFolder, train_clip
 from vswin_jax.data.clips.clips import test_views as views_of
+from vswin_jax.data.decoding.decode import three_frames
 from vswin_jax.data.pipeline.video_check import (
     FrameChoice,
     eval_frames,
     every_frame,
-    three_frames,
     train_frames,
     unreadable_reason,
 )

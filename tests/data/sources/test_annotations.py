@@ -84,10 +84,11 @@ def test_numbers_of_json_are_labels(tmp_path: Path) -> None:
         '{"path": "a.mp4", "label": " "}',
         '{"path": 3, "label": 0}',
         '{"path": "a\\u0000.mp4", "label": 0}',
+        '{"path": "a\\ud800.mp4", "label": 0}',
         '{"path": "a.mp4", "label": ' + "9" * 5000 + "}",
         "[" * 200_000,
     ],
-    ids=["NaN", "null", "blank", "path", "NUL", "digits", "nested"],
+    ids=["NaN", "null", "blank", "path", "NUL", "surrogate", "digits", "nested"],
 )
 def test_json_lines_that_are_refused(tmp_path: Path, line: str) -> None:
     touch(tmp_path, "a.mp4")

@@ -44,6 +44,7 @@ def test_labels_that_pandas_wrote_as_floats_are_numbers(tmp_path: Path) -> None:
         ("0.0", "1.0", "2.0", "1.0"),
         ("0", "1.", "2.00", "01"),
         ("-0.0", "+1", "2e0", "1"),
+        ("0.0\u00a0", "1\u3000", "2.0", "1"),
         ("0.000000000000000000e+00", "1.000000000000000000e+00", "2", "10e-1"),
     ],
 )
@@ -70,6 +71,8 @@ def test_sets_of_numbers_written_as_floats() -> None:
         (("0.0", "-1.0"), "line 2: the label must be from 0 to 0 but is -1"),
         (("0.0", "nan", "1.0"), "line 2: expected a label but it reads 'nan'"),
         (("<NA>", "0"), "line 1: expected a label but it reads '<NA>'"),
+        (("1", "#N/A", "0"), "line 2: expected a label but it reads '#N/A'"),
+        (("0.0", "inf"), "line 2: expected a label but it reads 'inf'"),
     ],
 )
 def test_numbers_that_are_no_classes(labels: tuple[str, ...], message: str) -> None:

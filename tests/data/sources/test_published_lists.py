@@ -53,6 +53,16 @@ def test_kinetics_in_class_folders_or_flat(tmp_path: Path, kind: str) -> None:
     assert source.label_names == ("air drumming", "massaging person's head", "zumba")
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_kinetics_list_that_a_program_of_tables_saved(tmp_path: Path, delimiter: str) -> None:
+    header, row, *_ = KINETICS
+    rows = [header, row.replace(",59,69,", ",59.0,69.0,")]
+    assert rows[1] != row
+    path = _write(tmp_path / "train.csv", *(line.replace(",", delimiter) for line in rows))
+    touch(tmp_path, "-3B32lodo2M_000059_000069.mp4")
+    assert _content(open_source(path)) == [("-3B32lodo2M_000059_000069.mp4", "zumba")]
+
+
 def test_missing_videos_keep_their_class_and_are_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -233,6 +243,7 @@ def test_moments_in_time(tmp_path: Path, kind: str) -> None:
         ("a.csv", ["youtube_id,time_start,time_end,split", "x,1,2,test"], "auto", "'label'"),
         ("a.csv", [KINETICS[0], "zumba,x,1,two,train,0"], "auto", "line 2: expected"),
         ("a.csv", [KINETICS[0], "zumba,x,1"], "auto", "line 2: expected"),
+        ("a.csv", [KINETICS[0], f"zumba,x,1,{'9' * 5000},train"], "auto", "line 2: expected"),
         ("a.csv", [*KINETICS, "zumba,x,1,2,val,0"], "auto", "'train', 'val'"),
         ("a.csv", KINETICS[:1], "auto", "lists no videos"),
         ("a.json", ['[{"id": "7"}]'], "ssv2", "line 1: expected an object"),
@@ -253,7 +264,7 @@ def test_malformed_lists(
     assert message in open_error(_write(tmp_path / name, *lines), kind=kind)
 
 
-@pytest.mark.parametrize("last", ["2 YoYo", "YoYo 1"])
+@pytest.mark.parametrize("last", ["2 YoYo", "YoYo 1", f"{'9' * 5000} YoYo"])
 def test_class_files_that_are_not_the_published_ones(tmp_path: Path, last: str) -> None:
     _write(tmp_path / "classInd.txt", "3 ApplyEyeMakeup", last)
     message = open_error(_write(tmp_path / "trainlist01.txt", "YoYo/v_YoYo_g08_c01.avi 1"))

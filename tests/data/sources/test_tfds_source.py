@@ -247,6 +247,20 @@ def test_records_of_video_files(
     assert "'val/1' cannot be read as a video" in unreadable_reason(source[1])
 
 
+def test_a_damaged_record_is_one_bad_example(tmp_path: Path) -> None:
+    features = {"video": BYTES, "label": F.ClassLabel(names=CLASSES)}
+    rows = [{"video": b"x" * 20, "label": 0}, {"video": b"y" * 20, "label": 1}]
+    directory = _write_records(tmp_path / "records", features, {"train": rows}, "tfrecord")
+    (path,) = directory.glob("*.tfrecord*")
+    content = path.read_bytes()
+    # The length of a record and its checksum are 12 bytes.
+    path.write_bytes(content[:12] + b"\xff" * 20 + content[32:])
+    source = open_source(f"{directory}:train")
+    with pytest.raises(InputError, match="Record 0 of 'train' is damaged: copy its file again"):
+        source[0]
+    assert source[1].video == b"y" * 20
+
+
 def test_times_of_images(tmp_path: Path) -> None:
     images = [cv2.imencode(".png", frame)[1].tobytes() for frame in _frames(0)]
     features = {

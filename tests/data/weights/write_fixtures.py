@@ -16,13 +16,14 @@ import copy
 import os
 import pickle
 import sys
-from collections import OrderedDict
+from collections import OrderedDict, namedtuple
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import torch
+import torch.distributed.tensor
 
 HERE = Path(__file__).parent
 
@@ -165,6 +166,26 @@ def under(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
     return OrderedDict((prefix + name, tensor) for name, tensor in state.items())
 
 
+def named_tuple(fields: str) -> type:
+    made = namedtuple("TrainState", fields)
+    made.__module__ = "flax_like"
+    sys.modules[made.__module__] = ModuleType(made.__module__)
+    sys.modules[made.__module__].TrainState = made
+    return made
+
+
+def distributed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return what FSDP2 makes of a state_dict on one device."""
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    mesh = torch.distributed.init_device_mesh("cpu", (1,))
+    shard = torch.distributed.tensor.Shard(0)
+    return {
+        name: torch.distributed.tensor.distribute_tensor(tensor, mesh, [shard])
+        for name, tensor in state.items()
+    }
+
+
 def wrapped() -> Iterator[tuple[str, object]]:
     """Yield the objects of the files of `wrapped/`, by name."""
     swin = OrderedDict((k, v) for k, v in video_swin().items() if not k.endswith("index"))
@@ -192,6 +213,8 @@ def wrapped() -> Iterator[tuple[str, object]]:
     yield "whole_model.pth", {"epoch": 3, "network": model}
     yield "numpy.pth", {"model": {name: tensor.numpy() for name, tensor in swin.items()}}
     yield "dict_subclass.pth", class_of("addict", "Dict", dict)(swin)
+    yield "named_tuple.pth", named_tuple("step state")(3, swin)
+    yield "distributed.pth", {"model": distributed(swin)}
     head = {name.rpartition(".")[2]: swin[name] for name in swin if "fc_cls" in name}
     trunk = {
         name.removeprefix("backbone."): tensor

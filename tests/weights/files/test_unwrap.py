@@ -29,10 +29,10 @@ def under(prefix: str, state: State = PLAIN) -> State:
     return {prefix + name: value for name, value in state.items()}
 
 
-def assert_plain(found: UnwrappedState, extra: tuple[str, ...] = ()) -> None:
+def assert_plain(found: UnwrappedState) -> None:
     """Check that the tensors are those of the plain file, by canonical name."""
     state, expected = layouts.to_canonical(found.tensors), layouts.to_canonical(PLAIN)
-    assert state.keys() - expected.keys() == set(extra)
+    assert state.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_array_equal(state[name], value, err_msg=name, strict=True)
 
@@ -40,8 +40,9 @@ def assert_plain(found: UnwrappedState, extra: tuple[str, ...] = ()) -> None:
 @pytest.mark.parametrize("name", WRAPPED)
 def test_wrapped_files_have_the_tensors_of_the_plain_one(name: str) -> None:
     found = read_weight_file(FIXTURES / "wrapped" / name)
-    extra = {"averaged_model.pth": ("n_averaged",), "mmengine_ema_alone.pth": ("steps",)}
-    assert_plain(found, extra.get(name, ()))
+    counts = {"averaged_model.pth": ("n_averaged",), "mmengine_ema_alone.pth": ("steps",)}
+    assert_plain(found)
+    assert name not in counts or found.left_out == counts[name]
     assert not Path("was_executed").exists()
 
 
@@ -65,10 +66,8 @@ def test_any_prefix_is_removed_in_every_format(tmp_path: Path, prefix: str, suff
     state = under(prefix) | {"n_averaged": np.array(3), "criterion.weight": np.ones(5)}
     np.savez(path, **state) if suffix == ".npz" else save_file(state, path)
     found = read_weight_file(path)
-    beside = {"n_averaged", "criterion.weight"}
-    inside = beside & found.tensors.keys()
-    assert_plain(found, tuple(inside))
-    assert inside | set(found.left_out) == beside
+    assert_plain(found)
+    assert set(found.left_out) == {"n_averaged", "criterion.weight"}
     assert found.file_names["cls_head.fc_cls.bias"] == f"{prefix}cls_head.fc_cls.bias"
     count = len(PLAIN)
     assert not prefix or f"{prefix!r} from {count} of" in found.notes[0]
@@ -169,6 +168,41 @@ def test_a_renamed_head_is_no_removed_prefix() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        # A user's class around the trunk, with layers that have the names of those of a trunk.
+        ("norm.weight", "layers.0.weight", "patch_embed.proj.bias", "head_norm.weight"),
+        # Other models beside it, whose names are those of other layouts, and of Swin V2.
+        ("text.encoder.layers.0.attention.q_proj.weight", "text.relative_position_index"),
+        ("vit.patch_embed.proj.weight", "vit.blocks.0.attn.logit_scale"),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "net."])
+def test_layers_around_and_beside_the_trunk_are_left_out(
+    names: tuple[str, ...], prefix: str
+) -> None:
+    others = {prefix + name: np.ones(1) for name in names}
+    found = unwrap(under(prefix) | others, "file")
+    assert_plain(found)
+    assert found.left_out == tuple(others)
+
+
+def test_counts_and_extra_states_of_layers_are_no_parameters() -> None:
+    layers = {name.rpartition(".")[0] for name in PLAIN}
+    beside = {
+        f"{layer}.{leaf}": np.ones(1) for layer in layers for leaf in ("total_ops", "_extra_state")
+    }
+    assert_plain(unwrap(PLAIN | beside, "file"))
+
+
+@pytest.mark.parametrize("image", ["image_encoder.", "model.", ""])
+def test_a_video_model_comes_before_an_image_model(image: str) -> None:
+    patch = "backbone.patch_embed.proj.weight"
+    state = under(image, OTHER | {patch: OTHER[patch][:, :, 0]}) | under("video.")
+    assert_plain(unwrap(state, "file"))
+
+
 def test_a_file_without_a_swin_keeps_its_names() -> None:
     found = unwrap({"net": {"module._orig_mod.a": np.ones(1), "module.b": np.ones(1)}}, "file")
     assert list(found.tensors) == ["_orig_mod.a", "b"]
@@ -180,6 +214,16 @@ def test_a_plain_pickle_of_arrays(tmp_path: Path, protocol: int) -> None:
     path = tmp_path / "model.pkl"
     path.write_bytes(pickle.dumps({"model": under("module."), "author": "us"}, protocol))
     assert_plain(read_weight_file(path))
+
+
+def test_an_object_with_slots() -> None:
+    assert_plain(unwrap(OpaqueObject("x.State", state=(None, {"step": 3, "net": PLAIN})), "file"))
+
+
+def test_shards_of_distributed_tensors_are_an_error() -> None:
+    shard = OpaqueObject("torch.distributed.tensor.DTensor")
+    with pytest.raises(InputError, match=r"that one process of several had: save the whole"):
+        unwrap({"epoch": 3, "model": dict.fromkeys(PLAIN, shard)}, "file")
 
 
 def test_a_plain_pickle_of_tensors() -> None:

@@ -1,6 +1,8 @@
 """Directories of Hugging Face, whole and sharded, and directories of other programs."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -52,12 +54,29 @@ def test_shards_by_their_directory_or_index(tmp_path: Path, prefix: str) -> None
     assert_plain(index)
 
 
+@pytest.mark.parametrize("name", ["model.fp16.safetensors.index.json", "x.index.json"])
+def test_the_only_index_may_have_any_name(tmp_path: Path, name: str) -> None:
+    write_shards(tmp_path).rename(tmp_path / name)
+    (tmp_path / "optimizer.pt").touch()
+    assert_plain(tmp_path)
+
+
 def test_shards_of_torch(tmp_path: Path) -> None:
     for name in ("a.bin", "b.bin"):
         (tmp_path / name).write_bytes((FIXTURES / "wrapped" / "dict_subclass.pth").read_bytes())
     (tmp_path / "pytorch_model.bin.index.json").write_text('{"weight_map": {"x": "a.bin"}}')
     with pytest.raises(InputError, match=r"a.bin has no 'x', which pytorch_model.bin.index.json"):
         read_state_dict(tmp_path)
+
+
+def test_a_directory_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    # Root may read everything, whatever the permissions are.
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(InputError, match=r"cannot be read \(Permission denied\): change its perm"):
+        find_weight_file(tmp_path)
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
@@ -91,6 +110,7 @@ def test_other_directories(tmp_path: Path) -> None:
     assert find_weight_file(tmp_path / "none") is None
     assert find_weight_file(tmp_path) is None
     (tmp_path / "epoch_1.pth").touch()
+    assert find_weight_file(tmp_path) == tmp_path / "epoch_1.pth"
     (tmp_path / "epoch_2.pth").touch()
     with pytest.raises(InputError, match=r"holds epoch_1.pth, epoch_2.pth: give one of these"):
         locate(tmp_path)

@@ -53,6 +53,12 @@ def test_other_models_have_no_trunk(names: tuple[str, ...]) -> None:
         (("x.", "net.", "model."), ("model.",)),
         (("teacher.", "momentum_encoder.", "swa_2."), ("teacher.", "momentum_encoder.", "swa_2.")),
         (("schema.", "averaged_model."), ("schema.",)),
+        (("x.", "modelEMA."), ("x.",)),
+        (("x.", "EMAmodel."), ("x.",)),
+        (("x.", "ModelEmaV2."), ("x.",)),
+        (("x.", "model-ema."), ("x.",)),
+        (("x.", "MeanTeacher.", "PolyakAveraged."), ("x.",)),
+        (("CINEMAnet.", "schemaNet."), ("CINEMAnet.", "schemaNet.")),
     ],
 )
 def test_the_choice_among_several(prefixes: tuple[str, ...], expected: tuple[str, ...]) -> None:
@@ -77,7 +83,13 @@ def head_of(
     return find_head(shapes, Trunk(prefix, "", f"{prefix}patch_embed.proj.weight"), others)
 
 
-@pytest.mark.parametrize("name", ["fc", "net.head", "net.classifier.1", "net.trunk.linear", "head"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("fc", "net.head", "net.classifier.1", "net.trunk.linear", "head", "cls", "net.logits"),
+        *("action_head", "mlp_head.1", "net.classifier.net.0", "head.1.linear", "cls_head.fc"),
+    ],
+)
 def test_heads_of_users_classes(name: str) -> None:
     expected = {f"{name}.weight": "head.weight", f"{name}.bias": "head.bias"}
     assert head_of((name, (5, 16))) == expected
@@ -87,8 +99,10 @@ def test_what_is_no_head() -> None:
     assert head_of(("fc", (5, 8))) == {}
     assert head_of(("fc", (5, 16, 1))) == {}
     assert head_of(("loss", (5, 16))) == {}
+    assert head_of(("projection_head", (5, 16)), ("net.proj", (5, 16))) == {}
     assert head_of(("net.head.0", (512, 16)), ("net.head.3", (5, 512))) == {}
     assert head_of(("net.head", (5, 16)), ("net.fc", (5, 16))) == {}
+    assert head_of(("verb_head", (5, 16)), ("noun_head", (7, 16))) == {}
     # The head may belong to the other trunk.
     assert head_of(("fc", (5, 16)), other="other.") == {}
     # The rename rules know this one.

@@ -1,4 +1,4 @@
-"""Detection of B-frames from the headers of packets.
+"""Detects B-frames from the headers of packets.
 
 A codec that may reorder frames need not do so: without B-frames, all are stored in the order in
 which they are shown.

@@ -24,11 +24,16 @@ def open_video(
     return VideoFile(video, name)
 
 
+def three_frames(video: Video) -> np.ndarray:
+    """Return the indices of the first, the middle and the last frame, each once."""
+    last = video.num_frames - 1
+    return np.unique([0, last // 2, last])
+
+
 def sample_frames(video: Video) -> np.ndarray:
     """Decode the first, the middle and the last frame, as a test that the video is readable.
 
     Raises:
       InputError: one of them cannot be decoded.
     """
-    last = video.num_frames - 1
-    return video.decode(sorted({0, last // 2, last}))
+    return video.decode(three_frames(video))

@@ -1,4 +1,4 @@
-"""The headers of H.264 packets: whether they hold a single field, and the type of their slices.
+"""Parses the headers of H.264 packets: the single-field flag and the type of their slices.
 
 Camcorders store the two fields of an interlaced frame, its odd and its even lines, as two packets.
 The names are those of the H.264 specification, sections 7.3.2.1.1 (sequence parameter set) and

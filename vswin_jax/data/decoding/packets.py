@@ -16,7 +16,7 @@ from av.video.codeccontext import VideoCodecContext
 
 from vswin_jax.data.decoding.b_frames import b_frame_detector
 from vswin_jax.data.decoding.shown_frames import frame_counter
-from vswin_jax.data.decoding.time_stamps import tell_the_order
+from vswin_jax.data.decoding.time_stamps import is_presentation_order
 from vswin_jax.errors import InputError
 
 # Packets of a stream up to this size stay in memory once indexed, which saves reading them again.
@@ -30,6 +30,7 @@ class PacketIndex:
     Attributes:
       pts: int64 [P], the presentation time stamp of every packet.
       dts: int64 [P], the decoding time stamp of every packet, or its pts where the file has none.
+      sizes: int64 [P], the bytes of every packet.
       packet_of_frame: int64 [N], the packet that holds each frame.
       keyframe_of_frame: int64 [N], the key frame's packet from which to decode each frame.
       packets: all P packets, or none where the stream is too large to cache.
@@ -37,6 +38,7 @@ class PacketIndex:
 
     pts: np.ndarray
     dts: np.ndarray
+    sizes: np.ndarray
     packet_of_frame: np.ndarray
     keyframe_of_frame: np.ndarray
     packets: tuple[av.Packet, ...] = ()
@@ -46,6 +48,15 @@ class PacketIndex:
         """The number of frames that the stream shows."""
         return len(self.packet_of_frame)
 
+    def stamps_and_sizes(self) -> list[tuple[int, int]]:
+        """Return the pts and the size of every packet, which identify it."""
+        return list(zip(self.pts.tolist(), self.sizes.tolist(), strict=True))
+
+    def seek_targets(self, packet: int) -> list[int]:
+        """Return the packets to whose dts to seek in order to read `packet`, the best one first."""
+        earlier = self.keyframe_of_frame[self.keyframe_of_frame < packet]
+        return [packet, *np.unique(earlier)[-1:].tolist()]
+
 
 @dataclass
 class _PacketTable:
@@ -54,6 +65,7 @@ class _PacketTable:
     Attributes:
       pts: None where the file has none.
       dts: None where the file has none.
+      sizes: in bytes.
       is_keyframe: the container marks the packet as a key frame.
       is_discarded: an edit list cuts the packet off.
       shown_frames: the number of frames; None where only the decoder can count them.
@@ -64,6 +76,7 @@ class _PacketTable:
 
     pts: list[int | None] = field(default_factory=list)
     dts: list[int | None] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
     is_keyframe: list[bool] = field(default_factory=list)
     is_discarded: list[bool] = field(default_factory=list)
     shown_frames: list[int | None] = field(default_factory=list)
@@ -78,6 +91,7 @@ class _PacketTable:
             self.has_new_headers = True
         self.pts.append(packet.pts)
         self.dts.append(packet.dts)
+        self.sizes.append(packet.size)
         self.is_keyframe.append(is_keyframe)
         self.is_discarded.append(packet.is_discard)
         self.shown_frames.append(shown_frames)
@@ -92,14 +106,15 @@ class _PacketTable:
         is_shown = (np.array(self.shown_frames) > 0) & ~np.array(self.is_discarded)
         known_dts = np.array([dts for dts in self.dts if dts is not None], np.int64)
         depth = reorder_depth if self.has_b_frames else 0
-        if not tell_the_order(pts, known_dts, is_keyframe, is_shown, reorder_depth=depth):
+        if not is_presentation_order(pts, known_dts, is_keyframe, is_shown, reorder_depth=depth):
             return None
         dts = np.array([p if d is None else d for p, d in zip(self.pts, self.dts, strict=True)])
-        return PacketIndex(pts, dts, *_presentation_order(pts, is_keyframe, is_shown), packets)
+        order = _presentation_order(pts, is_keyframe, is_shown)
+        return PacketIndex(pts, dts, np.array(self.sizes), *order, packets)
 
     @property
     def needs_decoding(self) -> bool:
-        """True if the packets alone do not tell the frames."""
+        """True if only decoding finds the frames of the packets."""
         # Decoded frames are matched with packets by their pts, so it has to be unique.
         return (
             not self.pts
@@ -111,10 +126,10 @@ class _PacketTable:
 
 
 def index_packets(packets: Iterable[av.Packet], name: str) -> PacketIndex | None:
-    """Index all packets of the stream of the video `name`.
+    """Index all packets of the stream of the video `name`, none of which is empty.
 
-    Returns None if the packets do not tell which frames the stream shows in which order: there are
-    no packets, no unique pts, no key frame to begin with, or signs that the pts are wrong.
+    Returns None if only decoding finds the frames or their order: there are no packets, no unique
+    pts, no key frame to begin with, or signs that the pts are wrong.
 
     Raises:
       InputError: the file ends in the middle of a packet.
@@ -144,9 +159,6 @@ def _read(
     cached: list[av.Packet] = []
     bytes_left = _MAX_CACHED_BYTES
     for packet in packets:
-        # PyAV's last packet is empty and only flushes the decoder.
-        if not packet.size:
-            continue
         table.add(packet, count_frames(packet) if count_frames else 1)
         if is_b_frame and not table.has_b_frames:
             table.has_b_frames = is_b_frame(bytes(packet))

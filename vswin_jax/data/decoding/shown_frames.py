@@ -1,4 +1,4 @@
-"""Number of frames that a packet shows, from the few bits of its header that tell it.
+"""Counts the frames that a packet shows, from a few bits of its headers.
 
 Most packets show one frame. Encoders of VP8, VP9 and AV1 also store frames that are never shown and
 to which others refer, in packets of their own in some files. H.264 packets may hold half of a
@@ -16,7 +16,6 @@ from vswin_jax.data.decoding.h264_headers import field_detector
 _MAX_PLACEHOLDER = 19
 _MPEG4_FRAME_START = b"\x00\x00\x01\xb6"
 _AV1_FRAMES = (3, 6)  # OBU_FRAME_HEADER, OBU_FRAME
-
 
 Counter = Callable[[av.Packet], int | None]
 

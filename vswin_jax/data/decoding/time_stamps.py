@@ -1,7 +1,7 @@
-"""Signs that the time stamps of a file do not tell the order in which its frames are shown.
+"""Checks whether the time stamps of a file give the order in which its frames are shown.
 
-Programs that copy a stream into another container often make up time stamps, and files that are
-joined bring the time stamps of each part. A decoder orders frames by what the stream itself holds.
+Programs that copy a stream into another container often make up time stamps, and joined files
+hold the time stamps of each part. A decoder orders frames by what the stream itself holds.
 """
 
 import heapq
@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 
-def tell_the_order(
+def is_presentation_order(
     pts: np.ndarray,
     dts: np.ndarray,
     is_keyframe: np.ndarray,

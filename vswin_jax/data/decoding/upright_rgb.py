@@ -1,4 +1,4 @@
-"""Conversion of decoded frames to upright RGB arrays with the values that `ffmpeg` gives.
+"""Converts decoded frames to upright RGB arrays with the values that `ffmpeg` gives.
 
 Most frames need neither cropping, mirroring, turning nor scaling, and libswscale only repeats their
 chroma samples. PyAV's reformatter converts them. All others pass through a graph of filters.

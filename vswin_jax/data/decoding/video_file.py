@@ -180,16 +180,34 @@ class VideoFile(Video):
         yield from decoder.decode(None)
 
     def _packets_from(self, index: PacketIndex, first: int) -> Iterator[tuple[int, av.Packet]]:
-        """Yield (position in decode order, packet), from packet `first` or an earlier one on."""
+        """Yield (position in decode order, packet), from packet `first` on; maybe nothing."""
         if index.packets:
             yield from enumerate(index.packets[first:], first)
             return
+        for target in index.seek_targets(first):
+            packets = self._packets_after_seek(index, target, first)
+            for packet in packets:
+                yield packet
+                yield from packets
+                return
+
+    def _packets_after_seek(
+        self, index: PacketIndex, target: int, first: int
+    ) -> Iterator[tuple[int, av.Packet]]:
+        """Yield (position, packet) from `first` on, while packets are those of the index."""
+        # MPEG-PS begins with the end of another packet, whose time stamps and those of the next
+        # one are then wrong. Therefore packets are known by both their size and their unique pts.
+        positions = {packet: place for place, packet in enumerate(index.stamps_and_sizes())}
         # Most demuxers seek by dts, in units of the stream's time base, and may stop at an earlier
-        # key frame than the target. Positions are therefore looked up by the unique pts.
-        position_of_pts = {pts: position for position, pts in enumerate(index.pts.tolist())}
-        self._container.seek(int(index.dts[first]), stream=self._stream, backward=True)
-        for packet in read_packets(self._container, self._stream):
-            yield position_of_pts.get(packet.pts, _UNKNOWN), packet
+        # key frame than the target.
+        self._container.seek(int(index.dts[target]), stream=self._stream, backward=True)
+        packets = read_packets(self._container, self._stream)
+        found = ((positions.get((p.pts, p.size), _UNKNOWN), p) for p in packets)
+        following = itertools.dropwhile(lambda packet: packet[0] < first, found)
+        for expected, (position, packet) in enumerate(following, first):
+            if position != expected:
+                return
+            yield position, packet
 
     def _decode_all(self) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield (index, frame) of every frame from the start of the file."""

@@ -1,4 +1,4 @@
-"""The video stream of an open file: its choice, its packets, and its frames in their order."""
+"""Chooses the video stream of an open file, and reads its packets and its frames in order."""
 
 import contextlib
 from collections.abc import Iterator

@@ -13,6 +13,7 @@ import os
 import queue
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection, Pipe
@@ -68,7 +69,8 @@ class ClipProcesses:
         self.memory = SharedMemory()
         self._limits = limits
         self._is_closed = False
-        # The messages of videos that exceeded a limit of time: each epoch would wait for it again.
+        self._lock = threading.Lock()  # of `_is_closed` and `_processes`
+        # Errors of videos that exceeded a limit of time, or each epoch would wait for it again.
         self._too_slow: dict[Any, str] = {}
         self._processes = {_Process(self.memory, limits) for _ in range(count)}
         self._idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
@@ -98,7 +100,7 @@ class ClipProcesses:
         return out
 
     def unreadable_reason(self, example: Example, choose: FrameChoice) -> str:
-        """Run `video_check.unreadable_reason` in a process; its limits of time are of 32 frames."""
+        """Run `video_check.unreadable_reason` in a process; limits of time apply to 32 frames."""
         arguments = (example, choose, self._limits.start_timers)
         try:
             return self.call(unreadable_reason, arguments, None, example.name)
@@ -158,18 +160,20 @@ class ClipProcesses:
     def _replace(self, old: "_Process") -> "_Process":
         """End a process unless it has ended, and start another one."""
         old.close()
-        if self._is_closed:
-            raise RuntimeError("the clip processes are closed")
-        self._processes.discard(old)
-        new = _Process(self.memory, self._limits)
-        self._processes.add(new)
+        with self._lock:
+            if self._is_closed:
+                raise RuntimeError("the clip processes are closed")
+            self._processes.discard(old)
+            new = _Process(self.memory, self._limits)
+            self._processes.add(new)
         return new
 
     def close(self) -> None:
         """Kill the processes, including those that are decoding."""
-        self._is_closed = True
-        for process in self._processes:
-            process.kill()
+        with self._lock:
+            self._is_closed = True
+            for process in self._processes:
+                process.kill()
 
 
 @functools.cache

@@ -154,10 +154,14 @@ def _check_batch_size(
 
 def _check_timestamps(source: Source, spec: ClipSpec) -> None:
     # In training, every video would otherwise count as a bad one and be replaced.
-    video = source[0].video if spec.fps else ""
+    try:
+        first = source[0] if spec.fps else None
+    except InputError:
+        return  # A damaged record is replaced like any other.
+    video = first and first.video
     is_untimed = isinstance(video, EncodedFrames) and video.times is None
     if is_untimed or isinstance(video, FrameFolder):
-        raise no_timestamps_error(source[0].name, spec)
+        raise no_timestamps_error(first.name, spec)
 
 
 def _single_labels(source: Source) -> np.ndarray:

@@ -5,15 +5,15 @@ timer's signal ends the process, and an allocation past the limit of memory fail
 """
 
 import signal
+import sys
 from dataclasses import dataclass
 
 import cv2
 
 from vswin_jax.errors import InputError
 
-# The default action of both signals ends the process.
+# The default action of both signals ends the process. Windows has neither.
 _CPU_SIGNAL, _WALL_SIGNAL = "SIGPROF", "SIGALRM"
-_CV2_NO_MEMORY = -4  # `Error::StsNoMem` of OpenCV
 
 
 class TooSlowError(InputError):
@@ -28,7 +28,7 @@ class ProcessLimits:
     time of the clock ends a process that waits forever, as for a pipe that nobody writes to.
 
     Attributes:
-      cpu_seconds: for one video, or for 32 frames of a video of which all are checked.
+      cpu_seconds: for one video; in the check of a whole video, for 32 of its frames.
       wall_seconds: the same, by the clock.
       memory_bytes: private memory of the process. A frame of the largest size takes 106 MB as RGB;
         a decoder keeps up to 17 of them.
@@ -40,10 +40,11 @@ class ProcessLimits:
 
     def apply(self) -> None:
         """Limit the memory of this process, and let the timers' signals end it."""
-        for name in (_CPU_SIGNAL, _WALL_SIGNAL):
-            # A parent may have passed on that it ignores or blocks the signal.
-            signal.signal(signal.Signals[name], signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.Signals[name]})
+        # A parent that ignores or blocks the signals passes that on.
+        signals = {signal.Signals[name] for name in (_CPU_SIGNAL, _WALL_SIGNAL)}
+        for number in signals:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
         _limit_memory(self.memory_bytes)
 
     def start_timers(self) -> None:
@@ -86,15 +87,17 @@ def stop_timers() -> None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return True if an allocation failed, in Python, NumPy, FFmpeg or OpenCV."""
-    is_opencv = isinstance(error, cv2.error) and getattr(error, "code", 0) == _CV2_NO_MEMORY
-    return isinstance(error, MemoryError) or is_opencv
+    if isinstance(error, cv2.error):
+        return error.code == cv2.Error.StsNoMem
+    return isinstance(error, MemoryError)
 
 
 def _limit_memory(memory_bytes: int) -> None:
-    try:
-        import resource
-    except ImportError:
+    # Other systems count other memory, and Windows has no limits.
+    if sys.platform != "linux":
         return
+    import resource
+
     # RLIMIT_AS would count the batches too, which are shared memory of all processes.
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if soft == resource.RLIM_INFINITY or soft > memory_bytes:

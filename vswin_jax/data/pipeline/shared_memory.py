@@ -10,6 +10,7 @@ import tempfile
 import threading
 import weakref
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 
@@ -110,7 +111,7 @@ def _open_memory(size: int) -> int:
             return _resized(os.memfd_create("vswin_jax clips"), size)
     for directory in (_MEMORY_FILES, tempfile.gettempdir()):
         with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=directory) as file:
-            _reserve(file.fileno(), size)
+            _reserve(file, size)
             _log_directory(directory)
             return os.dup(file.fileno())
     raise InputError(
@@ -129,16 +130,18 @@ def _resized(descriptor: int, size: int) -> int:
     return descriptor
 
 
-def _reserve(descriptor: int, size: int) -> None:
+def _reserve(file: BinaryIO, size: int) -> None:
     """Allocate the blocks of a file.
 
     If a file of `ftruncate` alone finds its disk full later, a signal ends the process (SIGBUS).
     """
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, size)
+        os.posix_fallocate(file.fileno(), 0, size)
         return
+    # macOS lacks that function.
     for start in range(0, size, _CHUNK):
-        os.write(descriptor, bytes(min(_CHUNK, size - start)))
+        file.write(bytes(min(_CHUNK, size - start)))
+    file.flush()
 
 
 @functools.cache

@@ -26,12 +26,6 @@ def every_frame(video: Video) -> np.ndarray:
     return np.arange(video.num_frames)
 
 
-def three_frames(video: Video) -> np.ndarray:
-    """Choose the first, the middle and the last frame."""
-    last = video.num_frames - 1
-    return np.unique([0, last // 2, last])
-
-
 def train_frames(spec: ClipSpec, video: Video) -> np.ndarray:
     """Choose the frames that a training clip can contain."""
     return possible_train_frames(video, spec)

@@ -17,7 +17,8 @@ LABEL_KEYS = ("label", "class")
 # the names of macOS's screen recordings, is part of a name.
 _PATH_AND_LABEL = re.compile(r"(.*[^ \t])[ \t]+([^ \t]+)")
 _FOLDER_FRAMES_LABEL = re.compile(r"(.*[^ \t])[ \t]+(\d{1,9})[ \t]+([^ \t]+)")
-
+# JSON can escape NUL, and surrogates that stand for no byte (PEP 383): no file has such a name.
+_NEVER_IN_PATHS = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 _BEFORE_VALUE = re.compile(r"\s*[\[,]\s*")
 
 
@@ -170,8 +171,7 @@ def _json_row(number: int, record: Any, path: str, multi_label: bool) -> Annotat
 
 
 def _is_path(value: Any) -> TypeGuard[str]:
-    # JSON can escape a NUL character, with which no file can be opened.
-    return isinstance(value, str) and value != "" and "\0" not in value
+    return isinstance(value, str) and value != "" and not _NEVER_IN_PATHS.search(value)
 
 
 def _is_label(value: Any) -> bool:

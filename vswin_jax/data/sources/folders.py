@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from vswin_jax.data.decoding.frames import is_image
 from vswin_jax.data.sources.annotations import AnnotationRow
-from vswin_jax.errors import InputError
+from vswin_jax.errors import InputError, join_some
 
 log = logging.getLogger("vswin_jax")
 # The containers and raw streams that FFmpeg reads, without those that mostly hold sound, subtitles,
@@ -22,6 +22,7 @@ VIDEO_SUFFIXES = (
     *(".h261", ".h263", ".h264", ".264", ".h26l", ".avc", ".h265", ".265", ".hevc", ".h266"),
     *(".266", ".vvc", ".evc", ".apv", ".obu", ".ivf", ".vc1", ".rcv", ".cavs", ".avs2", ".avs3"),
     *(".drc", ".vc2", ".dnxhd", ".dnxhr", ".mjpg", ".mjpeg", ".y4m", ".gif", ".apng"),
+    *(".mp4v", ".mpeg4", ".f4p", ".psp", ".insv", ".360"),
     *(".swf", ".fli", ".flc", ".bik", ".bk2", ".smk", ".roq", ".thp", ".usm", ".xmv", ".ifv"),
 )
 # Files and folders that macOS, Windows and network disks add to others, in lower case.
@@ -35,7 +36,7 @@ _MAX_OPENED = 20  # folders of a class in which images are looked for: a network
 _MAX_NAMES = 5  # of left-out files that the log and errors name
 
 
-class _Entries(NamedTuple):
+class FolderEntries(NamedTuple):
     """The sorted names of a folder's sub-folders and files."""
 
     folders: list[str]
@@ -51,7 +52,7 @@ def read_folder(path: str, *, frames: bool) -> list[AnnotationRow]:
     Raises:
       InputError: the folder has no classes, or a class has no videos.
     """
-    classes, left_out = _list_entries(path)
+    classes, left_out = list_entries(path)
     if not classes:
         raise InputError(
             f"The folder {path!r} has no sub-folders: videos are expected in one sub-folder per "
@@ -59,7 +60,7 @@ def read_folder(path: str, *, frames: bool) -> list[AnnotationRow]:
         )
     rows = []
     for name in classes:
-        videos, others = _split_videos(_list_entries(os.path.join(path, name)), frames)
+        videos, others = _split_videos(list_entries(os.path.join(path, name)), frames)
         if not videos:
             raise _no_videos(os.path.join(path, name), frames, others)
         rows += [AnnotationRow(0, os.path.join(name, video), name) for video in videos]
@@ -75,10 +76,10 @@ def has_frame_folders(path: str) -> bool:
     The first class with either decides. If it has both, as a folder of thumbnails beside videos or
     a preview beside folders of frames, its videos are of the kind that it has more of.
     """
-    for name in _list_entries(path).folders:
+    for name in list_entries(path).folders:
         folder = os.path.join(path, name)
-        entries = _list_entries(folder)
-        files = sum(map(_is_video, entries.files))
+        entries = list_entries(folder)
+        files = sum(map(is_video, entries.files))
         if files < len(entries.folders) and any(
             _has_images(os.path.join(folder, video)) for video in entries.folders[:_MAX_OPENED]
         ):
@@ -88,26 +89,27 @@ def has_frame_folders(path: str) -> bool:
     return False
 
 
-def _split_videos(entries: _Entries, frames: bool) -> tuple[list[str], list[str]]:
+def _split_videos(entries: FolderEntries, frames: bool) -> tuple[list[str], list[str]]:
     """Return the videos of a class, and all else in its folder."""
     folders = [os.path.join(name, "") for name in entries.folders]
     if frames:
         return entries.folders, entries.files
-    videos = [name for name in entries.files if _is_video(name)]
-    return videos, [name for name in entries.files if not _is_video(name)] + folders
+    videos = [name for name in entries.files if is_video(name)]
+    return videos, [name for name in entries.files if not is_video(name)] + folders
 
 
-def _is_video(name: str) -> bool:
+def is_video(name: str) -> bool:
+    """Return True if a file has a video's suffix."""
     return name.lower().endswith(VIDEO_SUFFIXES)
 
 
 def _has_images(folder: str) -> bool:
-    return any(map(is_image, _list_entries(folder).files))
+    return any(map(is_image, list_entries(folder).files))
 
 
 def _no_videos(folder: str, frames: bool, others: Sequence[str]) -> InputError:
     expected = "folders of images" if frames else "video files such as a.mp4 or a.mkv"
-    found = f" but has {_name_some(others)}" if others else ""
+    found = f" but has {join_some([*map(repr, others)], _MAX_NAMES)}" if others else ""
     return InputError(
         f"The class {os.path.basename(folder)!r} has no videos: {folder!r} should hold "
         f"{expected}{found}; add some or remove the folder."
@@ -119,11 +121,10 @@ def _report_left_out(names: Sequence[str], path: str, frames: bool) -> None:
     for name in names:
         kinds.setdefault(_describe_kind(name), []).append(name)
     largest = sorted(kinds.items(), key=lambda kind: -len(kind[1]))
-    shown = ", ".join(f"{kind}: {len(of)} ({of[0]!r})" for kind, of in largest[:_MAX_NAMES])
-    more = ", ..." if len(kinds) > _MAX_NAMES else ""
+    shown = join_some([f"{kind}: {len(of)} ({of[0]!r})" for kind, of in largest], _MAX_NAMES)
     expected = "folders of images" if frames else "files with a video's suffix"
     counts = f"{len(names)} files and folders in {path!r} are left out"
-    log.warning("%s, as only %s in class folders are videos: %s%s", counts, expected, shown, more)
+    log.warning("%s, as only %s in class folders are videos: %s", counts, expected, shown)
 
 
 def _describe_kind(name: str) -> str:
@@ -132,20 +133,19 @@ def _describe_kind(name: str) -> str:
     return os.path.splitext(name)[1].lower() or "without a suffix"
 
 
-def _name_some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-    return ", ".join(map(repr, names[:_MAX_NAMES])) + more
+def list_entries(path: str) -> FolderEntries:
+    """List a folder without hidden entries and those of systems.
 
-
-def _list_entries(path: str) -> _Entries:
-    """List a folder without hidden entries and those of systems."""
+    Raises:
+      InputError: it cannot be read.
+    """
     try:
         with os.scandir(path) as found:
             entries = [(entry.name, _is_folder(entry)) for entry in found if _is_visible(entry)]
     except OSError as error:
         raise InputError(f"The folder {path!r} cannot be read: {error.strerror}.") from error
     folders = sorted(name for name, is_folder in entries if is_folder)
-    return _Entries(folders, sorted(name for name, is_folder in entries if not is_folder))
+    return FolderEntries(folders, sorted(name for name, is_folder in entries if not is_folder))
 
 
 def _is_visible(entry: os.DirEntry[str]) -> bool:

@@ -9,14 +9,17 @@ from decimal import Decimal
 
 import numpy as np
 
-from vswin_jax.errors import InputError
+from vswin_jax.errors import InputError, join_some
 from vswin_jax.runtime.label_names import normalize_label_name
 
 # pandas writes the labels of a column with a missing one as `2.0`, and `numpy.savetxt` as
 # `2.000000000000000000e+00`. A comma as the decimal sign makes a number too, which is refused.
 _NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?(?P<exponent>\d+))?")
 _MAX_DIGITS = 18  # of a whole number, and of an exponent: Python computes with any number of them
-_MISSING = frozenset(("nan", "none", "null", "na", "n/a", "<na>", "nat"))
+_MISSING = frozenset(
+    ("nan", "none", "null", "na", "n/a", "#n/a", "<na>", "nat", "inf", "-inf", "?", "-")
+)
+_MAX_NAMES = 8  # of classes that an error lists
 NO_CLASS = "no class"  # describes a video whose set of labels is empty
 # Maps the index of a video to its location in the source, for error messages.
 LocationOf = Callable[[int], str]
@@ -92,12 +95,12 @@ def _are_counted(names: Sequence[str]) -> bool:
 
 
 def _are_numbers(labels: Iterable[str]) -> bool:
-    return all(map(_NUMBER.fullmatch, labels))
+    return all(map(_NUMBER.fullmatch, map(str.strip, labels)))
 
 
 def _whole_number(label: str) -> int | None:
     """Return 2 for `2`, `2.0`, `02` or `2e0`, and None for what is not a whole number."""
-    match = _NUMBER.fullmatch(label)
+    match = _NUMBER.fullmatch(label.strip())
     if not match or "," in label or len(match["exponent"] or "") > _MAX_DIGITS:
         return None
     value = Decimal(label)
@@ -230,7 +233,7 @@ def _resolve_names(
     if unknown:
         raise InputError(
             f"{location_of(labels.index(unknown[0]))}: {_describe_classes(unknown)} not among the "
-            f"{len(names)} classes of the training set ({_abbreviate(names)})."
+            f"{len(names)} classes of the training set ({_list_some(names)})."
         )
     return np.array([index_of[label] for label in labels], np.int32), names
 
@@ -262,9 +265,8 @@ def _find_names(labels: set[str], names: Sequence[str]) -> dict[str, int]:
 def _describe_classes(names: Sequence[str]) -> str:
     if len(names) == 1:
         return f"class {names[0]!r} is"
-    return f"classes {_abbreviate(names)} are"
+    return f"classes {_list_some(names)} are"
 
 
-def _abbreviate(names: Sequence[str], max_shown: int = 8) -> str:
-    rest = f", and {len(names) - max_shown} more" if len(names) > max_shown else ""
-    return ", ".join(map(repr, names[:max_shown])) + rest
+def _list_some(names: Sequence[str]) -> str:
+    return join_some([*map(repr, names)], _MAX_NAMES)

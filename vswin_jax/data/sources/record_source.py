@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
 from vswin_jax.data.decoding.frames import EncodedFrames
@@ -91,7 +92,13 @@ class RecordSource:
 
     def _fields(self, index: int) -> Any:
         record = self._files.read(int(index))
-        return tf_example_pb2.Example.FromString(record).features.feature
+        try:
+            return tf_example_pb2.Example.FromString(record).features.feature
+        except DecodeError as error:
+            raise InputError(
+                f"Record {index} of {self._split!r} is damaged: copy its file again, or prepare "
+                "the data set again."
+            ) from error
 
     def _name(self, fields: Any, index: int) -> str:
         stored = fields[self._keys.name].bytes_list.value if self._keys.name else ()

@@ -84,19 +84,19 @@ def _children(loaded: object, seen: set[int]) -> Iterator[tuple[str, object]]:
         names = ((str(key), value) for key, value in loaded.items() if isinstance(key, str | int))
         yield from ((name, value) for name, value in names if len(name) <= _MAX_NAME_LENGTH)
     elif isinstance(loaded, OpaqueObject):
-        for part in (loaded.items, *_attributes(loaded.state)):
+        for part in (loaded.items, *_attributes(loaded)):
             contents = part.items if isinstance(part, OpaqueObject) else part
-            if isinstance(contents, Mapping):
+            if isinstance(contents, Mapping | tuple):
                 yield from _children(contents, seen)
 
 
-def _attributes(state: object) -> list[object]:
+def _attributes(loaded: OpaqueObject) -> list[object]:
     """Return the attributes of an object, or those parts of a module that hold tensors."""
-    # An object with slots has a pair: its `__dict__`, and its slots.
-    attributes = state[0] if isinstance(state, tuple) and state else state
-    if not isinstance(attributes, Mapping):
-        return []
-    return [attributes[part] for part in _MODULE_PARTS if part in attributes] or [attributes]
+    # An object with slots has a pair: its `__dict__`, and its slots. A named tuple has no state.
+    pair = loaded.state if isinstance(loaded.state, tuple) else (loaded.state,)
+    found = [attributes for attributes in pair[:2] if isinstance(attributes, Mapping)]
+    parts = [group[part] for group in found for part in _MODULE_PARTS if part in group]
+    return parts or found or [loaded.arguments]
 
 
 def holds_tensors(loaded: object) -> bool:

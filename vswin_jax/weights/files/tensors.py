@@ -165,9 +165,9 @@ class TensorBuilder:
     def _subclass(self, arguments: tuple[Any, ...]) -> object:
         """Build a tensor of a subclass or with attributes, as a plain tensor."""
         match arguments:
-            case (OpaqueObject() as function, OpaqueObject(), tuple() as inner, _):
+            case (OpaqueObject() as function, OpaqueObject() as kind, tuple() as inner, state):
                 build = self._tensor_builders().get(function.name)
-                return build(inner) if build else function
+                return build(inner) if build else _whole_tensor(inner, state, kind.name)
         raise ValueError("its pickle has invalid arguments for a tensor")
 
     def _tensor(self, arguments: tuple[Any, ...]) -> object:
@@ -211,6 +211,15 @@ class TensorBuilder:
         # The stride of an axis of one element is never used, and files have any value there.
         steps = [step * dtype.itemsize * (n > 1) for n, step in zip(size, stride, strict=True)]
         return np.ndarray(size, dtype, storage.data, offset * dtype.itemsize, steps)
+
+
+def _whole_tensor(size_and_others: tuple[Any, ...], state: object, name: str) -> object:
+    """Return the part of a distributed tensor in the file, if it is the whole; else its name."""
+    # An object with slots has a pair: its `__dict__`, and its slots.
+    slots = state[-1] if isinstance(state, tuple) and state else state
+    part = slots.get("_local_tensor") if isinstance(slots, dict) else None
+    is_whole = isinstance(part, np.ndarray) and part.shape in size_and_others[2:3]
+    return part if is_whole else OpaqueObject(name)
 
 
 def _parameter(arguments: tuple[Any, ...]) -> object:

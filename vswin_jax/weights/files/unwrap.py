@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vswin_jax.errors import InputError
+from vswin_jax.errors import InputError, join_some
 from vswin_jax.weights.files.nested_tensors import Entries, Entry, index_by_path
 from vswin_jax.weights.files.pickles import OpaqueObject
 from vswin_jax.weights.layouts.wrapped_names import (
@@ -81,7 +81,7 @@ def _select(entries: Entries, trunks: list[Trunk], trunk: Trunk) -> UnwrappedSta
     others = [other for other in trunks if other is not trunk]
     rivals = [other for other in others if not _are_equal(entries, trunk, other)]
     shapes = {name: entry.value.shape for name, entry in entries.items()}
-    names = {name: _own_name(name, trunk, others, entries) for name in entries}
+    names = {name: _own_name(name, trunk, others) for name in entries}
     names |= find_head(shapes, trunk, rivals)
     kept = {new: entries[name] for name, new in names.items() if new}
     node = entries[trunk.anchor].node
@@ -94,7 +94,7 @@ def _select(entries: Entries, trunks: list[Trunk], trunk: Trunk) -> UnwrappedSta
     )
 
 
-def _own_name(name: str, trunk: Trunk, others: list[Trunk], entries: Entries) -> str | None:
+def _own_name(name: str, trunk: Trunk, others: list[Trunk]) -> str | None:
     """Return a tensor's name without the trunk's wrapper; None if it is no tensor of the model."""
     if not name.startswith(trunk.wrapper):
         return None
@@ -105,8 +105,7 @@ def _own_name(name: str, trunk: Trunk, others: list[Trunk], entries: Entries) ->
         if not in_trunk or closest > len(trunk.prefix):
             return None
     own = name[len(trunk.wrapper) :]
-    same_node = entries[name].node == entries[trunk.anchor].node
-    return own if same_node or in_trunk or _is_head(own) else None
+    return own if in_trunk or _is_head(own.removeprefix(trunk.own)) else None
 
 
 def _area(other: Trunk, trunk: Trunk) -> str:
@@ -119,7 +118,8 @@ def _is_head(name: str) -> bool:
 
 
 def _choose(entries: Entries, trunks: list[Trunk], source: str) -> Trunk:
-    best = choose_trunks(trunks)
+    """Return the trunk of the trained model; video models come before image models."""
+    best = choose_trunks([t for t in trunks if entries[t.anchor].value.ndim == 5] or trunks)
     different = [best[0], *(t for t in best[1:] if not _are_equal(entries, best[0], t))]
     if len(different) == 1:
         return best[0]
@@ -130,8 +130,7 @@ def _choose(entries: Entries, trunks: list[Trunk], source: str) -> Trunk:
 
 
 def _list_prefixes(trunks: list[Trunk]) -> str:
-    more = f" and {len(trunks) - 4} more" if len(trunks) > 4 else ""
-    return ", ".join(repr(trunk.prefix) for trunk in trunks[:4]) + more
+    return join_some([repr(trunk.prefix) for trunk in trunks], 4)
 
 
 def _are_equal(entries: Entries, one: Trunk, other: Trunk) -> bool:
@@ -158,7 +157,7 @@ def _file_name(entry: Entry, node: str) -> str:
 
 def _is_reported(entry: Entry, node: str) -> bool:
     """Return True for a tensor beside the model, except the pixel statistics of mmengine."""
-    return entry.node == node and not strip_wrappers(entry.name).startswith("data_preprocessor.")
+    return entry.node == node and ".data_preprocessor." not in f".{strip_wrappers(entry.name)}"
 
 
 def _note_choice(trunk: Trunk, rivals: list[Trunk]) -> Iterator[str]:
@@ -188,6 +187,11 @@ def _removed_parts(file_name: str, name: str) -> list[str]:
 def _without_swin(loaded: object, source: str) -> UnwrappedState:
     """Return the state_dict of another model, without prefixes that all of its names have."""
     found = _find_state_dict(loaded, depth=3)
+    if not found and _holds_shards(loaded, depth=3):
+        raise InputError(
+            f"{source} holds the part of each tensor that one process of several had: save the "
+            f"whole with get_model_state_dict and StateDictOptions(full_state_dict=True)."
+        )
     if not found:
         raise InputError(
             f"{source} holds no state_dict: expected a dict of tensors, itself or under one of "
@@ -197,6 +201,14 @@ def _without_swin(loaded: object, source: str) -> UnwrappedState:
     while len({name.partition(".")[0] for name in names} - set(_PREFIXES)) == 0:
         names = {name.partition(".")[2]: file_name for name, file_name in names.items()}
     return UnwrappedState({name: found[own] for name, own in names.items()}, names)
+
+
+def _holds_shards(loaded: object, depth: int) -> bool:
+    """Return True if there are distributed tensors of PyTorch in nested dicts."""
+    if isinstance(loaded, OpaqueObject):
+        return loaded.name.endswith(".DTensor")
+    values = itertools.islice(loaded.values(), 50) if isinstance(loaded, Mapping) and depth else ()
+    return any(_holds_shards(value, depth - 1) for value in values)
 
 
 def _find_state_dict(loaded: object, depth: int) -> dict[str, np.ndarray]:
@@ -218,5 +230,4 @@ def _summarize(loaded: object) -> str:
     if not isinstance(loaded, Mapping):
         return f"a {type(loaded).__name__}"
     keys = [str(key)[:60] for key in loaded if isinstance(key, str | int)]
-    more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
-    return f"a dict with the keys {', '.join(keys[:8]) or '(none)'}{more}"
+    return f"a dict with the keys {join_some(keys, 8) or '(none)'}"

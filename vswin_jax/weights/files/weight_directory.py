@@ -5,7 +5,7 @@ import os
 from pathlib import Path, PurePath
 
 from vswin_jax.checkpoint import steps_in
-from vswin_jax.errors import InputError
+from vswin_jax.errors import InputError, join_some
 from vswin_jax.weights.files.mapped_file import map_file
 
 # The files of weights that the libraries write, in the order in which they look for them.
@@ -22,30 +22,42 @@ _MAX_INDEX_BYTES = 64 << 20
 def find_weight_file(path: Path) -> Path | None:
     """Return the file of weights, or of their index, in a directory of another program.
 
-    It is None for a file, for a run or checkpoint of vswin_jax, and for a directory without any
-    file of weights.
+    A file of another name is taken if it is the only index, or the only file of weights without an
+    index. It is None for a file, for a run or checkpoint of vswin_jax, and for a directory without
+    any file of weights.
 
     Raises:
-      InputError: the directory holds files of weights, but none under a standard name.
+      InputError: the directory holds several files of weights, but none under a standard name, or
+        it cannot be read.
     """
+    try:
+        return _find_file(path)
+    except PermissionError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}): change its permissions, or give another "
+            f"directory."
+        ) from None
+
+
+def _find_file(path: Path) -> Path | None:
     if not path.is_dir() or _is_run(path):
         return None
     named = next((path / name for name in _NAMES if (path / name).exists()), None)
     if named is not None:
         return named
     _check_no_other_program(path)
-    _check_no_unnamed_files(path)
-    return None
+    return _find_unnamed_file(path)
 
 
-def _check_no_unnamed_files(path: Path) -> None:
-    files = sorted(child.name for child in path.iterdir() if child.name.endswith(_SUFFIXES))
-    if not files:
-        return
-    more = f" and {len(files) - 4} more" if len(files) > 4 else ""
+def _find_unnamed_file(path: Path) -> Path | None:
+    names = sorted(child.name for child in path.iterdir())
+    indices = [name for name in names if name.endswith(".index.json")]
+    files = indices or [name for name in names if name.endswith(_SUFFIXES)]
+    if len(files) < 2:
+        return path / files[0] if files else None
     raise InputError(
         f"Expected a run of vswin_jax or a directory of Hugging Face with {_NAMES[0]} or "
-        f"{_NAMES[2]} but {path} holds {', '.join(files[:4])}{more}: give one of these files."
+        f"{_NAMES[2]} but {path} holds {join_some(files, 4)}: give one of these files."
     )
 
 

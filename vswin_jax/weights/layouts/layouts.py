@@ -10,14 +10,18 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from vswin_jax.errors import InputError, unknown_name
+from vswin_jax.errors import InputError, join_some, unknown_name
 from vswin_jax.weights.layouts.rename_rules import rename, rename_rules
 
 LAYOUTS_3D = ("original", "mmaction2", "torchvision")
 LAYOUTS_2D = ("microsoft", "timm", "huggingface", "huggingface_memory", "torchvision_2d")
 
-# Index and mask buffers, which are recomputed, and mmengine's pixel means and deviations.
-_BUFFER = re.compile(r"(^|\.)(relative_position_index|attn_mask)$|^data_preprocessor\.")
+# Index and mask buffers, which are recomputed, mmengine's pixel means and deviations, the counts of
+# thop, and what a module keeps as its extra state.
+_BUFFER = re.compile(
+    r"(^|\.)(relative_position_index|attn_mask|total_ops|total_params|_extra_state)$"
+    r"|^data_preprocessor\."
+)
 
 # Separate tensors for queries, keys and values, which are joined to one `qkv`.
 _PART = re.compile(r"\.attn\.(query|key|value|[qkv]_proj)\.(weight|bias)$")
@@ -70,11 +74,10 @@ def _detect_by_kernel(state: Mapping[str, np.ndarray], names: set[str]) -> str:
 
 
 def _unknown_layout(state: Mapping[str, np.ndarray]) -> InputError:
-    shown = ", ".join(repr(name) for name in list(state)[:4]) or "nothing"
-    more = f" and {len(state) - 4} more" if len(state) > 4 else ""
+    shown = join_some([*map(repr, state)], 4) or "nothing"
     known = ", ".join((*LAYOUTS_3D, *LAYOUTS_2D))
     return InputError(
-        f"The checkpoint holds {shown}{more}, which are not the tensors of a whole Swin: give one "
+        f"The checkpoint holds {shown}, which are not the tensors of a whole Swin: give one "
         f"in a supported layout ({known})."
     )
 

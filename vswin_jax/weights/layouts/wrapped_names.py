@@ -36,16 +36,25 @@ _ANY_HEAD = re.compile(
     r"((?:head|head\.fc|cls_head|cls_head\.fc_cls|classifier|classification_head|fc|fc_cls|linear)"
     r"(?:\.\d+)?)\.(weight|bias)"
 )
+# Names of heads that are looked for if there is none of those; a projection is no classifier.
+_RARE_HEAD = re.compile(
+    r"((?!\w*proj)(?:(?:\w+_)?(?:head|classifier|fc|logits)|fc_cls|linear|cls|classify|output|out"
+    r"|predictor|last_layer)(?:\.(?:\d+|fc|fc_cls|linear|net|mlp|layers|out)){0,2})"
+    r"\.(weight|bias)"
+)
 
 # More Swins than any file has; a limit, because each is compared with every name.
 _MAX_TRUNKS = 32
 
 # Names for averaged weights, and for weights that are averaged over the steps of another model.
 _AVERAGED = re.compile(
-    r"(^|_)(ema|avg|average|averaged|averaging|swa|momentum|teacher|shadow|target|polyak)(_|\d|$)"
+    r"(^|[_\W])(ema|avg|average|averaged|averaging|swa|momentum|teacher|shadow|target|polyak)"
+    r"([_\W\d]|$)"
     r"|^(encoder_k|key_encoder)$",
     re.IGNORECASE,
 )
+# The ends of words in `modelEMA`, `EMAmodel`, `ModelEmaV2` and `MeanTeacher`.
+_WORD_END = re.compile(r"(?<![A-Z])EMA(?=[a-z])|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 # Names for the trained weights, in order of preference.
 CONVENTIONAL = (
     "state_dict",
@@ -127,10 +136,14 @@ def choose_trunks(trunks: Sequence[Trunk]) -> list[Trunk]:
     parts = {trunk: trunk.wrapper.split(".")[:-1] for trunk in trunks}
     shared = _shared_length(list(parts.values()))
     own = {trunk: part[shared:] for trunk, part in parts.items()}
-    raw = [trunk for trunk in trunks if not any(map(_AVERAGED.search, own[trunk]))] or list(trunks)
+    raw = [trunk for trunk in trunks if not any(map(_is_averaged, own[trunk]))] or list(trunks)
     ranks = {trunk: _rank(own[trunk]) for trunk in raw}
     best = min(ranks.values())
     return [trunk for trunk in raw if ranks[trunk] == best]
+
+
+def _is_averaged(component: str) -> bool:
+    return _AVERAGED.search(_WORD_END.sub(r"\g<0>_", component)) is not None
 
 
 def select_trunks(trunks: Sequence[Trunk], prefix: str) -> list[Trunk]:
@@ -173,11 +186,23 @@ def find_head(
     """
     if any(_is_known_head(name, trunk) for name in shapes):
         return {}
+    return _find_head(shapes, trunk, others, _ANY_HEAD) or _find_head(
+        shapes, trunk, others, _RARE_HEAD
+    )
+
+
+def _find_head(
+    shapes: Mapping[str, tuple[int, ...]],
+    trunk: Trunk,
+    others: Sequence[Trunk],
+    pattern: re.Pattern[str],
+) -> dict[str, str]:
+    """Return the names of the only linear layer of this pattern, in the closest module with one."""
     width = _final_width(shapes, trunk.prefix)
     for outer in _ancestors(trunk.prefix):
         if outer != trunk.prefix and any(other.prefix.startswith(outer) for other in others):
             return {}
-        modules = _linear_modules(shapes, outer)
+        modules = _linear_modules(shapes, outer, pattern)
         fitting = [module for module, size in modules.items() if size == width]
         if len(fitting) == len(modules) == 1:
             leaves = (f"{outer}{fitting[0]}.{leaf}" for leaf in ("weight", "bias"))
@@ -208,11 +233,13 @@ def _ancestors(prefix: str) -> Iterable[str]:
         yield "".join(f"{part}." for part in parts[:length])
 
 
-def _linear_modules(shapes: Mapping[str, tuple[int, ...]], outer: str) -> dict[str, int]:
+def _linear_modules(
+    shapes: Mapping[str, tuple[int, ...]], outer: str, pattern: re.Pattern[str]
+) -> dict[str, int]:
     """Return the input channels of each linear layer of a head right under the prefix `outer`."""
     return {
         match[1]: shape[1]
         for name, shape in shapes.items()
-        if name.startswith(outer) and (match := _ANY_HEAD.fullmatch(name[len(outer) :]))
+        if name.startswith(outer) and (match := pattern.fullmatch(name[len(outer) :]))
         if match[2] == "weight" and len(shape) == 2
     }

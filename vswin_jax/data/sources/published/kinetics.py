@@ -6,6 +6,8 @@ six digits, in a folder for each class or all in one. No class list is published
 alphabetical (as in the label map of the Video Swin authors).
 """
 
+import re
+
 from vswin_jax.data.sources.csv_table import read_table
 from vswin_jax.data.sources.published.listing import (
     ListedVideo,
@@ -17,11 +19,13 @@ from vswin_jax.errors import InputError
 from vswin_jax.runtime.text_files import bad_line, read_text
 
 _COLUMNS = ("youtube_id", "time_start", "time_end")
+# pandas writes whole numbers as `12.0` if a cell of the column is missing.
+_SECONDS = re.compile(r"(\d{1,9})(?:\.0*)?")
 
 
 def _matches(path: str, head: str) -> bool:
     first_line = head.partition("\n")[0].lower().replace('"', "")
-    return set(_COLUMNS) <= {name.strip() for name in first_line.split(",")}
+    return set(_COLUMNS) <= {name.strip() for name in re.split(r"[,;\t]", first_line)}
 
 
 def _read(path: str) -> Listing:
@@ -48,10 +52,12 @@ def _check_one_split(splits: set[str], path: str) -> None:
 
 def _listed_video(line: int, record: dict[str, str], path: str) -> ListedVideo:
     label, *clip = (record[name] for name in ("label", *_COLUMNS))
-    youtube_id, start, end = clip
-    if not (label and youtube_id and start.isdecimal() and end.isdecimal()):
+    youtube_id, *times = clip
+    start, end = map(_SECONDS.fullmatch, times)
+    if not (label and youtube_id and start and end):
         raise bad_line(path, line, "`label,youtube_id,seconds,seconds`", ",".join([label, *clip]))
-    return ListedVideo(line, f"{label}/{youtube_id}_{int(start):06d}_{int(end):06d}.mp4", label)
+    file = f"{youtube_id}_{int(start[1]):06d}_{int(end[1]):06d}.mp4"
+    return ListedVideo(line, f"{label}/{file}", label)
 
 
 FORMAT = ListFormat(matches=_matches, read=_read)

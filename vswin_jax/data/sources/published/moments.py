@@ -7,7 +7,7 @@ header, `class/file.mp4,label,agreeing,disagreeing`, and `label,index` with indi
 import re
 
 from vswin_jax.data.sources.csv_table import csv_rows
-from vswin_jax.data.sources.folders import VIDEO_SUFFIXES
+from vswin_jax.data.sources.folders import is_video
 from vswin_jax.data.sources.published.listing import (
     ListedVideo,
     ListFormat,
@@ -17,7 +17,7 @@ from vswin_jax.data.sources.published.listing import (
 from vswin_jax.runtime.text_files import bad_line, read_text
 
 _NAMES_FILE = "moments_categories.txt"
-_NAME_AND_NUMBER = re.compile(r"\s*(?P<name>.*\S)\s*,\s*(?P<number>\d+)\s*")
+_NAME_AND_NUMBER = re.compile(r"\s*(?P<name>.*\S)\s*,\s*(?P<number>\d{1,9})\s*")
 
 
 def _matches(path: str, head: str) -> bool:
@@ -31,7 +31,7 @@ def _read(path: str) -> Listing:
     videos = []
     for line, cells in csv_rows(read_text(path), path):
         video, label = [*cells, ""][:2]
-        if not label or not video.lower().endswith(VIDEO_SUFFIXES):
+        if not label or not is_video(video):
             raise bad_line(path, line, "`class/file.mp4,label,...`", ",".join(cells))
         videos.append(ListedVideo(line, video, label))
     names = read_numbered_names(path, _NAMES_FILE, _NAME_AND_NUMBER, "`label,index`", first=0)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from vswin_jax.data.sources.annotations import AnnotationRow
 from vswin_jax.data.sources.folders import VIDEO_SUFFIXES
 from vswin_jax.data.sources.published.listing import ListedVideo
-from vswin_jax.errors import InputError
+from vswin_jax.errors import InputError, join_some
 
 log = logging.getLogger("vswin_jax")
 # root/videos/train/class/file is the deepest layout of published archives. The limit also ends
@@ -77,7 +77,6 @@ def _report_missing(missing: Sequence[str], total: int, source: str, root: str) 
             f"None of the {total} videos of {source!r} is in {root!r} (the first one is "
             f"{missing[0]!r}): set the root to the folder of the videos."
         )
-    named = ", ".join(map(repr, missing[:_MAX_NAMES]))
-    rest = f" and {len(missing) - _MAX_NAMES} more" if len(missing) > _MAX_NAMES else ""
+    named = join_some([*map(repr, missing)], _MAX_NAMES)
     summary = f"{len(missing)} of the {total} videos of {source!r} are not in {root!r}"
-    log.warning("%s and are left out: %s%s", summary, named, rest)
+    log.warning("%s and are left out: %s", summary, named)

@@ -66,6 +66,10 @@ def _parse_answers(text: str, path: str) -> list[ListedVideo]:
     return videos
 
 
+def _is_number(value: object) -> bool:
+    return re.fullmatch(r"\d{1,9}", str(value)) is not None
+
+
 def _class_name(template: str) -> str:
     return template.replace("[", "").replace("]", "").strip()
 
@@ -76,7 +80,7 @@ def _read_names(path: str) -> tuple[str, ...] | None:
         return None
     names_path, text = sibling
     numbers = parse_json(text, names_path)
-    if not isinstance(numbers, dict) or not all(str(n).isdecimal() for n in numbers.values()):
+    if not isinstance(numbers, dict) or not all(map(_is_number, numbers.values())):
         raise InputError(
             f"Expected {os.path.basename(names_path)!r} beside {path!r} to map class names to "
             "their numbers but it does not: use the published file."

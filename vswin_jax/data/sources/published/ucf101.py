@@ -17,8 +17,8 @@ from vswin_jax.runtime.text_files import bad_line, numbered_lines, read_text
 
 _NAMES_FILE = "classInd.txt"
 _LIST_NAME = re.compile(r"(train|test)list\d+\.txt", re.IGNORECASE)
-_VIDEO = re.compile(r"\s*([^/\\\s]+)[/\\]([^/\\\s]+\.avi)(?:\s+(\d+))?\s*", re.IGNORECASE)
-_NUMBER_AND_NAME = re.compile(r"\s*(?P<number>\d+)\s+(?P<name>\S+)\s*")
+_VIDEO = re.compile(r"\s*([^/\\\s]+)[/\\]([^/\\\s]+\.avi)(?:\s+(\d{1,9}))?\s*", re.IGNORECASE)
+_NUMBER_AND_NAME = re.compile(r"\s*(?P<number>\d{1,9})\s+(?P<name>\S+)\s*")
 
 
 def _matches(path: str, head: str) -> bool:
