@@ -89,3 +89,7 @@ def test_packets_of_a_packed_bitstream() -> None:
     with av.open(str(VIDEOS / "xvid_packed.mp4")) as container:
         packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
     assert None in _count("mpeg4", *packets)
+
+
+def test_packets_of_dirac_are_decoded_to_count_them() -> None:
+    assert _count("dirac", b"BBCD\x08") == [None]
