@@ -541,14 +541,14 @@ def test_a_disk_too_full_for_a_checkpoint_ends_the_run_in_one_sentence(
     assert curve(disk, "train") == curve(tiny_run.workdir, "train")
 
 
-def test_a_disk_too_full_for_a_line_of_the_metrics(again: tuple[str, ...], disk: Path) -> None:
+def test_a_full_disk_is_reported_before_a_run_resumes(again: tuple[str, ...], disk: Path) -> None:
     before = (disk / "metrics.jsonl").read_bytes()
     fill(disk.parent, left=0)
     status, _, logged = run(*again, f"--workdir={disk}")
     assert status == 2
     assert logged.splitlines()[-1] == (
-        f"error: The disk of '{disk}' is full (No space left on device; 0 kB free): make room "
-        f"there; what was saved is intact, and the same command resumes from step 35."
+        f"error: Expected --workdir to be a directory that can be written to but '{disk}' is not "
+        f"(No space left on device): give another path, or make room on its disk."
     )
     assert (disk / "metrics.jsonl").read_bytes() == before
 

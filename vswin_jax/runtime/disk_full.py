@@ -11,7 +11,7 @@ from pathlib import Path
 from vswin_jax.errors import InputError
 
 # No space on the disk, none in the user's quota, and a file larger than the system allows.
-_DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -45,7 +45,7 @@ def disk_full_reason(error: BaseException) -> str | None:
     """
     code = re.search(r"os_error_code='(\d+)'", str(error))
     number = int(code[1]) if code else getattr(error, "errno", None)
-    for full in _DISK_FULL_ERRNOS:
+    for full in DISK_FULL_ERRNOS:
         if full == number or os.strerror(full) in str(error):
             return os.strerror(full)
     return None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vswin_jax.errors import InputError
 from vswin_jax.runtime.atomic_write import is_device
+from vswin_jax.runtime.disk_full import DISK_FULL_ERRNOS
 from vswin_jax.runtime.printable import encodable
 
 # A full disk often has room for an empty file.
@@ -73,9 +74,11 @@ def is_writable(directory: Path) -> bool:
 
 
 def _refusal(path: Path, name: str, expected: str, obstacle: str) -> InputError:
+    is_full = obstacle in map(os.strerror, DISK_FULL_ERRNOS)
+    remedy = "make room on its disk" if is_full else "make this one writable"
     return InputError(
         f"Expected {name} to be {expected} but {os.fspath(path)!r} is not ({obstacle}): give "
-        f"another path, or make this one writable."
+        f"another path, or {remedy}."
     )
 
 
