@@ -10,8 +10,8 @@ from vswin_jax.errors import InputError
 from vswin_jax.runtime import distributed, preemption
 from vswin_jax.runtime.console import print_once
 from vswin_jax.runtime.cpu_count import apply_cpu_quota
-from vswin_jax.runtime.printable import printable
-from vswin_jax.runtime.standard_streams import flush_streams, prepare_streams, print_message
+from vswin_jax.runtime.script_parser import print_error
+from vswin_jax.runtime.standard_streams import flush_streams, prepare_streams
 
 
 def run_command(command: Callable[[], int]) -> int:
@@ -31,8 +31,7 @@ def run_command(command: Callable[[], int]) -> int:
             )
             status = 128 + stopped.number
         except InputError as error:
-            print_message(f"error: {printable(str(error))}")
-            status = 2
+            status = print_error(error)
             watcher.publish_failure(status, str(error))
         except Exception as error:
             if distributed.get_peers() is None:

@@ -27,9 +27,10 @@ def apply_cpu_quota() -> None:
 
     It has to be called before JAX uses a device. Nothing changes without a quota.
     """
-    if usable_cpus() < available_cores():
+    cpus = usable_cpus()
+    if cpus < available_cores():
         # XLA takes the number of CPUs from this variable.
-        os.environ.setdefault("NPROC", str(usable_cpus()))
+        os.environ.setdefault("NPROC", str(cpus))
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
@@ -54,26 +55,23 @@ def _quotas(root: Path) -> Iterator[float]:
     """Yield the quotas of this process's cgroups and of all their ancestors."""
     for directory, mount_point in _cpu_groups(root):
         while True:
-            yield from _quota_v2(directory / "cpu.max")
-            yield from _quota_v1(directory)
+            for quota, period in _limits(directory):
+                if quota.isdecimal() and period.isdecimal():
+                    yield int(quota) / max(int(period), 1)
             if directory == mount_point or mount_point not in directory.parents:
                 break
             directory = directory.parent
 
 
-def _quota_v2(path: Path) -> Iterator[float]:
-    # "max 100000", or microseconds of CPU time and the period in which they may be used.
-    quota, period, *_ = [*_read(path).split(), "", ""]
-    if quota.isdecimal() and period.isdecimal():
-        yield int(quota) / max(int(period), 1)
-
-
-def _quota_v1(directory: Path) -> Iterator[float]:
-    # A quota of -1 means that there is none.
-    quota = _read(directory / "cpu.cfs_quota_us").strip()
-    period = _read(directory / "cpu.cfs_period_us").strip()
-    if quota.isdecimal() and period.isdecimal():
-        yield int(quota) / max(int(period), 1)
+def _limits(directory: Path) -> Iterator[tuple[str, str]]:
+    """Yield (quota, period) of a cgroup in microseconds; a quota that is no number is none."""
+    # Version 2: "max 100000", or microseconds of CPU time and the period in which they may be used.
+    quota, period, *_ = [*_read(directory / "cpu.max").split(), "", ""]
+    yield quota, period
+    # Version 1: -1 means that there is no quota.
+    names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+    quota, period = (_read(directory / name).strip() for name in names)
+    yield quota, period
 
 
 def _cpu_groups(root: Path) -> Iterator[tuple[Path, Path]]:
