@@ -56,7 +56,11 @@ setup(
             "pytest-xdist>=3.6",
             "ruff>=0.9",
         ],
+        # Also the compilers of --mode=dry_run --topology, on machines without a TPU or GPU.
         "tpu": ["jax[tpu]>=0.10.2"],
+        "cuda12": ["jax[cuda12]>=0.10.2"],
+        "cuda13": ["jax[cuda13]>=0.10.2"],
+        # As the extra was called before there were two.
         "cuda": ["jax[cuda12]>=0.10.2"],
     },
     classifiers=[

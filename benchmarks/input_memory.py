@@ -21,9 +21,9 @@ from pathlib import Path
 
 from vswin_jax.data import ClipSpec, open_source
 from vswin_jax.data.moving_shapes.moving_shapes import write_moving_shapes
+from vswin_jax.data.pipeline import pipeline
 from vswin_jax.data.pipeline.bad_videos import BadVideos
 from vswin_jax.data.pipeline.clip_processes import shared_processes
-from vswin_jax.data.pipeline.lazy_import import load_pipeline
 from vswin_jax.data.sources.sources import VideoSource
 from vswin_jax.runtime.cpu_count import usable_cpus
 from vswin_jax.runtime.script_parser import writable_file
@@ -92,7 +92,6 @@ def decoders_mb(processes: int) -> float:
 
 def measure(options: argparse.Namespace, directory: Path) -> Iterator[MemorySample]:
     """Yield a sample after each tenth of the batches."""
-    pipeline = load_pipeline()
     training, held_out = write_files(directory, options)
     spec = ClipSpec(
         num_frames=options.frames,

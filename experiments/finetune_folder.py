@@ -41,6 +41,9 @@ def get_config(argument: str = "") -> ConfigDict:
     if chosen["root"]:
         use_folder(config, chosen["root"])
 
+    # The values of 400 videos and more; fewer get smaller batches and more epochs, but for what the
+    # command line names.
+    config.train.fit_to_videos = not chosen["runlocal"]
     config.train.batch_size = 16
     config.train.grad_accum_steps = 4
     config.train.duration = "12 epochs"

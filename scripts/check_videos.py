@@ -24,6 +24,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from vswin_jax.config.plugins import import_plugins
 from vswin_jax.data.decoding.decode import three_frames
 from vswin_jax.data.example import Example, Source
 from vswin_jax.data.pipeline.bad_videos import nameless
@@ -36,7 +37,7 @@ from vswin_jax.data.pipeline.video_check import (
     unreadable_reason,
 )
 from vswin_jax.data.sources.sources import KINDS, open_source
-from vswin_jax.errors import InputError, unknown_name
+from vswin_jax.errors import InputError, rename_arguments, unknown_name
 from vswin_jax.prepare.check_report import CheckReport, Key, video_state
 from vswin_jax.runtime.cpu_count import usable_cpus
 from vswin_jax.runtime.output_path import output_file
@@ -46,7 +47,18 @@ from vswin_jax.runtime.script_parser import positive_int, print_error, script_pa
 from vswin_jax.runtime.standard_streams import print_message, run_script
 from vswin_jax.runtime.worker_pool import map_in_threads
 
-_FLAGS = ("--root", "--format", "--multi-label", "--config", "--quick", "--output", "--processes")
+# For errors of `open_source`.
+_FLAG_OF_ARGUMENT = {
+    "the data format": "--format",
+    "the root": "--root",
+    "the root of its paths": "--root, the folder of its paths",
+    "config.data.multi_label": "--multi-label",
+    "multi_label": "--multi-label",
+}
+_FLAGS = (
+    *("--root", "--format", "--plugins", "--multi-label", "--config", "--quick", "--output"),
+    "--processes",
+)
 
 
 class CheckedList(NamedTuple):
@@ -147,23 +159,25 @@ def _check_video(
 
 
 def _open_lists(args: argparse.Namespace, overrides: Sequence[str]) -> list[CheckedList]:
+    import_plugins(args.plugins)
     if args.config:
         return list(_lists_of_config(args, overrides))
     if overrides:
         raise unknown_name("argument", overrides[0], _FLAGS)
     choose, frames = (three_frames, "three") if args.quick else (every_frame, "all")
     options = {"root": args.root, "kind": args.format, "multi_label": args.multi_label}
-    return [
-        CheckedList(path, open_source(path, must_exist=False, **options), choose, frames)
-        for path in args.paths
-    ]
+    with rename_arguments(_FLAG_OF_ARGUMENT):
+        return [
+            CheckedList(path, open_source(path, must_exist=False, **options), choose, frames)
+            for path in args.paths
+        ]
 
 
 def _lists_of_config(args: argparse.Namespace, overrides: Sequence[str]) -> Iterator[CheckedList]:
     """Yield the training and the evaluation list of a config, as far as it names them."""
     # JAX takes seconds to import, and is needed only here.
     from vswin_jax import factory
-    from vswin_jax.config import flags, rules
+    from vswin_jax.config import argument_names, flags, rules
 
     config = flags.override(flags.load(args.config), overrides)
     rules.check(config)
@@ -176,15 +190,16 @@ def _lists_of_config(args: argparse.Namespace, overrides: Sequence[str]) -> Iter
     names = None
     for path, choose in ((data.train, train_frames), (data.eval, eval_frames)):
         if path:
-            source = open_source(
-                path,
-                root=data.root,
-                kind=data.format,
-                label_names=names,
-                num_classes=config.model.num_classes,
-                must_exist=False,
-                multi_label=data.multi_label,
-            )
+            with rename_arguments(argument_names.SOURCE):
+                source = open_source(
+                    path,
+                    root=data.root,
+                    kind=data.format,
+                    label_names=names,
+                    num_classes=config.model.num_classes,
+                    must_exist=False,
+                    multi_label=data.multi_label,
+                )
             names = source.label_names
             frames = f"{choose.__name__} of {spec}"
             yield CheckedList(path, source, functools.partial(choose, spec), frames)
@@ -198,7 +213,10 @@ def _parser() -> argparse.ArgumentParser:
     path = {"type": os.path.expanduser}
     add("paths", **path, metavar="PATH", nargs="*", help="annotation file or folder")
     add("--root", **path, default="", metavar="DIR", help="the folder of the paths in a list")
-    add("--format", choices=KINDS, default="auto", help="of the annotations")
+    formats = f"of the annotations: {', '.join(KINDS)}, or one of your own"
+    add("--format", default="auto", metavar="NAME", help=formats)
+    plugins_help = "modules that register formats of your own, by commas; they are imported"
+    add("--plugins", default="", metavar="MODULES", help=plugins_help)
     add("--multi-label", action="store_true", help="the videos have sets of labels")
     add("--config", default="", metavar="FILE", help="an experiment; --config.KEY=VALUE changes it")
     add("--quick", action="store_true", help="decode three frames of each video")

@@ -51,7 +51,7 @@ def read_entries(workdir: str) -> dict[tuple[str, int], Entry]:
         )
     return {
         (kind, entry["step"]): {name: v for name, v in entry.items() if name not in TIMES}
-        for kind in ("train", "eval")
+        for kind in ("train", "quick", "final")
         for entry in read_metrics(path, kind)
     }
 

@@ -6,7 +6,10 @@
 SRC is a PyTorch, safetensors or npz file, a Hugging Face directory or the index of its shards, a
 run or checkpoint of vswin_jax, the name of a released checkpoint, or a URL. Its kind is detected
 from its content, and prefixes of wrappers are removed. DST is a run's directory, from which to
-predict, evaluate or start other runs, or a .safetensors file for a PyTorch loader.
+predict, evaluate or start other runs, or a file for a PyTorch loader: .safetensors, or a .pth, .pt
+or .bin that `torch.load(DST, weights_only=True)` reads.
+
+    python scripts/convert_weights.py runs/mine mine.pth --to mmaction2
 """
 
 import argparse
@@ -46,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     size = {"type": _size, "metavar": "T,H,W"}
     path = {"type": os.path.expanduser}
     add("source", **path, metavar="SRC", help="file, directory, released name or URL")
-    add("destination", **path, metavar="DST", help="directory, or file.safetensors")
+    add("destination", **path, metavar="DST", help="directory, or file.safetensors or .pth")
     add("--model", metavar="NAME", help="swin_tiny, swin_small, ...; default: SRC's")
     add("--window", **size, help="tokens; default: SRC's, 8 in time for images")
     add("--patch", **size, help="frames, pixels; default: SRC's, 2 frames")

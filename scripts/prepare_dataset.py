@@ -29,9 +29,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from vswin_jax.config.plugins import import_plugins
 from vswin_jax.data.example import Source
 from vswin_jax.data.sources.sources import KINDS, open_source
-from vswin_jax.errors import InputError
+from vswin_jax.errors import InputError, rename_arguments
 from vswin_jax.prepare.job import Outcome, prepare
 from vswin_jax.prepare.options import (
     PRESETS,
@@ -49,6 +50,13 @@ from vswin_jax.runtime.script_parser import positive_int, print_error, script_pa
 from vswin_jax.runtime.standard_streams import print_message, run_script
 
 MAX_BAD_FRACTION = 0.05
+# For errors of `open_source`.
+_FLAG_OF_ARGUMENT = {
+    "the data format": "--format",
+    "the label names": "--label-names",
+    "the root": "--root",
+    "the root of its paths": "--root, the folder of its paths",
+}
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -86,14 +94,16 @@ def _prepare(args: argparse.Namespace, beam_options: list[str] | None) -> Outcom
 
 def _open_sources(args: argparse.Namespace) -> dict[str, Source]:
     """Open the source of each split; the first one defines the classes."""
+    import_plugins(args.plugins)
     names = read_label_names(args.label_names) if args.label_names else None
     sources: dict[str, Source] = {}
     for split, path in args.split:
         if split in sources:
             raise InputError(f"Expected every split once but {split!r} came twice: rename one.")
-        sources[split] = open_source(
-            path, root=args.root, kind=args.format, label_names=names, must_exist=False
-        )
+        with rename_arguments(_FLAG_OF_ARGUMENT):
+            sources[split] = open_source(
+                path, root=args.root, kind=args.format, label_names=names, must_exist=False
+            )
         names = sources[split].label_names
     return sources
 
@@ -142,7 +152,10 @@ def _parser() -> argparse.ArgumentParser:
         "--split", type=_split, action="append", required=True, metavar="NAME=PATH", help=split_help
     )
     add("--root", **path, default="", metavar="DIR", help="the folder of the paths in a list")
-    add("--format", choices=KINDS, default="auto", help="of the sources")
+    formats = f"of the sources: {', '.join(KINDS)}, or one of your own"
+    add("--format", default="auto", metavar="NAME", help=formats)
+    plugins_help = "modules that register formats of your own, by commas; they are imported"
+    add("--plugins", default="", metavar="MODULES", help=plugins_help)
     add("--label-names", **path, metavar="FILE", help="class names, one a line in label order")
     limit = {"type": _fraction, "default": MAX_BAD_FRACTION, "metavar": "X", "help": "%(default)s"}
     add("--max-bad-fraction", **limit)

@@ -24,8 +24,8 @@ from ml_collections import ConfigDict
 from vswin_jax import factory
 from vswin_jax.config import flags, rules
 from vswin_jax.data.example import Source
+from vswin_jax.data.pipeline import pipeline
 from vswin_jax.data.pipeline.bad_videos import BadVideos
-from vswin_jax.data.pipeline.lazy_import import load_pipeline
 from vswin_jax.errors import InputError, unknown_name
 from vswin_jax.preview import training_clips
 from vswin_jax.preview.augmentations import augmentation_clips
@@ -87,7 +87,7 @@ def show(options: ShowOptions) -> list[Path]:
 def _draw_augmentations(options: ShowOptions, source: Source, batch: Batch) -> np.ndarray:
     # Mixing pairs each clip with the one before it, and the first clip with the last.
     example, partner = (source[int(batch["id"][row])] for row in (0, -1))
-    config, spec = options.config, factory.clip_spec(options.config)
+    config, spec = options.config, factory.train_spec(options.config)
     clips = augmentation_clips(
         example, partner, config=config, spec=spec, label_names=source.label_names
     )
@@ -115,12 +115,12 @@ def _batch(options: ShowOptions, source: Source) -> Batch:
 
 def _batches(options: ShowOptions, source: Source) -> Iterator[Batch]:
     """Yield the batches from the requested step on."""
-    pipeline = load_pipeline()
     config, spec = options.config, factory.clip_spec(options.config)
     loading = {"threads": config.data.threads or pipeline.AUTOTUNE, "prefetch": 1}
     if options.split == "train":
         sampling = factory.sampler_options(config, source)
         sampling["bad_videos"] = BadVideos(max_fraction=config.data.max_bad_fraction)
+        spec = factory.train_spec(config)
         return pipeline.train_batches(source, spec, start_step=options.step, **sampling, **loading)
     batches = pipeline.eval_batches(source, spec, batch_size=config.eval.batch_size, **loading)
     return itertools.islice(batches, options.step, None)

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from cheap_programs import QUICK_XLA_FLAGS
 from filelock import FileLock
 
 # JAX and the package are imported by the fixtures: the controller of pytest-xdist, which runs no
@@ -55,6 +56,12 @@ LONG = (
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option with which CI compiles programs as users do."""
     parser.addoption("--optimized", action="store_true", help="compile with all optimisations")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set the flags of XLA, which reads them once, before any test imports JAX."""
+    if not config.getoption("--optimized"):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_XLA_FLAGS}".strip()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

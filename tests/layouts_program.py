@@ -19,7 +19,13 @@ from vswin_jax.checkpoint import Checkpoints
 from vswin_jax.models import create_model, init_params
 from vswin_jax.sharding.mesh import default_rules, make_mesh, place_batch
 from vswin_jax.training.optimizer import make_optimizer
-from vswin_jax.training.state import TrainState, abstract_state, create_state, initializer
+from vswin_jax.training.state import (
+    TrainState,
+    abstract_state,
+    create_state,
+    lower_creation,
+    make_initializer,
+)
 from vswin_jax.training.steps import make_eval_step, make_train_step
 
 CLASSES, ROWS, STEPS = 5, 16, 20
@@ -121,8 +127,9 @@ def bytes_on_a_device(state: TrainState) -> int:
 
 def largest_array_of_init(mesh: Mesh) -> int:
     """Return the elements of the largest array on a device while the state is created."""
-    make = initializer(MODEL, OPTIMIZER, layout_of(target_on(mesh)), ema=True)
-    module = parse_module(make.lower(jax.random.key(0), None).compile().as_text())
+    initialize = make_initializer(MODEL)
+    made = lower_creation(target_on(mesh), initialize, OPTIMIZER, jax.random.key(0))
+    module = parse_module(made.compile().as_text())
     return max(
         array.size for execution in module.executions for array in execution.instruction.results
     )

@@ -1,10 +1,11 @@
 """Attention sharded over eight devices, for tests of kernels that the compiler cannot split."""
 
 import json
-import os
 import subprocess
 import sys
 from typing import Any
+
+from cheap_programs import device_environment
 
 
 def report(setup: str) -> dict[str, Any]:
@@ -14,9 +15,7 @@ def report(setup: str) -> dict[str, Any]:
     shapes that one device processes to `local`. The report has these shapes, the relative errors
     of gradients and result against `xla` on one device, and the kinds of collectives.
     """
-    environment = dict(
-        os.environ, JAX_PLATFORMS="cpu", XLA_FLAGS="--xla_force_host_platform_device_count=8"
-    )
+    environment = device_environment(8)
     command = [sys.executable, "-c", PROGRAM.replace("SETUP", setup)]
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr[-2000:]
@@ -27,7 +26,6 @@ PROGRAM = """
 import functools, json, re, jax, jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from vswin_jax.attention import window_attention
-jax.config.update("jax_disable_most_optimizations", True)
 mesh = jax.make_mesh((2, 2, 2), ("data", "window", "model"), (AxisType.Auto,) * 3)
 keys = jax.random.split(jax.random.key(0), 3)
 qkv = jax.random.normal(keys[0], (2, 4, 9, 3, 4, 16))

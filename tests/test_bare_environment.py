@@ -43,7 +43,7 @@ def test_a_user_without_a_name_trains_predicts_and_converts(
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
         printed.append(done.stdout)
-    assert "quickstart: top-1" in printed[0]
+    assert "quickstart, final: top-1" in printed[0]
     assert printed[1] == printed[3]
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
     _, metadata = load_for_inference(run)

@@ -42,7 +42,7 @@ CONFINED = {
     ),
     "array_record": ("data/sources/record_files.py", "prepare/records.py"),
     "apache_beam": ("prepare/beam.py",),
-    "tensorflow": ("data/pipeline/batches.py",),
+    "tensorflow": ("data/pipeline/tensorflow_filler.py",),
     "clu": ("reporting/metric_writer.py",),
     "matplotlib": ("reporting/plots.py",),
 }

@@ -102,13 +102,21 @@ def test_bad_videos_do_not_take_the_good_ones(
     assert run([*paths, *arguments]) == 1
     captured = capsys.readouterr()
     assert captured.out.splitlines()[::2] == [paths[0], paths[2], paths[0]]
-    reasons = captured.err.splitlines()
+    note, reasons = _split_note(captured.err)
+    assert note.startswith(f"the checkpoint of step 40 in '{tiny_run.workdir / 'checkpoints'}' (")
     assert [line.split("'")[1] for line in reasons[:2]] == [str(missing), str(torn)]
     assert all(line.startswith("error: ") for line in reasons)
     assert reasons[2:] == ["error: 2 of 5 videos have no prediction"]
     assert picture.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(InputError, match=r"torn\.mp4' cannot be read"):
         predict([videos[0], torn], checkpoint)
+
+
+def _split_note(err: str) -> tuple[str, list[str]]:
+    """Return the line about the checkpoint, and all others."""
+    lines = err.splitlines()
+    (note,) = (line for line in lines if not line.startswith("error: "))
+    return note, [line for line in lines if line != note]
 
 
 def test_only_bad_videos(
@@ -181,7 +189,9 @@ def test_ctrl_c_leaves_what_is_printed(tiny_run: "Run", videos: list[Path]) -> N
     assert process.stdout
     assert process.stdout.readline() == f"{videos[0]}\n"
     os.killpg(process.pid, signal.SIGINT)
-    assert process.communicate()[1] == ""
+    note, errors = _split_note(process.communicate()[1])
+    assert note.startswith("the checkpoint of step 40 in ")
+    assert errors == []
     assert process.returncode == -signal.SIGINT
 
 

@@ -12,13 +12,24 @@ __version__ = "0.1.0"
 # Loaded at first use, so that `import vswin_jax` is fast and no room pulls in another's
 # dependencies. `predict` is both a module (the command) and a function (its `__call__`).
 _LAZY = {
+    "Predictor": "vswin_jax.inference",
     "create_model": "vswin_jax.models",
     "init_params": "vswin_jax.models",
+    "load": "vswin_jax.inference",
     "load_weights": "vswin_jax.weights",
+    "predict_each": "vswin_jax.inference",
 }
 _MODULES = ("predict",)
 
-__all__ = ["create_model", "init_params", "load_weights", "predict"]
+__all__ = [
+    "Predictor",
+    "create_model",
+    "init_params",
+    "load",
+    "load_weights",
+    "predict",
+    "predict_each",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,9 @@
 """InputError, the one exception for wrong input: one sentence, no traceback."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
 class InputError(ValueError):
@@ -9,7 +11,34 @@ class InputError(ValueError):
 
     The command lines print the sentence and exit with a non-zero status. Every other exception is a
     defect of this package and keeps its traceback.
+
+    Attributes:
+      arguments: those that the sentence names, for `rename_arguments`.
     """
+
+    def __init__(self, sentence: str, arguments: Sequence[str] = ()) -> None:
+        super().__init__(sentence)
+        self.arguments = tuple(arguments)
+
+
+@contextlib.contextmanager
+def rename_arguments(names: Mapping[str, str]) -> Iterator[None]:
+    """Rename the arguments that an `InputError` of the block, or of the decorated function, names.
+
+    A function names its own arguments. The code that takes them from a config knows what the user
+    typed: with {"eval_resize": "config.eval.resize"} the error names that setting.
+    """
+    try:
+        yield
+    except InputError as error:
+        known = [re.escape(name) for name in error.arguments if name in names]
+        if known:
+            # What is in quotes is the user's own.
+            pattern = rf"(?<!\w)'[^']*'|(?<![\w.])({'|'.join(known)})(?!\w)"
+            text = re.sub(pattern, lambda found: names.get(found[1], found[0]), str(error))
+            error.args = (text,)
+            error.arguments = ()
+        raise
 
 
 def join_some(items: Sequence[str], most: int) -> str:
@@ -18,17 +47,27 @@ def join_some(items: Sequence[str], most: int) -> str:
     return ", ".join(items[:most]) + more
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """Return an `InputError` for a wrong `name` of some `kind` that lists near and known names."""
+def unknown_name(
+    kind: str, name: str, known: Iterable[str], argument: str | None = None
+) -> InputError:
+    """Return an `InputError` for a wrong `name` of some `kind` that lists near and known names.
+
+    `argument` is the one that the name was given as.
+    """
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    return InputError(f"Unknown {kind} {name!r}: {hint}The known ones are {', '.join(known)}.")
+    hint = f"did you mean {' or '.join(map(repr, near))}? The" if near else "the"
+    ones = f"values of {argument}" if argument else "ones"
+    return InputError(
+        f"Unknown {kind} {name!r}: {hint} known {ones} are {', '.join(known)}.",
+        [argument] if argument else (),
+    )
 
 
 def unusable(kind: str, name: str, reason: str) -> InputError:
     """Return an `InputError` for an implementation that is requested by name but cannot be used."""
     return InputError(
         f"The {kind} implementation '{name}' cannot be used: {reason}. Use 'auto', which then "
-        f"chooses another one."
+        f"chooses another one.",
+        [kind],
     )

@@ -1,9 +1,10 @@
 """Builds the data sets, the model, the mesh and the initial weights that a config describes."""
 
-import functools
+import difflib
+import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,45 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vswin_jax import checkpoint, models
+from vswin_jax.config import argument_names
+from vswin_jax.config.plugins import name_plugins
+from vswin_jax.data.clips.clip_augmentations import build_augmentations
 from vswin_jax.data.clips.clip_spec import ClipSpec
 from vswin_jax.data.clips.mirrored_labels import mirrored_labels
 from vswin_jax.data.example import Source
-from vswin_jax.data.moving_shapes.moving_shapes import write_moving_shapes
+from vswin_jax.data.moving_shapes.moving_shapes import CLASSES, write_moving_shapes
+from vswin_jax.data.pipeline.batches import AUTOTUNE
 from vswin_jax.data.pipeline.clip_processes import choose_processes
-from vswin_jax.data.pipeline.lazy_import import AUTOTUNE
 from vswin_jax.data.sources.labels import check_same_names
 from vswin_jax.data.sources.sources import open_source
-from vswin_jax.errors import InputError
+from vswin_jax.errors import InputError, rename_arguments
 from vswin_jax.runtime.distributed import wait_for_all
 from vswin_jax.runtime.label_names import read_label_names
+from vswin_jax.runtime.progress import Progress
 from vswin_jax.sharding.mesh import host_batch_shard, mesh_from_config
 from vswin_jax.training import resume_check
+from vswin_jax.training.batch_registry import build_batch_augmentations
+from vswin_jax.training.durations import TrainingDurations
 from vswin_jax.training.run_training import TrainingInputs
-from vswin_jax.weights import find_weight_file, load_weights, weights_exist
+from vswin_jax.weights import RELEASED, load_weights, weights_exist
+
+log = logging.getLogger("vswin_jax")
 
 
+def check_settings(config: ConfigDict, *, trains: bool = True) -> None:
+    """Check the settings that their users check, which takes no data and no devices.
+
+    Augmentations are checked only for a run that `trains`.
+
+    Raises:
+      InputError: a wrong setting of the clips, the model or the durations.
+    """
+    train_spec(config) if trains else clip_spec(config)
+    build_model(config, num_classes=1)
+    TrainingDurations.from_config(config, num_examples=1)
+
+
+@rename_arguments(argument_names.CLIP_SPEC)
 def clip_spec(config: ConfigDict) -> ClipSpec:
     """Build the specification of training clips and test views."""
     data, views = config.data, config.eval
@@ -49,6 +72,18 @@ def clip_spec(config: ConfigDict) -> ClipSpec:
         rand_augment_n=data.rand_augment.n,
         rand_augment_m=data.rand_augment.m,
     )
+
+
+def train_spec(config: ConfigDict) -> ClipSpec:
+    """Build the specification of training clips, with the registered augmentations.
+
+    Raises:
+      InputError: an augmentation that is not registered, or wrong options.
+    """
+    with name_plugins(config.plugins):
+        build_batch_augmentations(config.data.batch_augmentations)
+        augmentations = build_augmentations(config.data.augmentations)
+    return replace(clip_spec(config), augmentations=augmentations)
 
 
 def training_inputs(
@@ -73,7 +108,7 @@ def training_inputs(
     return TrainingInputs(
         source=source,
         held_out=held_out,
-        spec=clip_spec(config),
+        spec=train_spec(config),
         model=model,
         mesh=mesh,
         sampler_options=sampler_options(config, source),
@@ -112,12 +147,15 @@ def sampler_options(config: ConfigDict, source: Source) -> dict[str, Any]:
     }
 
 
+@rename_arguments(argument_names.MODEL)
 def build_model(config: ConfigDict, num_classes: int) -> models.SwinTransformer3D:
     """Build the config's model; fields that are None keep the variant's own values."""
     settings = {**config.model, "num_classes": num_classes}
-    return models.create_model(settings.pop("name"), **settings)
+    with name_plugins(config.plugins):
+        return models.create_model(settings.pop("name"), **settings)
 
 
+@rename_arguments(argument_names.RUN)
 def split_over(
     mesh: Mesh, config: ConfigDict, model: models.SwinTransformer3D
 ) -> models.SwinTransformer3D:
@@ -153,6 +191,7 @@ def open_split(
     return source
 
 
+@rename_arguments(argument_names.SOURCE)
 def _open_split(
     config: ConfigDict,
     workdir: str | os.PathLike,
@@ -169,16 +208,17 @@ def _open_split(
             f"Expected the {split} videos but config.data.{split} is unset: give an annotation "
             f"file or a folder with a sub-folder for each class, as --config.data.{split}=PATH."
         )
-    return open_source(
-        path,
-        root=config.data.root,
-        kind=config.data.format,
-        label_names=names,
-        num_classes=config.model.num_classes,
-        # Training replaces a missing video by another one.
-        must_exist=split != "train",
-        multi_label=config.data.multi_label,
-    )
+    with name_plugins(config.plugins):
+        return open_source(
+            path,
+            root=config.data.root,
+            kind=config.data.format,
+            label_names=names,
+            num_classes=config.model.num_classes,
+            # Training replaces a missing video by another one, evaluation leaves it out.
+            must_exist=split != "train" and config.eval.strict,
+            multi_label=config.data.multi_label,
+        )
 
 
 def _label_names(path: str) -> tuple[str, ...] | None:
@@ -192,11 +232,19 @@ def _label_names(path: str) -> tuple[str, ...] | None:
     return read_label_names(path)
 
 
+def _num_shapes(config: ConfigDict) -> int:
+    return len(CLASSES) * (config.data.shapes.train_scenes + config.data.shapes.test_scenes)
+
+
 def _moving_shapes(config: ConfigDict, workdir: str | os.PathLike) -> Path:
     directory = Path(config.data.root or Path(workdir) / "moving_shapes")
     if jax.process_index() == 0:
         directory.parent.mkdir(parents=True, exist_ok=True)
-        write_moving_shapes(directory, **config.data.shapes)
+        videos = Progress(_num_shapes(config), lambda line: log.info("moving_shapes: %s", line))
+        with rename_arguments(argument_names.SHAPES):
+            write_moving_shapes(
+                directory, **config.data.shapes, progress=lambda *_: videos.add(len(CLASSES))
+            )
     wait_for_all("moving_shapes is written")
     return directory
 
@@ -218,6 +266,7 @@ def _missing_weights(config: ConfigDict) -> str:
     what = "is unset"
     if config.init_from:
         what = f"is {config.init_from!r}, which is neither a file nor a released checkpoint"
+        what += _similar_weights(config.init_from)
     published = f" (the recipe's: {config.init_published})" if config.init_published else ""
     return (
         f"This run starts from pretrained weights but config.init_from {what}: give them as "
@@ -226,51 +275,12 @@ def _missing_weights(config: ConfigDict) -> str:
     )
 
 
+def _similar_weights(name: str) -> str:
+    released = {*RELEASED, *(one.file.removesuffix(".pth") for one in RELEASED.values())}
+    near = difflib.get_close_matches(name.removesuffix(".pth"), sorted(released), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
 def has_checkpoint(workdir: str | os.PathLike) -> bool:
     """Return True if a run in `workdir` has saved a checkpoint."""
     return bool(checkpoint.steps_in(Path(workdir) / "checkpoints"))
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Trained parameters, which `load(model)` checks against the model and returns.
-
-    `label_names` and `step` are None for a file of weights, which does not hold them.
-    """
-
-    load: Callable[[models.SwinTransformer3D], Any]
-    label_names: tuple[str, ...] | None = None
-    step: int | None = None
-
-
-def weights_to_evaluate(config: ConfigDict, workdir: str | os.PathLike) -> Weights:
-    """Find the weights of the run in `workdir`, or else those of `config.init_from`.
-
-    `config.eval.checkpoint` chooses the latest or the best step of the workdir. Damaged steps are
-    logged and skipped in search of the latest; the best step has no substitute.
-
-    Raises:
-      InputError: there are no weights; all steps, or the best one, are damaged; later, from `load`:
-        the weights are of another model.
-    """
-    path = config.init_from
-    if has_checkpoint(workdir):
-        path = Path(workdir) / "checkpoints"
-        path = checkpoint.latest_intact(path) if config.eval.checkpoint == "latest" else path
-    elif not weights_exist(path):
-        raise InputError(
-            f"Expected a checkpoint to evaluate but {str(workdir)!r} has none: train first, or "
-            f"give weights as --config.init_from=PATH, a released checkpoint's name or a URL."
-        )
-    if not os.path.isdir(path) or find_weight_file(Path(path)) is not None:
-        return Weights(lambda model: load_weights(path, model, allow_fresh=())["params"])
-    params, metadata = checkpoint.load_for_inference(path)
-    resume_check.check_same_task(config, metadata, path)
-    load = functools.partial(_check_params, params)
-    return Weights(load, tuple(metadata["label_names"]), metadata["step"])
-
-
-def _check_params(params: Any, model: models.SwinTransformer3D) -> Any:
-    shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))
-    checkpoint.check_matches(params, shapes)
-    return params

@@ -1,6 +1,5 @@
 """The analysis of compiled programs: of 8 CPU devices, and from the text of a TPU program."""
 
-import os
 import pickle
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cheap_programs import device_environment
 
 from vswin_jax.analysis.compiled_program import (
     Collective,
@@ -70,8 +70,7 @@ pickle.dump({
 @pytest.fixture(scope="module")
 def programs() -> dict[str, CompiledProgram]:
     """Compile small programs in a process with 8 CPU devices."""
-    flags = "--xla_force_host_platform_device_count=8"
-    environment = dict(os.environ, JAX_PLATFORMS="cpu", XLA_FLAGS=flags)
+    environment = device_environment(8)
     result = subprocess.run([sys.executable, "-c", PROGRAMS], capture_output=True, env=environment)
     assert result.returncode == 0, result.stderr.decode()[-2000:]
     return pickle.loads(result.stdout)

@@ -80,7 +80,7 @@ def dry_run(arguments: tuple[str, ...], *settings: str) -> tuple[int, list[str],
     """
     command = [sys.executable, "-m", "vswin_jax.main", *arguments, "--mode=dry_run"]
     command += [
-        "--topology=v5e:2x2",
+        "--topology=v5litepod-4",
         "--config.train.grad_accum_steps=1",
         "--config.eval.num_clips=1",
     ]
@@ -104,8 +104,10 @@ def test_a_dry_run_for_a_tpu_slice(tiny_arguments: tuple[str, ...]) -> None:
     assert sum("fits in 15.8 GiB" in line for line in lines) == 1
     assert any(line.startswith("step time at least") for line in lines)
     assert any(line.startswith("all-reduce") for line in lines)
+    assert "topology v5e:2x2, 4 chips" in lines
+    assert any(line.startswith("together") and "chip-hours" in line for line in lines)
     # libtpu logs no warning, and neither does anything else.
-    assert [line for line in log.splitlines() if "compiling the" not in line] == []
+    assert [line for line in log.splitlines() if "compiling" not in line] == []
 
 
 def test_a_step_that_does_not_fit_has_suggested_changes(tiny_arguments: tuple[str, ...]) -> None:

@@ -321,20 +321,24 @@ def test_a_reader_uses_no_other_step_than_the_requested_one(
 ) -> None:
     flip(data_file(saved / "40"))
     before = content_of(saved)
-    for path in (saved / "40", saved, saved.parent):
+    for path, which in ((saved / "40", "latest"), (saved, "best"), (saved.parent, "best")):
         with pytest.raises(
             InputError, match=r"40'? is damaged \('state/.*' does not have the content"
         ):
-            load_for_inference(path)
+            load_for_inference(path, which)
     assert load_for_inference(saved / "35")[1]["step"] == OLDER
+    assert not caplog.records
+    for path in (saved, saved.parent):
+        caplog.clear()
+        assert load_for_inference(path)[1]["step"] == OLDER
+        assert "is damaged" in caplog.text
+        assert "step 35 is used" in caplog.text
     assert latest_intact(saved).name == "35"
-    assert "is damaged" in caplog.text
-    assert "step 35 is used" in caplog.text
     assert content_of(saved) == before
     flip(data_file(saved / "40"))
     flip(saved / "35" / "metadata" / "metadata")
     with pytest.raises(InputError, match=r"cannot be determined.* step 35 is damaged"):
-        load_for_inference(saved)
+        load_for_inference(saved, "best")
 
 
 def test_converted_weights_have_a_manifest_too(tmp_path: Path) -> None:
@@ -469,16 +473,16 @@ def test_an_evaluation_logs_which_step_it_scores(again: tuple[str, ...], workdir
     assert names(workdir / "checkpoints") == before
 
 
-def test_prediction_refuses_a_damaged_best_step(
+def test_prediction_refuses_a_damaged_step_that_is_named(
     tiny_run: "Run", workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     video = next((tiny_run.workdir / "moving_shapes" / "test").glob("*/*.mp4"))
     flip(data_file(workdir / "checkpoints" / "40"))
-    assert predict.run([str(video), f"--checkpoint={workdir}"]) == 2
+    assert predict.run([str(video), f"--checkpoint={workdir / 'checkpoints' / '40'}"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1
-    assert "step 40 is damaged ('state/" in captured.err
+    assert "/40' is damaged ('state/" in captured.err
 
 
 @pytest.fixture
@@ -525,7 +529,7 @@ def test_a_disk_too_full_for_a_checkpoint_ends_the_run_in_one_sentence(
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     *logged, error = done.stderr.splitlines()
-    assert any("evaluation at step 40" in line for line in logged), done.stderr
+    assert any("step 40/40" in line for line in logged), done.stderr
     assert re.fullmatch(
         rf"error: The disk of '{disk}/checkpoints' is full \(No space left on device; \d+ kB "
         rf"free\): make room there; step 40 \(\d+ kB\) is not saved, what was saved is intact, and "

@@ -225,16 +225,19 @@ def test_a_kill_during_a_save_leaves_the_one_before(tmp_path: Path) -> None:
     assert sorted(child.name for child in tmp_path.iterdir()) == ["1", "2"]
 
 
-def test_inference_loads_the_best_averaged_parameters_by_any_path(run: Run, tmp_path: Path) -> None:
+def test_inference_loads_the_latest_averaged_parameters_by_any_path(
+    run: Run, tmp_path: Path
+) -> None:
     state, _ = run.train(run.fresh(), range(2))
     save_all(tmp_path / "checkpoints", state, {2: 0.5, 3: 0.1})
-    for path in ("", "checkpoints", "checkpoints/2"):
+    for path in ("", "checkpoints", "checkpoints/3"):
         params, metadata = load_for_inference(tmp_path / path)
         assert_equal(params, jax.tree.map(np.asarray, state.ema_params))
         assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(params))
-        assert metadata["step"] == 2
+        assert metadata["step"] == 3
         assert metadata["config"] == METADATA["config"]
-    assert load_for_inference(tmp_path / "checkpoints/3")[1]["step"] == 3
+    assert load_for_inference(tmp_path / "checkpoints/2")[1]["step"] == 2
+    assert load_for_inference(tmp_path, "best")[1]["step"] == 2
 
 
 def test_without_scores_or_average_inference_loads_the_latest_parameters(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from vswin_jax.config import flags
+from vswin_jax.config.overrides import PATH_KEYS
 from vswin_jax.errors import InputError
 
 EXPERIMENT = """
@@ -47,9 +48,9 @@ def test_a_missing_file_is_named_without_its_argument(tmp_path: Path) -> None:
 def test_the_home_directory_in_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "plain.py").write_text(EXPERIMENT)
     monkeypatch.setenv("HOME", "/home/of/me")
-    overrides = [f"--config.{key}=~/x" for key in flags.PATH_KEYS]
+    overrides = [f"--config.{key}=~/x" for key in PATH_KEYS]
     config = flags.override(flags.load(f"{tmp_path}/plain.py"), overrides)
-    for key in flags.PATH_KEYS:
+    for key in PATH_KEYS:
         value = config
         for name in key.split("."):
             value = value[name]

@@ -89,6 +89,13 @@ def test_scores_of_a_worked_example() -> None:
     np.testing.assert_array_equal(result.confusion, [[2, 0, 0], [1, 1, 0], [0, 0, 0]])
 
 
+def test_top5_is_a_score_only_of_more_than_five_classes() -> None:
+    for classes, expected in ((5, False), (6, True)):
+        result = Evaluation(np.array([0]), np.eye(1, classes, dtype=np.float32), np.zeros(1))
+        assert ("top5" in result.summary()) == expected
+        assert ("top-5" in result.describe()) == expected
+
+
 def test_save_writes_all_files(tmp_path: Path) -> None:
     videos = ["a.mp4", "b, with comma.mp4", "c.mp4", "d.mp4"]
     worked_example().save(tmp_path / "evaluation", videos, NAMES, extra={"views": "4x3"})

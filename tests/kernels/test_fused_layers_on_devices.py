@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import pytest
+from cheap_programs import device_environment
 
 # Gradients of a small model, by kernels on eight devices that share the clips, and by plain layers.
 SHARDED = """
@@ -78,8 +79,7 @@ def run(program: str, *arguments: str, **environment: str) -> Any:
 
 @pytest.mark.long
 def test_devices_that_share_the_clips_sum_the_gradients() -> None:
-    flags = "--xla_force_host_platform_device_count=8"
-    assert run(SHARDED, XLA_FLAGS=flags, JAX_DISABLE_MOST_OPTIMIZATIONS="1") < 1e-4
+    assert run(SHARDED, **device_environment(8)) < 1e-4
 
 
 @pytest.mark.skipif(

@@ -8,6 +8,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import pytest
+from cheap_programs import device_environment
 
 from vswin_jax.analysis.compiled_program import read_program
 from vswin_jax.config import base_config
@@ -49,8 +50,7 @@ def main() -> None:
 
 @pytest.fixture(scope="module")
 def collectives() -> list[tuple[str, int, list[int]]]:
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    environment = dict(os.environ, JAX_PLATFORMS="cpu", XLA_FLAGS=flags)
+    environment = device_environment(8)
     program = "import test_sharded_blocks as program; program.main()"
     result = subprocess.run(
         [sys.executable, "-c", program],

@@ -22,6 +22,14 @@ SMALL = {"embed_dim": 16, "depths": [2, 2, 2], "num_heads": [2, 2, 4], "window_s
 WHOLE = (32, 224, 224)
 CLAMPED = (16, 112, 112)
 ODD = (9, 75, 102)
+# Every variant and every kind of size once; all nine pairs would take minutes.
+COMPARED = {
+    "tiny whole": ("swin_tiny", WHOLE),
+    "tiny clamped": ("swin_tiny", CLAMPED),
+    "tiny odd": ("swin_tiny", ODD),
+    "small odd": ("swin_small", ODD),
+    "base clamped": ("swin_base", CLAMPED),
+}
 
 
 def randomized(model: torch.nn.Module, scale: float) -> torch.nn.Module:
@@ -100,8 +108,7 @@ def test_logits_agree(torchvision_models: ModuleType, extent: Size) -> None:
     np.testing.assert_allclose(logits, expected, atol=2e-5 * np.abs(expected).max(), rtol=0)
 
 
-@pytest.mark.parametrize("extent", [WHOLE, CLAMPED, ODD], ids=["whole", "clamped", "odd"])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(("variant", "extent"), COMPARED.values(), ids=COMPARED)
 def test_logits_of_the_variants_agree(
     torchvision_models: ModuleType, variant: str, extent: Size
 ) -> None:
@@ -117,8 +124,7 @@ def test_gradients_agree(torchvision_models: ModuleType, extent: Size) -> None:
     check_gradients(*both_gradients(ours, theirs, random_clips(2, extent), 7))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_gradients_of_the_variants_agree(torchvision_models: ModuleType, variant: str) -> None:
-    theirs = their_variant(torchvision_models, variant)
+def test_gradients_of_swin_tiny_agree(torchvision_models: ModuleType) -> None:
+    theirs = their_variant(torchvision_models, "swin_tiny")
     clips = random_clips(1, (4, 64, 64))
-    check_gradients(*both_gradients(create_model(variant), theirs, clips, 400))
+    check_gradients(*both_gradients(create_model("swin_tiny"), theirs, clips, 400))

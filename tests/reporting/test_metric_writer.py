@@ -9,7 +9,13 @@ import pytest
 from fake_clock import FakeClock
 
 from vswin_jax.reporting.goodput import CATEGORIES, GoodputRecorder
-from vswin_jax.reporting.metric_writer import MetricWriter, format_time, log_parameters
+from vswin_jax.reporting.metric_writer import (
+    MetricWriter,
+    format_time,
+    log_parameter_table,
+    log_parameters,
+    write_final,
+)
 from vswin_jax.reporting.metrics_file import read_metrics
 
 
@@ -43,7 +49,7 @@ def test_log_lines_have_the_speed_the_wait_for_data_and_the_time_left(
         "time left 30s",
         "step 50/100  loss 1.0000  skipped 2  8 clips/s  MFU 35.0%  waiting for data 0%  "
         "time left 50s",
-        "evaluation at step 50  top-1 75.0%  top-5 100.0%",
+        "quick evaluation at step 50  top-1 75.0%  top-5 100.0%",
         "step 52 after 1m40s: goodput 17.5%, badput: compilation 30.0%, waiting for data 2.5%, "
         "evaluation 40.0%, checkpointing 10.0%",
     ]
@@ -60,9 +66,7 @@ def test_log_lines_have_the_speed_the_wait_for_data_and_the_time_left(
     assert sum(shares[name] for name in CATEGORIES) == pytest.approx(1.0)
 
 
-def test_goodput_is_logged_every_ten_minutes(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_goodput_is_logged_at_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     clock = FakeClock()
     caplog.set_level(logging.INFO, logger="vswin_jax")
     arguments = {"batch_size": 1, "total_steps": 9, "tensorboard": False, "clock": clock}
@@ -72,10 +76,27 @@ def test_goodput_is_logged_every_ten_minutes(
             writer.step = step
             writer.write_train(step, {"loss": 1.0})
     assert [line for line in caplog.messages if "goodput" in line] == [
-        "step 3 after 12m30s: goodput 100.0%",
-        "step 6 after 25m00s: goodput 100.0%",
-        "step 7 after 29m10s: goodput 100.0%",
+        "step 7 after 29m10s: goodput 100.0%"
     ]
+
+
+def test_slow_steps_are_logged_twice_a_minute_and_the_files_do_not_depend_on_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FakeClock()
+    caplog.set_level(logging.INFO, logger="vswin_jax")
+    arguments = {"batch_size": 4, "total_steps": 9, "tensorboard": False, "clock": clock}
+    with MetricWriter(tmp_path, **arguments) as writer:
+        for step in range(1, 7):
+            clock.now += 20.0
+            writer.log_if_quiet(step, {"loss": float(step)})
+        writer.write_train(6, {"loss": 6.0})
+    assert [line.partition("  time")[0] for line in caplog.messages[:-1]] == [
+        f"step {step}/9  loss {step}.0000  0.2 clips/s  waiting for data 0%"
+        for step in (2, 4, 6, 6)
+    ]
+    (entry,) = read_metrics(tmp_path / "metrics.jsonl", "train")
+    assert (entry["step"], entry["steps_per_second"]) == (6, 0.05)
 
 
 def test_goodput_continues_when_the_run_resumes(
@@ -111,9 +132,12 @@ def test_tensorboard_has_the_same_numbers(tmp_path: Path) -> None:
         writer.write_evaluation(2, {"top1": 0.25})
         writer.write_image("clips", 0, np.zeros((3, 5, 3), np.uint8))
     (last,) = read_metrics(tmp_path / "metrics.jsonl", "goodput")
+    for _ in range(2):
+        write_final(tmp_path, 2, {"top1": 0.75})
     events = EventAccumulator(str(tmp_path))
     events.Reload()
-    for tag, step, value in (("train/loss", 1, 0.5), ("eval/top1", 2, 0.25)):
+    scores = (("quick/top1", 2, 0.25), ("final/top1", 2, 0.75))
+    for tag, step, value in (("train/loss", 1, 0.5), *scores):
         (event,) = events.Tensors(tag)
         assert (event.step, make_ndarray(event.tensor_proto)) == (step, value)
     (event,) = events.Tensors("goodput/steps")
@@ -136,7 +160,7 @@ from vswin_jax import checkpoint
 from vswin_jax.training import losses, metrics, optimizer, schedules, state, steps
 from vswin_jax.sharding import mesh
 from vswin_jax.reporting.goodput import CATEGORIES, GoodputRecorder
-from vswin_jax.reporting.metric_writer import MetricWriter, log_parameters
+from vswin_jax.reporting.metric_writer import MetricWriter, write_final, log_parameters
 log_parameters({"head": {"kernel": np.zeros((3, 5), np.float32)}})
 with MetricWriter(sys.argv[1], batch_size=1, total_steps=1) as writer:
     writer.write_train(1, {"loss": 0.5})
@@ -161,7 +185,10 @@ def test_the_log_and_the_file_are_written_without_clu_and_tensorflow(tmp_path: P
 def test_the_parameter_overview_lists_every_parameter(caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("clu")
     caplog.set_level(logging.INFO, logger="vswin_jax")
-    log_parameters({"head": {"kernel": jnp.zeros((300, 500)), "bias": jnp.zeros(500)}})
+    params = {"head": {"kernel": jnp.zeros((300, 500)), "bias": jnp.zeros(500)}}
+    log_parameters(params)
+    assert caplog.messages == ["150,500 parameters in 2 tensors, 0.6 MB"]
+    log_parameter_table(params)
     assert "head/kernel" in caplog.text
     assert "150,500 parameters in 2 tensors, 0.6 MB" in caplog.text
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vswin_jax.reporting.metrics_file import MetricsFile, read_metrics
+from vswin_jax.reporting.metrics_file import MetricsFile, read_metrics, write_entry_once
 
 
 def test_floats_read_back_exactly(tmp_path: Path) -> None:
@@ -42,7 +42,8 @@ def test_a_resumed_run_drops_the_entries_that_it_writes_again(tmp_path: Path) ->
     first = MetricsFile(path)
     for step in (10, 20, 30):
         first.write("train", step, {"loss": 1.0 / step})
-    first.write("eval", 20, {"top1": 0.5})
+    first.write("quick", 20, {"top1": 0.5})
+    first.write("final", 30, {"top1": 0.5})
     first.close()
     with path.open("a") as file:
         file.write('{"kind": "train", "step": 40, "lo')
@@ -50,7 +51,29 @@ def test_a_resumed_run_drops_the_entries_that_it_writes_again(tmp_path: Path) ->
     resumed.write("train", 30, {"loss": 0.25})
     resumed.close()
     steps = [(entry["kind"], entry["step"]) for entry in read_metrics(path)]
-    assert steps == [("train", 10), ("train", 20), ("eval", 20), ("train", 30)]
+    assert steps == [("train", 10), ("train", 20), ("quick", 20), ("train", 30)]
     assert read_metrics(path, "train")[-1]["loss"] == 0.25
     assert read_metrics(path, "train")[0]["loss"] == 1.0 / 10
     assert [child.name for child in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_evaluations_of_older_versions_are_quick_ones(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    old = '{"kind": "train", "step": 2, "loss": 0.1}\n{"kind": "eval", "step": 2, "top1": 0.5}\n'
+    path.write_text(old)
+    quick = [{"kind": "quick", "step": 2, "top1": 0.5}]
+    assert read_metrics(path, "quick") == read_metrics(path, "eval") == quick
+    assert path.read_text() == old
+    MetricsFile(path, start_step=2, pending_evaluation=True).close()
+    assert read_metrics(path, "quick") == []
+    assert [entry["loss"] for entry in read_metrics(path)] == [0.1]
+
+
+def test_an_entry_that_is_written_once_replaces_that_of_its_step(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert write_entry_once(path, "final", 2, {"top1": 0.5})
+    before = path.read_text()
+    assert not write_entry_once(path, "final", 2, {"top1": 0.5})
+    assert path.read_text() == before
+    assert write_entry_once(path, "final", 4, {"top1": float("nan")})
+    assert [entry["top1"] for entry in read_metrics(path, "final")] == [0.5, "nan"]

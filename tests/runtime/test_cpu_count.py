@@ -139,7 +139,7 @@ def control_group(cpus: float) -> Iterator[Path]:
 # The first argument is the list of processes of the group that the program joins.
 JOIN = "import os, sys; open(sys.argv[1], 'w').write(str(os.getpid()))\n"
 CHOICES = """
-from vswin_jax.data.pipeline.batches import AUTOTUNE, _thread_options
+from vswin_jax.data.pipeline.tensorflow_filler import AUTOTUNE, _thread_options
 from vswin_jax.data.pipeline.clip_processes import choose_processes
 from vswin_jax.runtime.cpu_count import cpu_quota
 

@@ -113,7 +113,7 @@ MOMENTS: dict[str, tuple[Moment, int]] = {
     "weights": (Moment(train_module, "log_parameters", 1), 0),
     "step": (Moment(loop_module.TrainingLoop, "_next_batch", 4), 4),
     "save": (Moment(Checkpoints, "save", 1, 0.01), 7),
-    "evaluation": (Moment(evaluate_module, "_real_rows", 1), 20),
+    "evaluation": (Moment(evaluate_module, "_gather_rows", 1), 20),
     "compile of an evaluation": (Moment(evaluate_module, "compile_together", 1), 40),
     "pending evaluation": (Moment(evaluate_module, "compile_together", 1), 40),
     "report": (Moment(report, "draw_predictions", 1), 40),
@@ -139,7 +139,7 @@ def test_a_run_stopped_at_every_kind_of_moment_equals_the_undisturbed_one(
         assert not list(tmp_path.glob("checkpoints/*tmp*")), name
     status, output = run(arguments)
     assert status == 0, output
-    assert "quickstart: top-1" in output
+    assert "quickstart, final: top-1" in output
     assert curve(tmp_path, "train") == curve(tiny_run.workdir, "train")
     assert curve(tmp_path, "eval") == curve(tiny_run.workdir, "eval")
     # The step whose evaluation was pending has its score too.

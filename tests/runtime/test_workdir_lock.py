@@ -131,7 +131,7 @@ def test_training_goes_on_beside_what_is_started_in_its_workdir(
     assert "Traceback" not in logged
     printed, logged = evaluating.communicate(timeout=PATIENCE)
     assert evaluating.returncode == 0, logged
-    assert "quickstart: top-1" in printed
+    assert "quickstart, final: top-1" in printed
     summary = json.loads((tmp_path / "evaluation" / "summary.json").read_text())
     assert summary["step"] >= 7
 

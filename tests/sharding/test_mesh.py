@@ -1,6 +1,5 @@
 """The mesh, the partition rules and the sharding of batches."""
 
-import os
 import subprocess
 import sys
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from cheap_programs import device_environment
 from jax.sharding import PartitionSpec
 
 from vswin_jax.errors import InputError
@@ -66,11 +66,7 @@ print("all layouts are right")
 
 
 def run_on_eight_devices(code: str) -> str:
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-    }
+    environment = device_environment(8)
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )

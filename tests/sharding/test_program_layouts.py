@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -13,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from cheap_programs import device_environment
 from jax.sharding import PartitionSpec
 from layouts_program import CLASSES, ROWS, SHAPES, STRATEGIES
 
@@ -32,12 +32,7 @@ def facts(once: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) ->
 
 def compute(saved: Path) -> dict[str, Any]:
     program = Path(__file__).parents[1] / "layouts_program.py"
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-    }
+    environment = device_environment(8)
     command = [sys.executable, str(program), str(saved)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

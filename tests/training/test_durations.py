@@ -39,3 +39,13 @@ def test_due_when_a_multiple_is_passed_and_at_the_end() -> None:
 def test_invalid_duration() -> None:
     with pytest.raises(InputError, match="'ten epochs'"):
         durations(duration="ten epochs")
+
+
+def test_the_first_steps_are_logged_too() -> None:
+    few = durations(duration="21 steps", log_every="20 steps")
+    assert [step for step in range(1, 22) if few.is_logged(step)] == [1, 2, 5, 10, 20, 21]
+    many = durations(duration="210 steps", log_every="100 steps")
+    logged = [step for step in range(1, 211) if many.is_logged(step)]
+    assert logged == [1, 2, 5, 10, 20, 50, 100, 200, 210]
+    last = durations(duration="21 steps", log_every="0 steps")
+    assert [step for step in range(1, 22) if last.is_logged(step)] == [21]

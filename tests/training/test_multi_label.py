@@ -114,7 +114,7 @@ def test_training_learns_the_set_of_shapes(shapes: Shapes) -> None:
     scores = read_metrics(shapes.workdir / "metrics.jsonl", "eval")
     assert [score["step"] for score in scores] == [20, 40, 60]
     assert (scores[-1]["mAP"], scores[-1]["classes"], scores[-1]["videos"]) == (1.0, 2, 16)
-    assert "shapes: mAP 100.00%, hit@1 100.00%" in shapes.printed
+    assert "shapes, final: mAP 100.00%, hit@1 100.00%" in shapes.printed
     assert "mAP 100.0%" in shapes.logged
 
 

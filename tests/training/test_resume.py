@@ -75,7 +75,7 @@ def test_a_killed_run_resumes_bit_for_bit(
     printed, logged = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, logged
     assert "resuming after step" in logged
-    assert "quickstart: top-1" in printed
+    assert "quickstart, final: top-1" in printed
 
     assert [step for step, *_ in curve(tmp_path, "train")] == list(range(1, 41))
     assert curve(tmp_path, "train") == curve(tiny_run.workdir, "train")

@@ -1,15 +1,18 @@
+import logging
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from optim_settings import optim_settings
 
 from vswin_jax.models import SwinTransformer3D, create_model, init_params
+from vswin_jax.reporting.metric_writer import log_parameter_table
 from vswin_jax.sharding.mesh import REPLICATED, make_mesh
 from vswin_jax.training.optimizer import make_optimizer
-from vswin_jax.training.state import abstract_state, create_state, inference_params
+from vswin_jax.training.state import abstract_state, create_state, inference_params, sharded_shapes
 
 
 def tiny() -> tuple[SwinTransformer3D, optax.GradientTransformationExtraArgs]:
@@ -47,7 +50,13 @@ def test_the_state_and_its_average_start_from_pretrained_parameters() -> None:
     model, optimizer = tiny()
     pretrained = jax.tree.map(np.asarray, init_params(model, jax.random.key(1)))
     state = create_state(
-        model, optimizer, jax.random.key(0), make_mesh(), REPLICATED, pretrained, ema=True
+        model,
+        optimizer,
+        jax.random.key(0),
+        make_mesh(),
+        REPLICATED,
+        pretrained,
+        ema=True,
     )
     assert_equal(state.params, pretrained)
     assert_equal(state.ema_params, pretrained)
@@ -77,3 +86,16 @@ def test_inference_uses_the_averaged_parameters_if_the_state_has_them() -> None:
     assert inference_params(state) is state.params
     average = jax.tree.map(lambda leaf: leaf + 1, state.params)
     assert inference_params(state.replace(ema_params=average)) is average
+
+
+def test_the_shapes_of_the_parameters_have_their_shardings(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model, mesh = tiny()[0], make_mesh()
+    shapes = sharded_shapes(model, mesh)
+    params = init_params(model, jax.random.key(0))
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(lambda leaf: leaf.shape, shapes)
+    pytest.importorskip("clu")
+    caplog.set_level(logging.INFO, logger="vswin_jax")
+    log_parameter_table(shapes)
+    assert "head/kernel" in caplog.text

@@ -1,6 +1,5 @@
 import functools
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from cheap_programs import device_environment
 from flax import linen as nn
 from optim_settings import optim_settings
 
@@ -391,7 +391,9 @@ results = {}
 for name, mesh in meshes.items():
     params = test_steps.initial_params(model)
     rules = default_rules(mesh, params)
-    state = create_state(model, optimizer, jax.random.key(0), mesh, rules, params, ema=True)
+    state = create_state(
+        model, optimizer, jax.random.key(0), mesh, rules, params, ema=True
+    )
     layout = jax.tree.map(lambda leaf: leaf.sharding, state)
     step = make_train_step(model, optimizer, state_shardings=layout, **options)
     losses = []
@@ -416,12 +418,7 @@ print(json.dumps(results))
 @pytest.mark.parametrize("model", ["toy", "sets"])
 def test_losses_are_the_same_on_one_and_on_eight_devices(model: str) -> None:
     """Accumulate gradients; `test_program_layouts.py` has other layouts and a real model."""
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-    }
+    environment = device_environment(8)
     folder = Path(__file__).parent
     command = [sys.executable, "-c", DEVICES, str(folder), str(folder.parent), model]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -16,9 +16,10 @@ from vswin_jax import factory
 from vswin_jax.checkpoint import load_for_inference
 from vswin_jax.config import base_config, rules
 from vswin_jax.errors import InputError
+from vswin_jax.evaluation.evaluated_weights import find_weights
 from vswin_jax.models import SwinTransformer3D, create_model, init_params
 from vswin_jax.predict import predict
-from vswin_jax.weights import load_weights, to_state_dict
+from vswin_jax.weights import detect_layout, load_weights, read_torch_file, to_state_dict
 from vswin_jax.weights.convert import convert
 from vswin_jax.weights.export import export_state_dict
 from vswin_jax.weights.files.orbax_directory import write_workdir
@@ -109,12 +110,12 @@ def test_evaluate_and_init_from_need_no_other_flag(converted: Path) -> None:
     metadata = load_for_inference(converted)[1]
     config = factory.ConfigDict(metadata["config"])
     rules.check(config)
-    weights = factory.weights_to_evaluate(config, converted)
+    weights = find_weights(config, converted)
     model = factory.build_model(config, len(weights.label_names))
     assert model == small()
     assert_same(to_state_dict(weights.load(model)), values(converted, small()))
     config.init_from = str(converted)
-    assert factory.weights_to_evaluate(config, converted / "nothing").label_names
+    assert find_weights(config, converted / "nothing").label_names
     start = factory.starting_weights(config)(small(3))
     assert start["head"]["kernel"].shape == (16, 3)
 
@@ -124,7 +125,7 @@ def test_a_hugging_face_directory_is_evaluated_as_a_file(original: Path, tmp_pat
     (tmp_path / "hub" / "model.safetensors").write_bytes(original.read_bytes())
     config = base_config()
     config.init_from = str(tmp_path / "hub")
-    weights = factory.weights_to_evaluate(config, tmp_path / "nothing")
+    weights = find_weights(config, tmp_path / "nothing")
     assert weights.label_names is None
     assert_same(to_state_dict(weights.load(small())), values(original, small()))
 
@@ -235,6 +236,24 @@ def test_the_config_has_the_published_protocol_of_the_model(tmp_path: Path) -> N
     assert load_for_inference(tmp_path / "k400")[1]["label_names"][399] == "zumba"
 
 
+@pytest.mark.parametrize(
+    ("name", "to", "wrapper"),
+    [
+        ("small.pth", None, "state_dict"),
+        ("small.PT", "mmaction2", "state_dict"),
+        ("pytorch_model.bin", "torchvision", None),
+    ],
+)
+def test_a_file_of_torch_has_the_same_weights(
+    original: Path, tmp_path: Path, name: str, to: str | None, wrapper: str | None
+) -> None:
+    convert(original, tmp_path / name, to=to)
+    loaded = read_torch_file(tmp_path / name)
+    assert detect_layout(loaded[wrapper] if wrapper else loaded) == (to or "original")
+    assert_same(values(tmp_path / name, small()), values(original, small()))
+    assert file_names(tmp_path) == {name}
+
+
 def file_names(directory: Path) -> set[str]:
     return {path.name for path in directory.iterdir()}
 
@@ -242,7 +261,9 @@ def file_names(directory: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("destination", "options", "message"),
     [
-        ("out.pth", {"to": "original"}, "a file that ends in .safetensors"),
+        ("out.npz", {"to": "original"}, "a file that ends in .safetensors, .pth, .pt or .bin on"),
+        ("out.ckpt", {}, "a directory, or a file that ends in .safetensors"),
+        ("out.pth", {"to": "orbax"}, "Expected a directory on this machine"),
         ("out.safetensors", {"to": "orbax"}, "Expected a directory"),
         ("gs://bucket/out", {}, "on this machine"),
         ("out", {"to": "onnx"}, "Unknown kind of checkpoint to write 'onnx'"),

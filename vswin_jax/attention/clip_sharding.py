@@ -81,7 +81,8 @@ class ClipSharding:
         return InputError(
             f"Expected {_UNITS[self.axis]} that split over mesh.window={self.devices} devices into "
             f"whole windows in every stage, a multiple of {step}, but {size} came: use "
-            f"{_join_with_or(sizes)}, or a mesh.window of {_join_with_or(devices)}."
+            f"{_join_with_or(sizes)}, or a mesh.window of {_join_with_or(devices)}.",
+            ["mesh.window", "data.num_frames", "data.size"],
         )
 
     def shard_map(

@@ -8,7 +8,11 @@ from jaxtyping import Array, Float, Int
 
 from vswin_jax.attention.inputs import QkvOrShape, SegmentIdsOrShape
 from vswin_jax.kernels import attention_tpu
-from vswin_jax.kernels.chip_memory import chip_memory_for, warn_if_interpreted
+from vswin_jax.kernels.chip_memory import (
+    chip_memory_for,
+    unsupported_chip_reason,
+    warn_if_interpreted,
+)
 from vswin_jax.runtime.target_platform import target_platform
 from vswin_jax.sharding import shard_map_wrappers
 
@@ -21,7 +25,7 @@ def unsupported_reason(
         return "it does not drop attention weights"
     if qkv.dtype not in (jnp.float32, jnp.bfloat16):
         return f"it takes float32 and bfloat16, not {qkv.dtype}"
-    reason = shard_map_wrappers.unsupported_reason() if target_platform() == "tpu" else None
+    reason = _platform_reason(target_platform())
     if reason is not None:
         return reason
     # Checked for all windows and heads, since no device has more of them.
@@ -32,6 +36,12 @@ def unsupported_reason(
     if None in tilings:
         return f"a window of {qkv.shape[2]} tokens does not fit the chip's VMEM"
     return None
+
+
+def _platform_reason(platform: str) -> str | None:
+    if platform != "tpu":
+        return None
+    return unsupported_chip_reason(platform) or shard_map_wrappers.unsupported_reason()
 
 
 def attend(

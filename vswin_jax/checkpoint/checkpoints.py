@@ -1,5 +1,6 @@
 """Saves and restores the checkpoints of a training run, by Orbax's `CheckpointManager`."""
 
+import functools
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, suppress
@@ -7,9 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from jax.experimental.multihost_utils import broadcast_one_to_all
-from orbax.checkpoint import checkpoint_managers as policies
 
 from vswin_jax.checkpoint import manifest
 from vswin_jax.checkpoint.filter_logs import filter_orbax_logs, ignore_closed_loops
@@ -26,7 +25,11 @@ from vswin_jax.checkpoint.step_directories import (
 )
 from vswin_jax.errors import InputError
 from vswin_jax.runtime import disk_full, distributed
+from vswin_jax.runtime.lazy_module import LazyModule
 from vswin_jax.runtime.thread_priority import lower_current_thread, lower_writer_threads
+
+ocp = LazyModule("orbax.checkpoint")
+policies = LazyModule("orbax.checkpoint.checkpoint_managers")
 
 
 class Checkpoints:
@@ -44,18 +47,33 @@ class Checkpoints:
         """
         if max_to_keep < 1:
             raise InputError(f"Expected max_to_keep to be 1 or more but {max_to_keep} came.")
-        self._directory = absolute_path(directory)
+        self._directory, self._max_to_keep = absolute_path(directory), max_to_keep
         # The step of the latest save, its size in bytes, and whether its outcome is still unknown.
         self._saving, self._bytes, self._is_pending = 0, 0, False
         filter_orbax_logs()
         # Before Orbax opens the directory, which fails if a score is damaged.
         self._quarantine_damaged()
-        self._manager = ocp.CheckpointManager(
-            self._directory, options=self._options(max_to_keep), item_handlers=_handlers()
-        )
         self._exit_stack = ExitStack()
+        self._directory.mkdir(parents=True, exist_ok=True)
+        # A new run needs Orbax, which takes a while to import, only when it saves its first step.
+        if jax.process_count() > 1 or any(self._directory.iterdir()):
+            self._manager.latest_step()
+
+    @functools.cached_property
+    def _manager(self) -> "ocp.CheckpointManager":
+        manager = ocp.CheckpointManager(
+            self._directory,
+            options=self._options(self._max_to_keep),
+            item_handlers=_handlers(),
+        )
         self._exit_stack.enter_context(ignore_closed_loops())
-        self._exit_stack.callback(self._manager.close)
+        self._exit_stack.callback(manager.close)
+        return manager
+
+    @property
+    def _is_new(self) -> bool:
+        """True while nothing has been saved or found."""
+        return "_manager" not in self.__dict__
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -93,6 +111,8 @@ class Checkpoints:
     def add_score(self, step: int, score: float) -> None:
         """Add the score of a saved `step` that has none; all processes call it.
 
+        Steps that are neither among the latest nor the best any more are deleted.
+
         Raises:
           InputError: the disk is full.
         """
@@ -102,14 +122,25 @@ class Checkpoints:
                 add_score(self._directory / str(step), score)
         distributed.wait_for_all("a score is added")
         self._manager.reload()
+        # All list the same steps before one of them is deleted.
+        distributed.wait_for_all("the steps are listed")
+        self._delete_surplus()
+
+    def _delete_surplus(self) -> None:
+        """Delete what the next save would: at this one, the score of its step was not known."""
+        steps = sorted(self._manager.all_steps())
+        kept = {*steps[-self._max_to_keep :], self._manager.best_step()}
+        for step in steps:
+            if step not in kept:
+                self._manager.delete(step)
 
     def latest_step(self) -> int | None:
         """Return the last complete step, or None."""
-        return self._manager.latest_step()
+        return None if self._is_new else self._manager.latest_step()
 
     def best_step(self) -> int | None:
         """Return the step with the highest score, or None if no step has a score."""
-        return self._manager.best_step()
+        return None if self._is_new else self._manager.best_step()
 
     def restore_latest(self, target: Any) -> tuple[Any, dict[str, Any]] | None:
         """Restore the latest (state, metadata); None if there is no checkpoint yet.
@@ -120,7 +151,7 @@ class Checkpoints:
         Raises:
           InputError: the checkpoint is of another model or optimizer, or cannot be read.
         """
-        step = self._manager.latest_step()
+        step = self.latest_step()
         if step is None:
             return None
         directory = self._directory / str(step)
@@ -134,6 +165,8 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Wait until all saves are complete on disk; errors as for `save`."""
+        if self._is_new:
+            return
         self._is_pending = False
         with self._reraise_disk_full():
             self._manager.wait_until_finished()
@@ -157,7 +190,7 @@ class Checkpoints:
 
     def is_saving(self) -> bool:
         """Return True while a save is in progress in the background."""
-        return self._manager.is_saving_in_progress()
+        return not self._is_new and self._manager.is_saving_in_progress()
 
     def close(self) -> None:
         """Wait for all saves and end Orbax's threads; errors as for `save`."""
@@ -171,7 +204,7 @@ class Checkpoints:
             return "nothing is saved yet, and the same command starts over"
         return f"what was saved is intact, and the same command resumes from step {max(steps)}"
 
-    def _options(self, max_to_keep: int) -> ocp.CheckpointManagerOptions:
+    def _options(self, max_to_keep: int) -> "ocp.CheckpointManagerOptions":
         latest = policies.LatestN(max_to_keep)
         best = policies.BestN(
             get_metric_fn=comparable_score, n=1, keep_checkpoints_without_metrics=False
@@ -205,7 +238,7 @@ class Checkpoints:
         unfinished = self._temporary_path().get()
         manifest.write(unfinished, marked=(unfinished / "metadata" / manifest.MARKER).exists())
 
-    def _temporary_path(self) -> ocp.path.atomicity_types.TemporaryPath:
+    def _temporary_path(self) -> "ocp.path.atomicity_types.TemporaryPath":
         step = self._directory / str(self._saving)
         path_class = ocp.path.atomicity_defaults.get_default_temporary_path_class(step)
         return path_class.from_final(step)
@@ -223,7 +256,7 @@ class Checkpoints:
         return f"step {self._saving} ({size}) is not saved, {self.resume_hint()}"
 
 
-def _handlers() -> dict[str, ocp.CheckpointHandler]:
+def _handlers() -> "dict[str, ocp.CheckpointHandler]":
     # Compression would shrink trained weights by only a twelfth, and would be most of the CPU time
     # that a save takes from the training steps that run meanwhile.
     arrays = ocp.PyTreeCheckpointHandler(use_compression=False)

@@ -5,6 +5,8 @@ import logging
 import sys
 from collections.abc import Iterator
 
+from absl import logging as absl_logging
+
 from vswin_jax.runtime.disk_full import disk_full_reason
 
 
@@ -14,8 +16,10 @@ def filter_orbax_logs() -> None:
     Records with an exception are dropped as well: the caller that catches the exception reports
     it. Orbax would log a failed save six times, and asyncio once more for each array.
     """
-    for name, keep in (("absl", _is_not_orbax_progress), ("asyncio", _is_not_disk_full)):
-        log = logging.getLogger(name)
+    # Absl's logger finds the file that logs only if absl has made it, before it is asked for.
+    absl_log = absl_logging.get_absl_logger()
+    asyncio_log = logging.getLogger("asyncio")
+    for log, keep in ((absl_log, _is_not_orbax_progress), (asyncio_log, _is_not_disk_full)):
         if keep not in log.filters:
             log.addFilter(keep)
 

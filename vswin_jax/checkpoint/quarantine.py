@@ -4,17 +4,18 @@ import logging
 import os
 from collections.abc import Mapping
 
-import orbax.checkpoint as ocp
 from etils import epath
 
 from vswin_jax.checkpoint import manifest
 from vswin_jax.checkpoint.step_directories import absolute_path, find_damage, steps_in
 from vswin_jax.errors import InputError
+from vswin_jax.runtime.lazy_module import LazyModule
+
+ocp = LazyModule("orbax.checkpoint")
 
 log = logging.getLogger(__name__)
 
 _DAMAGED = ".damaged"
-_UNFINISHED = ocp.path.atomicity_types.TMP_DIR_SUFFIX
 
 
 def latest_intact(root: str | os.PathLike[str]) -> epath.Path | None:
@@ -98,7 +99,7 @@ def _rename(directory: epath.Path) -> epath.Path:
 def _warn_of_unfinished(root: epath.Path, consequence: str) -> None:
     """Log the saves that a kill interrupted; Orbax deletes their files when it opens `root`."""
     for child in root.iterdir() if root.is_dir() else ():
-        step, unfinished, _ = child.name.partition(_UNFINISHED)
+        step, unfinished, _ = child.name.partition(ocp.path.atomicity_types.TMP_DIR_SUFFIX)
         if unfinished:
             log.warning(
                 "The save of step %s in '%s' was interrupted: its files are deleted, and %s.",

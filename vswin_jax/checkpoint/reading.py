@@ -1,41 +1,57 @@
 """Reads a checkpoint: its metadata, the shapes of its state, its parameters for inference."""
 
 import contextlib
+import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from etils import epath
 
+from vswin_jax.checkpoint.chosen_step import (
+    LATEST,
+    ChosenStep,
+    best_step,
+    checkpoint_root,
+    choose_step,
+)
 from vswin_jax.checkpoint.filter_logs import filter_orbax_logs
 from vswin_jax.checkpoint.step_directories import (
     PROGRAM,
     absolute_path,
-    find_damage,
-    read_score,
+    newest_readable,
     steps_in,
 )
 from vswin_jax.errors import InputError
+from vswin_jax.runtime.lazy_module import LazyModule
 
+ocp = LazyModule("orbax.checkpoint")
+
+# Where Orbax's `JsonCheckpointHandler` writes it.
+_METADATA = "metadata/metadata"
 # Raised by Orbax and TensorStore for files that are missing, truncated or of another format.
 _UNREADABLE = (ValueError, OSError, KeyError, TypeError)
 
 
-def load_for_inference(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
+def load_for_inference(
+    path: str | os.PathLike[str], which: str = LATEST
+) -> tuple[Any, dict[str, Any]]:
     """Load the (parameters, metadata) of a checkpoint, the averaged parameters where it has them.
 
-    `path` is a run's directory, its `checkpoints` directory, or the directory of one step. Of
-    several steps, the best one is loaded, or the latest if none has a score. The parameters are
-    NumPy arrays; the devices of the training run are not needed.
+    `path` and `which` are those of `choose_step`. The parameters are NumPy arrays; the devices of
+    the training run are not needed.
 
     Raises:
       InputError: there is no checkpoint, or it cannot be read, or another program wrote it.
     """
-    directory = _step_directory(absolute_path(path))
-    _check_intact(directory)
+    return load_step(choose_step(path, which))
+
+
+def load_step(chosen: ChosenStep) -> tuple[Any, dict[str, Any]]:
+    """Load a step that is chosen and checked; result and errors as for `load_for_inference`."""
+    directory = chosen.directory
     metadata = read_step_metadata(directory)
     saved = saved_tree(directory)
     name = "ema_params" if saved.get("ema_params") else "params"
@@ -46,13 +62,23 @@ def load_for_inference(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any
         return reader.restore(directory / "state", args=arguments)[name], metadata
 
 
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the metadata of a checkpoint; `path` and errors as for `load_for_inference`."""
-    return read_step_metadata(_step_directory(absolute_path(path)))
+def read_metadata(path: str | os.PathLike[str], which: str = LATEST) -> dict[str, Any]:
+    """Read the metadata of a checkpoint; `path` and errors as for `load_for_inference`.
+
+    The content of large files is not read, so damage in them does not lead to another step.
+    """
+    directory = absolute_path(path)
+    root = checkpoint_root(directory)
+    if root is None:
+        return read_step_metadata(directory)
+    if which == LATEST:
+        return read_step_metadata(newest_readable(root) or choose_step(root).directory)
+    return read_step_metadata(root / str(best_step(steps_in(root))))
 
 
 def saved_tree(directory: epath.Path) -> dict[str, Any]:
     """Read the structure of a saved state, as dictionaries and lists with shapes as leaves."""
+    filter_orbax_logs()
     with reraise_unreadable(directory), ocp.PyTreeCheckpointer() as reader:
         saved = reader.metadata(directory / "state").item_metadata
         if saved is None:
@@ -60,54 +86,11 @@ def saved_tree(directory: epath.Path) -> dict[str, Any]:
         return saved.tree
 
 
-def _step_directory(path: epath.Path) -> epath.Path:
-    if not path.exists():
-        raise InputError(
-            f"A checkpoint was expected at '{path}', but nothing is there: give the directory of a "
-            f"run, or of one of its checkpoints."
-        )
-    if (path / "state").is_dir():
-        return path
-    root = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    steps = steps_in(root)
-    if not steps:
-        convert = ", or convert this file with scripts/convert_weights.py" if path.is_file() else ""
-        raise InputError(
-            f"No checkpoint was found in '{root}': give the directory of a run that has saved one"
-            f"{convert}."
-        )
-    return root / str(_best_step(steps))
-
-
-def _best_step(steps: Mapping[int, epath.Path]) -> int:
-    """Return the step with the highest score, the later of equals; the last if none has a score."""
-    for step, directory in steps.items():
-        reason = find_damage(directory, thorough=False)
-        if reason:
-            raise InputError(
-                f"The best checkpoint in '{directory.parent}' cannot be determined, because that "
-                f"of step {step} is damaged ({reason}): give the directory of another step, or "
-                f"start the training again, which renames the damaged one."
-            )
-    scores = {step: read_score(directory) for step, directory in steps.items()}
-    scored = [(score, step) for step, score in scores.items() if score is not None]
-    return max(scored)[1] if scored else max(steps)
-
-
-def _check_intact(directory: epath.Path) -> None:
-    reason = find_damage(directory, thorough=True)
-    if reason:
-        raise InputError(
-            f"The checkpoint '{directory}' is damaged ({reason}): give another one, or start the "
-            f"training again, which resumes from the newest one that is intact."
-        )
-
-
 def read_step_metadata(directory: epath.Path) -> dict[str, Any]:
     """Read the metadata of the step in `directory`; errors as for `load_for_inference`."""
-    filter_orbax_logs()
-    with reraise_unreadable(directory), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        metadata = reader.restore(directory / "metadata")
+    # Not by Orbax, which initialises JAX: a command reads its config before it joins the others.
+    with reraise_unreadable(directory):
+        metadata = json.loads((directory / _METADATA).read_bytes())
     if not isinstance(metadata, dict) or metadata.get("program") != PROGRAM:
         raise InputError(
             f"'{directory}' was written by a program other than {PROGRAM}: give a checkpoint "

@@ -1,19 +1,11 @@
-"""The settings of a run: every field with its default, and the argument of `--config`.
+"""The settings of a run: every field with its default.
 
 The defaults are what the published Kinetics-400 recipes have in common (Video Swin,
 arXiv:2106.13230, section 4.1), so an experiment file states only the settings that differ.
 """
 
-import difflib
-import os
-from collections.abc import Mapping, Sequence
-
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
-
-from vswin_jax.errors import InputError, unknown_name
-
-RUNLOCAL = "runlocal"
 
 
 def base_config() -> ConfigDict:
@@ -21,6 +13,7 @@ def base_config() -> ConfigDict:
     config = ConfigDict()
     config.name = ""
     config.seed = 0
+    config.plugins = ""  # modules of your own to import, by commas; see docs/extending.md
     config.init = "pretrained"  # reads init_from; or "scratch", which is never assumed
     config.init_from = ""  # a file or directory, a released checkpoint's name, or a URL
     config.init_published = ""  # URL of the recipe's own starting weights, a value for init_from
@@ -58,6 +51,8 @@ def _model() -> ConfigDict:
     model.remat = placeholder(str)  # rematerialised: none, attention, dots, mlp or block
     model.relative_position = placeholder(str)
     model.attention = placeholder(str)
+    # A registered attention layer with its options, such as "cosine(max_scale=50)".
+    model.attention_layer = placeholder(str)
     # Implementation of the layers other than attention: auto, xla, chunked, pallas_tpu.
     model.tokenwise = placeholder(str)
     # Order of the tokens between blocks: windows (window order), or map (raster order).
@@ -89,6 +84,10 @@ def _data() -> ConfigDict:
     data.flip_labels = ""
     data.repeat_first_frame = False  # control experiment: a clip without motion
     data.rand_augment = ConfigDict({"n": 0, "m": 7})  # operations (0: off), magnitude of 30
+    # Registered augmentations of whole clips, in this order, after the crop, the flip and
+    # RandAugment: ({"name": "color_jitter", "strength": 0.4, "p": 0.8}, "grayscale(p=0.1)").
+    data.augmentations = ()
+    data.batch_augmentations = ()  # the same on the device, after erasing and before mixing
     # 0: every example once an epoch. 1: every class equally often. Between: a class of n examples
     # in proportion to n**(1 - class_balance), so 0.5 is square-root sampling. Epochs keep their
     # length.
@@ -97,7 +96,8 @@ def _data() -> ConfigDict:
     data.processes = -1  # decoding processes; -1: one per core; 0: threads decode instead
     data.threads = 0  # threads that decode, or feed the processes; 0: chosen automatically
     data.prefetch = 2  # batches prepared ahead of the training step
-    # Unreadable videos are replaced. The run ends if their fraction is clearly above this one.
+    # Unreadable videos are replaced in training, and left out of the scores. The run ends if their
+    # fraction is clearly above this one.
     data.max_bad_fraction = 0.05
     # For moving_shapes alone: eight videos per scene, frames of size x size pixels.
     data.shapes = ConfigDict(
@@ -109,11 +109,14 @@ def _data() -> ConfigDict:
 def _train() -> ConfigDict:
     # Durations are written as "30 epochs", "1000 steps" or "64000 examples".
     train = ConfigDict()
+    # True: the batch size, durations and intervals that the command line does not name follow from
+    # the number of training videos; see `fit_to_videos`.
+    train.fit_to_videos = False
     train.batch_size = 64  # clips per step, over all devices and micro-batches
     train.duration = "30 epochs"
     train.grad_accum_steps = 1  # micro-batches per step
     train.log_every = "20 steps"
-    train.eval_every = "5 epochs"  # with one centred clip per video
+    train.eval_every = "5 epochs"  # quick: one centred clip per video
     train.checkpoint_every = "1 epochs"
     train.max_to_keep = 2  # latest checkpoints, in addition to the best one
     train.ema_decay = 0.0  # 0: no moving average of the parameters
@@ -159,7 +162,11 @@ def _eval() -> ConfigDict:
     evaluation.num_crops = 3  # along the longer side
     evaluation.resize = 224  # pixels of the short side
     evaluation.views_per_pass = 4  # views of each video in one forward pass
-    evaluation.checkpoint = "latest"  # the one that --mode=evaluate scores; or "best"
+    # The one that --mode=evaluate scores: the latest, or "best", that of the best quick score.
+    evaluation.checkpoint = "latest"
+    # Unreadable held-out videos are left out of the scores, up to data.max_bad_fraction, and
+    # counted. True: the first one is an error, at the start if its file cannot be opened.
+    evaluation.strict = False
     return evaluation
 
 
@@ -168,112 +175,3 @@ def _mesh() -> ConfigDict:
     mesh.window = 1  # devices that share each clip
     mesh.window_over = "time"  # the axis of the clip that they divide; or "height"
     return mesh
-
-
-def parse_argument(
-    argument: str, allowed: Mapping[str, Sequence[str] | None]
-) -> dict[str, str | bool]:
-    """Parse what follows the colon of `--config FILE:ARGUMENT`, such as "variant=base,runlocal".
-
-    `allowed` maps each key to its values, the first of which is the default, or to None for any
-    text (default ""), in which commas may occur and a leading `~` is the home directory. The result
-    has every key, and `runlocal` as a bool.
-
-    Raises:
-      InputError: an unknown key or value; the message lists the known ones.
-    """
-    chosen: dict[str, str | bool] = {k: v[0] if v else "" for k, v in allowed.items()}
-    chosen[RUNLOCAL] = False
-    for part in filter(None, map(str.strip, _split_parts(argument, allowed))):
-        key, equals, value = part.partition("=")
-        if key == RUNLOCAL and not equals:
-            chosen[RUNLOCAL] = True
-            continue
-        chosen[key] = _allowed_value(key, value, allowed)
-    return chosen
-
-
-def _split_parts(argument: str, allowed: Mapping[str, Sequence[str] | None]) -> list[str]:
-    """Split at the commas, except those within a value that may be any text, such as a path."""
-    parts: list[str] = []
-    for part in argument.split(","):
-        previous = parts[-1].partition("=")[0].strip() if parts else ""
-        is_text = previous in allowed and allowed[previous] is None
-        if is_text and not _resembles_key(part, allowed):
-            parts[-1] += f",{part}"
-        else:
-            parts.append(part)
-    return parts
-
-
-def _resembles_key(part: str, allowed: Mapping[str, Sequence[str] | None]) -> bool:
-    """Return True for KEY=VALUE and `runlocal`, and also for misspelt ones."""
-    key, equals, _ = (text.strip() for text in part.partition("="))
-    names = list(allowed) if equals else [RUNLOCAL]
-    return key in allowed or bool(difflib.get_close_matches(key, names, cutoff=0.8))
-
-
-def _allowed_value(key: str, value: str, allowed: Mapping[str, Sequence[str] | None]) -> str:
-    if key not in allowed:
-        raise unknown_name("argument of --config", key, [*allowed, RUNLOCAL])
-    values = allowed[key]
-    if values is not None and value not in values:
-        raise unknown_name(f"value of {key} in --config", value, values)
-    if not value:
-        raise InputError(f"Expected {key}=VALUE after the colon of --config but no value came.")
-    return value if values else os.path.expanduser(value)
-
-
-def runlocal(config: ConfigDict) -> ConfigDict:
-    """Shrink any config to a few steps on a CPU with moving_shapes.
-
-    The optimizer, losses, augmentation, sampling and kinds of test views stay the same, so a short
-    run shows that a recipe works before it gets a large machine.
-    """
-    config.update(
-        {
-            "init": "scratch",
-            "init_from": "",
-            "model": _RUNLOCAL_MODEL,
-            "data": _RUNLOCAL_DATA,
-            "train": _RUNLOCAL_TRAIN,
-        }
-    )
-    config.model.num_classes = None
-    config.optim.warmup = "1 steps"
-    config.eval.update(
-        batch_size=4,
-        resize=config.data.size,
-        num_clips=min(2, config.eval.num_clips),
-        views_per_pass=1,
-    )
-    return config
-
-
-_RUNLOCAL_MODEL = {
-    "name": "swin_tiny",
-    "dtype": "float32",
-    "embed_dim": 8,
-    "depths": (2, 2),
-    "num_heads": (1, 2),
-    "window_size": (2, 4, 4),
-    "patch_size": (2, 4, 4),
-}
-_RUNLOCAL_DATA = {
-    "kind": "moving_shapes",
-    "processes": 0,
-    "num_frames": 8,
-    "frame_interval": 1,
-    "resize": 36,
-    "size": 32,
-    "label_names": "",
-    "shapes": {"train_scenes": 2, "test_scenes": 1, "size": 40, "num_frames": 12},
-}
-_RUNLOCAL_TRAIN = {
-    "batch_size": 4,
-    "duration": "4 steps",
-    "grad_accum_steps": 2,
-    "log_every": "1 steps",
-    "eval_every": "2 steps",
-    "checkpoint_every": "2 steps",
-}

@@ -14,7 +14,7 @@ from vswin_jax.config.renames import load_saved_config
 # computes, the schedule, or the order of the videos; a new setting counts as one of those
 # until it is listed here. A name that ends in a dot is a section.
 WITHOUT_EFFECT = (
-    "name",
+    *("name", "plugins"),
     # The starting weights: a run that resumes has left them behind.
     *("init", "init_from", "init_published", "model.kernel_init"),
     # How the same values are computed.
@@ -24,6 +24,7 @@ WITHOUT_EFFECT = (
     *("data.processes", "data.threads", "data.prefetch", "data.max_bad_fraction", "eval."),
     *("train.log_every", "train.eval_every", "train.checkpoint_every", "train.max_to_keep"),
     *("train.max_bad_steps", "train.hang_after", "train.compilation_cache"),
+    "train.fit_to_videos",
     # Where the videos are: their names, labels and order are compared themselves.
     *("data.kind", "data.train", "data.eval", "data.root", "data.format", "data.label_names"),
     # Settings that shape the parameters, which are compared themselves.
@@ -50,12 +51,18 @@ def setting_changes(saved: Mapping[str, Any], config: ConfigDict) -> list[Change
 
     A setting that the checkpoint does not hold had its default.
     """
-    before, now = _flat(load_saved_config(saved)), _flat(config)
     return [
-        Change(f"config.{name} is {value!r} and was {before.get(name)!r}", _has_effect(name))
-        for name, value in now.items()
-        if before.get(name) != value
+        Change(f"config.{name} is {value!r} and was {before!r}", _has_effect(name))
+        for name, (value, before) in differing_settings(saved, config).items()
     ]
+
+
+def differing_settings(saved: Mapping[str, Any], config: ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """Return the (value, saved value) of the settings of `config` that differ from `saved`."""
+    before, now = _flat(load_saved_config(saved)), _flat(config)
+    return {
+        name: (value, before.get(name)) for name, value in now.items() if before.get(name) != value
+    }
 
 
 def _has_effect(name: str) -> bool:

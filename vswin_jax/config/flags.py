@@ -1,17 +1,23 @@
 """The command line of `vswin_jax.main`: a config file, its overrides, a workdir and a mode."""
 
+import difflib
+import glob
 import itertools
 import os
 import re
-import runpy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from vswin_jax.config.renames import RENAMED
+from vswin_jax.config.experiment_file import run_experiment
+from vswin_jax.config.fit_to_videos import fit_to_videos
+from vswin_jax.config.local_run import without_weights
+from vswin_jax.config.overrides import apply_overrides, join_values
+from vswin_jax.config.plugins import import_plugins, search_folder
+from vswin_jax.config.run_config import ChosenConfig, config_of_run, ignore_file, saved_config
 from vswin_jax.errors import InputError, unknown_name
 from vswin_jax.reporting.profiling import DEFAULT_STEP_RANGE, parse_step_range
 from vswin_jax.runtime.cluster_member import ClusterMember
@@ -21,21 +27,27 @@ USAGE = """\
 Trains or evaluates a Video Swin Transformer.
 
   python -m vswin_jax.main --config FILE[:ARGUMENT] --workdir DIR [--config.KEY=VALUE ...]
+  python -m vswin_jax.main --mode=evaluate --workdir DIR [--config.KEY=VALUE ...]
 
   --config FILE        an experiment, such as experiments/quickstart.py; many take an argument:
                        experiments/k400.py:variant=base,pretrain=22k (the head of the file lists
-                       them); with `runlocal` in it the run shrinks to a few steps on a CPU
+                       them); with `runlocal` in it the run shrinks to a few steps on a CPU;
+                       a workdir with a checkpoint needs none: its own config holds, with what
+                       the command line changes; --mode=evaluate ignores a file there
   --config.KEY=VALUE   changes a setting, such as --config.optim.learning_rate=3e-4
   --workdir DIR        where the run writes; the same command resumes from it
-  --mode MODE          train (default); evaluate: score the checkpoint in the workdir; dry_run:
-                       compile only, and print what a step needs of each device (no data and no
-                       workdir)
-  --topology SLICE     with dry_run: compile for devices that are not here, such as v5e:16x16
+  --mode MODE          train (default); evaluate: score the workdir's latest checkpoint with all
+                       test views (--config.eval.checkpoint=best: the one with the best quick score,
+                       that of one centred clip, during training); dry_run: compile only, and print
+                       what a step needs of each device (no data, and no workdir but for its config)
+  --topology NAME      with dry_run: compile for devices that are not here, such as v5e:16x16 or
+                       v5e-256, h100:8, or a machine type of a cloud, such as a3-highgpu-8g
   --allow_changes      resumes although other videos, another batch size, learning rate, duration or
                        the like mean that the steps to come do not continue those before; without
                        it such a run is refused
   --profile [A:B]      traces steps A to B, counted from 1 where this start begins, into the
                        workdir's profile directory (without A:B, 10:14)
+  --show_parameters    logs a table of all parameters, with their shapes and shardings
 
   Several processes train as one, each started with this command. On a TPU slice and under SLURM
   nothing more is needed (scripts/launch); elsewhere each process is given its own ID, from 0 up:
@@ -44,13 +56,10 @@ Trains or evaluates a Video Swin Transformer.
                        where process 0 runs, with a port that is free there
   --heartbeat SECONDS  all processes end if one sends no heartbeat for that long (100)
 """
-PATH_KEYS = (
-    *("init_from", "data.train", "data.eval", "data.root", "data.label_names"),
-    *("data.flip_labels", "train.compilation_cache"),
-)
 MODES = ("train", "evaluate", "dry_run")
 _FLAGS = (
     *("--config", "--workdir", "--mode", "--topology", "--allow_changes", "--profile", "--help"),
+    "--show_parameters",
     *("--coordinator", "--num_processes", "--process_id", "--heartbeat"),
 )
 
@@ -60,7 +69,8 @@ class CommandLine:
     """A parsed command line; `config` is locked and has its overrides.
 
     `workdir` is "" in a dry run, which writes nothing. `topology` is "" for the devices of this
-    machine. `profile` is the first and the last step to trace.
+    machine. `profile` is the first and the last step to trace. `run_config` is the config of the
+    checkpoint that `config` was taken from, or None. `notes` are lines for the log.
     """
 
     config: ConfigDict
@@ -69,8 +79,11 @@ class CommandLine:
     topology: str
     allow_changes: bool = False
     profile: tuple[int, int] | None = None
+    show_parameters: bool = False
     cluster_member: ClusterMember | None = None
     heartbeat: int = HEARTBEAT_SECONDS
+    run_config: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def parse(arguments: Sequence[str]) -> CommandLine | None:
@@ -82,7 +95,7 @@ def parse(arguments: Sequence[str]) -> CommandLine | None:
     values, overrides = _own_flags(arguments)
     if values.help:
         return None
-    if not values.config:
+    if not (values.config or values.workdir):
         raise InputError("Expected --config FILE: give an experiment, or --help for more.")
     if values.mode not in MODES:
         raise unknown_name("--mode", values.mode, MODES)
@@ -101,13 +114,17 @@ def parse(arguments: Sequence[str]) -> CommandLine | None:
     profile = parse_step_range(values.profile)
     if profile and values.mode != "train":
         raise InputError(f"Expected --profile with --mode=train alone but got {values.mode!r}.")
+    chosen = _choose_config(values, overrides)
     return CommandLine(
-        config=override(load(values.config), overrides),
+        config=chosen.config,
+        run_config=chosen.saved,
+        notes=chosen.notes,
         workdir=values.workdir,
         mode=values.mode,
         topology=values.topology,
         allow_changes=values.allow_changes,
         profile=profile,
+        show_parameters=values.show_parameters,
         cluster_member=ClusterMember.from_flags(
             values.coordinator, values.num_processes, values.process_id
         ),
@@ -115,21 +132,44 @@ def parse(arguments: Sequence[str]) -> CommandLine | None:
     )
 
 
+def _choose_config(values: flags.FlagValues, overrides: Sequence[str]) -> ChosenConfig:
+    """Return the config of the workdir's checkpoint to evaluate, or in place of a missing file."""
+    argument = _split_argument(values.config)[1]
+    overrides, notes = without_weights(argument, overrides)
+    of_file = override(load(values.config), overrides) if values.config else None
+    needs_saved = of_file is None or values.mode == "evaluate"
+    saved = saved_config(values.workdir) if needs_saved else None
+    if saved is not None:
+        chosen = config_of_run(
+            saved, values.workdir, overrides, override, evaluates=values.mode == "evaluate"
+        )
+        return ignore_file(chosen, values.config, of_file) if of_file is not None else chosen
+    if of_file is None:
+        raise InputError(
+            f"Expected --config FILE, since {values.workdir!r} has no checkpoint with a config: "
+            f"give an experiment, or the workdir of a run, or --help for more."
+        )
+    saved = saved_config(values.workdir) if of_file.train.get("fit_to_videos") else None
+    return ChosenConfig(of_file, notes=(*notes, *fit_to_videos(of_file, overrides, saved)))
+
+
 def _own_flags(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
     values = flags.FlagValues()
+    values.set_gnu_getopt()  # a stray word does not hide the flags after it
     flags.DEFINE_string("config", "", "", flag_values=values)
     flags.DEFINE_string("workdir", "", "", flag_values=values)
     flags.DEFINE_string("mode", "train", "", flag_values=values)
     flags.DEFINE_string("topology", "", "", flag_values=values)
     flags.DEFINE_bool("allow_changes", False, "", flag_values=values)
     flags.DEFINE_string("profile", "", "", flag_values=values)
+    flags.DEFINE_bool("show_parameters", False, "", flag_values=values)
     flags.DEFINE_string("coordinator", "", "", flag_values=values)
     flags.DEFINE_integer("num_processes", None, "", flag_values=values)
     flags.DEFINE_integer("process_id", None, "", flag_values=values)
     flags.DEFINE_integer("heartbeat", HEARTBEAT_SECONDS, "", 10, flag_values=values)
     flags.DEFINE_bool("help", False, "", short_name="h", flag_values=values)
     try:
-        rest = values(["main", *_with_step_range(arguments)], known_only=True)
+        rest = values(["main", *_with_step_range(join_values(arguments))], known_only=True)
     except flags.Error as error:
         raise InputError(f"The command line cannot be read: {error}; see --help.") from error
     return values, rest[1:]
@@ -155,14 +195,24 @@ def load(path: str) -> ConfigDict:
     if not os.path.isfile(file):
         raise InputError(
             f"Expected a config file but {file!r} does not exist: give the path of an experiment, "
-            f"such as experiments/quickstart.py."
+            f"such as {_similar_file(file) or 'experiments/quickstart.py'}."
         )
     if not os.access(file, os.R_OK):
         raise InputError(f"The config file {file!r} cannot be read: change its permissions.")
-    get_config = runpy.run_path(file).get("get_config")
-    if get_config is None:
-        raise InputError(f"Expected {file!r} to define get_config(argument) but it does not.")
-    return get_config(argument)
+    search_folder(os.path.dirname(file))
+    config = run_experiment(file, argument)
+    # A config that a user has made by hand need not have every field.
+    import_plugins(config.get("plugins", ""))
+    return config
+
+
+def _similar_file(file: str) -> str | None:
+    """Return an experiment that exists, for its name without folder or suffix, or with a typo."""
+    folder, name = os.path.split(file)
+    known = [*glob.glob(os.path.join(glob.escape(folder), "*.py")), *glob.glob("experiments/*.py")]
+    by_name = {os.path.basename(path).removesuffix(".py"): path for path in reversed(known)}
+    near = difflib.get_close_matches(name.removesuffix(".py"), by_name, n=1)
+    return by_name[near[0]] if near else None
 
 
 def _split_argument(path: str) -> tuple[str, str]:
@@ -177,61 +227,14 @@ def _split_argument(path: str) -> tuple[str, str]:
 def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     """Apply `--config.KEY=VALUE` arguments to `config` and return it, locked.
 
-    In settings that are paths, `~` is the home directory.
+    In settings that are paths, `~` is the home directory. Videos that are named here replace those
+    of moving_shapes.
 
     Raises:
       InputError: any other argument, an unknown key, a value of another type.
     """
-    _check_overrides(overrides, list(_keys(config)))
-    values = flags.FlagValues()
-    argv = ["main", *overrides]
-    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
-    try:
-        values(argv)
-    except flags.Error as error:
-        raise InputError(f"A setting has a value of the wrong type: {error}.") from error
-    return _with_home_directory(values.config)
-
-
-def _with_home_directory(config: ConfigDict) -> ConfigDict:
-    """Replace a leading `~` in the settings that are paths, and return `config`."""
-    for key in PATH_KEYS:
-        section, _, name = key.rpartition(".")
-        parent = config[section] if section else config
-        # A config that a user has made by hand need not have every field.
-        if isinstance(parent.get(name), str):
-            parent[name] = os.path.expanduser(parent[name])
+    config = apply_overrides(config, overrides, _FLAGS)
+    # Those that a checkpoint's config names are not imported.
+    if any(text.lstrip("-").startswith("config.plugins=") for text in join_values(overrides)):
+        import_plugins(config.plugins)
     return config
-
-
-def _check_overrides(overrides: Sequence[str], keys: Sequence[str]) -> None:
-    """Refuse wrong overrides before they are parsed: absl drops some and raises for others."""
-    for argument in overrides:
-        name, equals, _ = argument.lstrip("-").partition("=")
-        if not argument.startswith("-") or not name.startswith("config."):
-            raise unknown_name("argument", argument, _FLAGS)
-        key = name.removeprefix("config.")
-        if key in RENAMED:
-            raise InputError(f"config.{key} is now called config.{RENAMED[key]}: use that name.")
-        if key not in keys:
-            raise unknown_name("config key", key, _neighbours(key, keys))
-        if not equals:
-            raise InputError(f"Expected --config.{key}=VALUE but no value came.")
-
-
-def _neighbours(key: str, keys: Sequence[str]) -> list[str]:
-    """List the keys that a wrong one may mean: siblings and namesakes, or else all sections."""
-    section, _, last = key.rpartition(".")
-    siblings = [k for k in keys if section and k.startswith(f"{section}.")]
-    namesakes = [k for k in keys if k.rpartition(".")[2] == last]
-    if siblings or namesakes:
-        return sorted({*siblings, *namesakes})
-    return sorted({k if "." not in k else f"{k.partition('.')[0]}.*" for k in keys})
-
-
-def _keys(config: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
-    for name, value in config.items():
-        if isinstance(value, Mapping | ConfigDict):
-            yield from _keys(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"

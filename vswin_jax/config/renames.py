@@ -26,11 +26,14 @@ REMOVED = ("model.scan",)
 
 
 def load_saved_config(saved: Mapping[str, Any]) -> ConfigDict:
-    """Build a config from the one that a checkpoint holds.
+    """Build a config from the one that a checkpoint holds, with the types of `base_config`.
 
     Old names become the new ones, and a field that the checkpoint does not hold has its default.
     """
     stored = flatten_dict(dict(saved), sep=".")
     fields = {RENAMED.get(path, path): v for path, v in stored.items() if path not in REMOVED}
-    defaults = flatten_dict(base_config().to_dict(), sep=".")
-    return ConfigDict(unflatten_dict(defaults | fields, sep="."))
+    config = base_config()
+    # JSON has no tuples, and a program that calls `train` itself may have fields of its own.
+    with config.unlocked(), config.ignore_type():
+        config.update(unflatten_dict(fields, sep="."))
+    return config

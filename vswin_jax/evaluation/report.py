@@ -13,8 +13,13 @@ from vswin_jax.data.clips.clips import test_views
 from vswin_jax.data.example import Source
 from vswin_jax.data.sources.labels import classes_of
 from vswin_jax.evaluation.results import AnyEvaluation
-from vswin_jax.reporting import plots
+from vswin_jax.evaluation.scored_settings import describe_views
+from vswin_jax.reporting.metric_writer import BAD_HELD_OUT
 from vswin_jax.reporting.metrics_file import read_metrics
+from vswin_jax.runtime.lazy_module import LazyModule
+
+# Matplotlib takes a while to import.
+plots = LazyModule("vswin_jax.reporting.plots")
 
 SHOWN_VIDEOS = 6
 SHOWN_CLASSES = 5
@@ -32,7 +37,11 @@ def draw_training(workdir: str | os.PathLike, metric_titles: Mapping[str, str]) 
     Curves are those of the loss and of the keys of `metric_titles`.
     """
     path = Path(workdir) / "metrics.jsonl"
-    series = {"training": read_metrics(path, "train"), "held out": read_metrics(path, "eval")}
+    series = {
+        "training": read_metrics(path, "train"),
+        "held out, quick": read_metrics(path, "quick"),
+        "held out, final": read_metrics(path, "final"),
+    }
     plots.save_curves(
         Path(workdir) / "training.png",
         losses={name: _curve(entries, "loss") for name, entries in series.items() if entries},
@@ -46,7 +55,7 @@ def draw_training(workdir: str | os.PathLike, metric_titles: Mapping[str, str]) 
     )
 
 
-def _curve(entries: Sequence[Mapping[str, Any]], name: str) -> plots.Series:
+def _curve(entries: Sequence[Mapping[str, Any]], name: str) -> "plots.Series":
     return [entry["step"] for entry in entries], [float(entry[name]) for entry in entries]
 
 
@@ -57,21 +66,19 @@ def draw_predictions(
     spec: ClipSpec,
 ) -> None:
     """Draw videos spread over a set, with their predicted and their true classes."""
-    count = min(SHOWN_VIDEOS, len(source))
-    chosen = np.linspace(0, len(source) - 1, count).round().astype(int).tolist()
-    plots.save_predictions(
-        path, [_prediction_row(index, evaluation, source, spec) for index in chosen]
-    )
+    videos = len(evaluation.labels)
+    chosen = np.linspace(0, videos - 1, min(SHOWN_VIDEOS, videos)).round().astype(int).tolist()
+    plots.save_predictions(path, [_prediction_row(row, evaluation, source, spec) for row in chosen])
 
 
 def _prediction_row(
-    index: int, evaluation: AnyEvaluation, source: Source, spec: ClipSpec
-) -> plots.PredictionRow:
-    example = source[index]
-    probabilities = evaluation.probabilities[index]
+    row: int, evaluation: AnyEvaluation, source: Source, spec: ClipSpec
+) -> "plots.PredictionRow":
+    example = source[int(evaluation.indices[row])]
+    probabilities = evaluation.probabilities[row]
     best = np.argsort(-probabilities, kind="stable")[:SHOWN_CLASSES]
     return plots.PredictionRow(
-        frames=test_views(example, spec)[shown_view(spec)],
+        frames=test_views(example, spec)[spec.middle_view],
         labels=[source.label_names[k] for k in best],
         probabilities=probabilities[best].tolist(),
         name=example.name,
@@ -79,13 +86,9 @@ def _prediction_row(
     )
 
 
-def shown_view(spec: ClipSpec) -> int:
-    """Return the index of the most representative view: the middle crop of the middle clip."""
-    # The middle crop is the third one (`transforms.three_boxes`).
-    crop = 2 if spec.num_crops > 1 else 0
-    return crop * spec.num_clips + spec.num_clips // 2
-
-
-def describe(name: str, evaluation: AnyEvaluation, spec: ClipSpec) -> str:
-    """Format the scores of the run `name` as one line."""
-    return f"{name or 'run'}: {evaluation.describe()}, {spec.num_clips}x{spec.num_crops} views"
+def describe(name: str, kind: str, evaluation: AnyEvaluation, spec: ClipSpec) -> str:
+    """Format the scores of the run `name` as one line; `kind` is "final", or the difference."""
+    views = f"{spec.num_clips}x{spec.num_crops} views ({describe_views(spec)})"
+    omitted = len(evaluation.omitted)
+    unread = f" ({omitted} unreadable: see {BAD_HELD_OUT} there)" if omitted else ""
+    return f"{name or 'run'}, {kind}: {evaluation.describe()}{unread}, {views}"

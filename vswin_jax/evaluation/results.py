@@ -6,7 +6,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,10 +14,13 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float, Int, Num
 
-from vswin_jax.reporting import plots
 from vswin_jax.runtime.atomic_write import atomic_write
+from vswin_jax.runtime.lazy_module import LazyModule
 from vswin_jax.runtime.printable import printable
 from vswin_jax.training import metrics
+
+# Matplotlib takes a while to import.
+plots = LazyModule("vswin_jax.reporting.plots")
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,13 @@ class _BaseEvaluation(ABC):
       labels: true classes; the shape depends on the task.
       probabilities: averaged over views.
       losses: in nats.
+      omitted: the reasons why other videos of the set cannot be read, by their index in it.
     """
 
     labels: Num[np.ndarray, "N ..."]
     probabilities: Float[np.ndarray, "N K"]
     losses: Float[np.ndarray, " N"]
+    omitted: Mapping[int, str] = field(default_factory=dict)
 
     # Header of the cells that `_truth` returns.
     _truth_columns: ClassVar[tuple[str, ...]] = ()
@@ -42,9 +47,19 @@ class _BaseEvaluation(ABC):
         """The mean over videos, in nats."""
         return float(self.losses.mean(dtype=np.float64))
 
+    @property
+    def indices(self) -> Int[np.ndarray, " N"]:
+        """The index in the set of each of the N videos."""
+        total = len(self.labels) + len(self.omitted)
+        return np.setdiff1d(np.arange(total), list(self.omitted))
+
+    def _counts(self) -> dict[str, int]:
+        omitted = {"omitted": len(self.omitted)} if self.omitted else {}
+        return {"videos": len(self.labels), **omitted}
+
     @abstractmethod
     def summary(self) -> dict[str, float]:
-        """Return the scores and the number of videos, by name."""
+        """Return the scores and the numbers of videos and of omitted ones, if any, by name."""
 
     @abstractmethod
     def describe(self) -> str:
@@ -59,16 +74,22 @@ class _BaseEvaluation(ABC):
     ) -> None:
         """Write summary.json (with `extra`), predictions.csv, and a table and a plot of classes.
 
-        `names` are those of the videos. summary.json is written last: if it exists, the other files
-        are complete.
+        `names` are those of the N videos. summary.json is written last: if it exists, the other
+        files are complete.
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         _write_csv(directory / "predictions.csv", self._prediction_rows(names, label_names))
         self._save_classes(directory, label_names)
-        summary = json.dumps({**self.summary(), **(extra or {})}, indent=2)
+        values = {**self.summary(), "omitted": len(self.omitted), **(extra or {})}
+        summary = json.dumps(values, indent=2)
         with atomic_write(directory / "summary.json") as partial:
             partial.write_text(summary + "\n")
+
+    def _describe_videos(self) -> str:
+        count = len(self.labels)
+        omitted = len(self.omitted)
+        return f"{count} of {count + omitted} videos" if omitted else f"{count} videos"
 
     @abstractmethod
     def _save_classes(self, directory: Path, label_names: Sequence[str]) -> None:
@@ -118,7 +139,7 @@ class Evaluation(_BaseEvaluation):
 
     @property
     def top5(self) -> float:
-        """The share of videos whose class is among the five most probable (all, if fewer)."""
+        """The share of videos whose class is among the five most probable."""
         return metrics.top_k_accuracy(self.probabilities, self.labels, 5)
 
     @property
@@ -126,21 +147,27 @@ class Evaluation(_BaseEvaluation):
         """The accuracy of each class that occurs, averaged over those classes."""
         return metrics.mean_class_accuracy(self.confusion)
 
+    @property
+    def has_top5(self) -> bool:
+        """True if there are more than five classes, so that not every class is in the top five."""
+        return self.probabilities.shape[1] > 5
+
     def summary(self) -> dict[str, float]:
-        """Return the scores and the number of videos, by name."""
+        """Return the scores and the numbers of videos and of omitted ones, if any, by name."""
         return {
             "top1": self.top1,
-            "top5": self.top5,
+            **({"top5": self.top5} if self.has_top5 else {}),
             "mean_class_accuracy": self.mean_class_accuracy,
             "loss": self.loss,
-            "videos": len(self.labels),
+            **self._counts(),
         }
 
     def describe(self) -> str:
         """Format the scores as one line."""
+        top5 = f", top-5 {self.top5:.2%}" if self.has_top5 else ""
         return (
-            f"top-1 {self.top1:.2%}, top-5 {self.top5:.2%}, mean class accuracy "
-            f"{self.mean_class_accuracy:.2%}, loss {self.loss:.4f} on {len(self.labels)} videos"
+            f"top-1 {self.top1:.2%}{top5}, mean class accuracy {self.mean_class_accuracy:.2%}, "
+            f"loss {self.loss:.4f} on {self._describe_videos()}"
         )
 
     def _save_classes(self, directory: Path, label_names: Sequence[str]) -> None:
@@ -181,7 +208,7 @@ class MultiLabelEvaluation(_BaseEvaluation):
             "mAP": self.mean_average_precision,
             "hit1": self.hit1,
             "loss": self.loss,
-            "videos": len(self.labels),
+            **self._counts(),
             "classes": int(self.labels.any(axis=0).sum()),
         }
 
@@ -189,7 +216,7 @@ class MultiLabelEvaluation(_BaseEvaluation):
         """Format the scores as one line."""
         return (
             f"mAP {self.mean_average_precision:.2%}, hit@1 {self.hit1:.2%}, loss {self.loss:.4f} "
-            f"on {len(self.labels)} videos"
+            f"on {self._describe_videos()}"
         )
 
     def _save_classes(self, directory: Path, label_names: Sequence[str]) -> None:

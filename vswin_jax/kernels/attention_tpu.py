@@ -10,8 +10,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import pallas as pl
-from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
 from vswin_jax.kernels import attention_tpu_bodies
@@ -23,6 +21,10 @@ from vswin_jax.kernels.attention_tpu_tiling import (
     choose_attention_tiling,
 )
 from vswin_jax.kernels.chip_memory import ChipMemory
+from vswin_jax.runtime.lazy_module import LazyModule
+
+pl = LazyModule("jax.experimental.pallas")
+pltpu = LazyModule("jax.experimental.pallas.tpu")
 
 
 class AttentionKernelConfig(NamedTuple):
@@ -95,7 +97,7 @@ def tiling_for(
 
 def _common_operands(
     qkv: jax.Array, bias: jax.Array, segment_ids: jax.Array | None, specs: AttentionBlockSpecs
-) -> tuple[list[jax.Array], list[pl.BlockSpec], list[pl.MemoryRef]]:
+) -> "tuple[list[jax.Array], list[pl.BlockSpec], list[pl.MemoryRef]]":
     """Return the operands of both kernels, their specs, and the scratch buffers of the mask."""
     operands, blocks = [*[qkv] * len(specs.qkv()), bias], [*specs.qkv(), specs.bias()]
     if segment_ids is None:
@@ -163,7 +165,7 @@ def _run_backward(
 
 def _qkv_grad_outputs(
     qkv: jax.Array, out_grad: jax.Array, specs: AttentionBlockSpecs
-) -> tuple[list[jax.ShapeDtypeStruct], list[pl.BlockSpec], list[pl.MemoryRef]]:
+) -> "tuple[list[jax.ShapeDtypeStruct], list[pl.BlockSpec], list[pl.MemoryRef]]":
     """Return the shapes, the specs and the scratch buffers of the gradients of qkv.
 
     A tile of queries writes its rows of the gradient of queries, and its part of those of keys and
@@ -198,12 +200,12 @@ def _join_qkv_grads(grads: list[jax.Array]) -> jax.Array:
 
 def _compiler_params(
     tiling: AttentionTiling, config: AttentionKernelConfig, order: list[str]
-) -> pltpu.CompilerParams:
+) -> "pltpu.CompilerParams":
     limit = config.chip.vmem_limit(tiling.vmem_bytes)
     return pltpu.CompilerParams(dimension_semantics=tuple(order), vmem_limit_bytes=limit)
 
 
-def _cost_estimate(tiling: AttentionTiling, products: int, backward: bool) -> pl.CostEstimate:
+def _cost_estimate(tiling: AttentionTiling, products: int, backward: bool) -> "pl.CostEstimate":
     """Count the FLOPs of the matrix products and the bytes moved, repeated reads included."""
     sizes = tiling.sizes
     pairs = sizes.windows * sizes.heads * sizes.tokens**2

@@ -1,9 +1,11 @@
 """Block specs of the TPU attention kernels: the block of each array that a grid step works on."""
 
 import jax
-from jax.experimental import pallas as pl
 
 from vswin_jax.kernels.attention_tpu_tiling import AttentionTiling
+from vswin_jax.runtime.lazy_module import LazyModule
+
+pl = LazyModule("jax.experimental.pallas")
 
 
 class AttentionBlockSpecs:
@@ -15,7 +17,7 @@ class AttentionBlockSpecs:
     def _window(self, split: jax.Array, step: jax.Array) -> jax.Array:
         return split * self.tiling.steps + step
 
-    def qkv(self) -> list[pl.BlockSpec]:
+    def qkv(self) -> "list[pl.BlockSpec]":
         """Return the spec of a packed block, or those of a group's queries, keys and values.
 
         The latter are three blocks of the same array, so that qkv is never cut into three in HBM.
@@ -33,7 +35,7 @@ class AttentionBlockSpecs:
             pl.BlockSpec(keys, lambda s, g, t, i, *_: (self._window(s, i), 0, 2 * groups + g)),
         ]
 
-    def bias(self) -> pl.BlockSpec:
+    def bias(self) -> "pl.BlockSpec":
         """Return the spec of a group's bias, whose rows are a tile of queries.
 
         It changes only between groups and tiles, so one buffer is enough.
@@ -41,29 +43,29 @@ class AttentionBlockSpecs:
         shape = (self.tiling.block_heads, self.tiling.rows, self.sizes.tokens)
         return pl.BlockSpec(shape, lambda s, g, t, *_: (g, t, 0), pipeline_mode=pl.Buffered(1))
 
-    def bias_grad(self) -> pl.BlockSpec:
+    def bias_grad(self) -> "pl.BlockSpec":
         """Return the spec of the same block in `[splits, heads, N, N]`."""
         shape = (None, self.tiling.block_heads, self.tiling.rows, self.sizes.tokens)
         return pl.BlockSpec(shape, lambda s, g, t, *_: (s, g, t, 0), pipeline_mode=pl.Buffered(1))
 
-    def segment_ids(self) -> pl.BlockSpec:
+    def segment_ids(self) -> "pl.BlockSpec":
         """Return the spec of the ids of a block's windows, in `[period, 1, N]`."""
         tiling = self.tiling
         repeat = self.sizes.period // tiling.block_windows
         shape = (tiling.block_windows, 1, self.sizes.tokens)
         return pl.BlockSpec(shape, lambda s, g, t, i, *_: (self._window(s, i) % repeat, 0, 0))
 
-    def out(self) -> pl.BlockSpec:
+    def out(self) -> "pl.BlockSpec":
         """Return the spec of a tile of queries in `[G, N, C]`."""
         shape = (self.tiling.block_windows, self.tiling.rows, self.tiling.lanes)
         return pl.BlockSpec(shape, lambda s, g, t, i, *_: (self._window(s, i), t, g))
 
-    def key_grad(self) -> pl.BlockSpec:
+    def key_grad(self) -> "pl.BlockSpec":
         """Return the spec of one tile's part of a gradient, in `[tiles, G, N, C]`."""
         shape = (None, self.tiling.block_windows, self.sizes.tokens, self.tiling.lanes)
         return pl.BlockSpec(shape, lambda s, g, t, i, *_: (t, self._window(s, i), 0, g))
 
-    def qkv_grad(self) -> pl.BlockSpec:
+    def qkv_grad(self) -> "pl.BlockSpec":
         """Return the spec of a packed gradient, or of a group's queries, keys or values by part."""
         if self.tiling.packed:
             return self.qkv()[0]

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental import pallas as pl
 
 from vswin_jax.kernels.attention_tpu_operands import (
     AttentionBlock,
@@ -31,6 +30,9 @@ from vswin_jax.kernels.attention_tpu_operands import (
     for_each,
 )
 from vswin_jax.kernels.token_arithmetic import CONTRACT_LANES, CONTRACT_ROWS, MATMUL, dot
+from vswin_jax.runtime.lazy_module import LazyModule
+
+pl = LazyModule("jax.experimental.pallas")
 
 # Axes of the grid.
 STEP_AXIS, PART_AXIS = 3, 4

@@ -7,9 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental import pallas as pl
 
 from vswin_jax.kernels.token_arithmetic import CONTRACT_LANES, dot
+from vswin_jax.runtime.lazy_module import LazyModule
+
+pl = LazyModule("jax.experimental.pallas")
 
 # Added to the logits between segments: -100 and not -inf, as in `compute_mask` of the reference.
 MASK_VALUE = -100.0

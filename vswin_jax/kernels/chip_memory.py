@@ -5,7 +5,10 @@ import logging
 import math
 from dataclasses import dataclass
 
-from jax.experimental.pallas import tpu as pltpu
+from vswin_jax.runtime.lazy_module import LazyModule
+
+pltpu = LazyModule("jax.experimental.pallas.tpu")
+
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,14 @@ def chip_memory_for(platform: str) -> ChipMemory:
         return SMALLEST
     info = pltpu.get_tpu_info()
     return ChipMemory(vmem_bytes=info.vmem_capacity_bytes, cores=info.num_cores)
+
+
+def unsupported_chip_reason(platform: str) -> str | None:
+    """Return the reason why no kernel compiles for the TPU being traced for, or None."""
+    if platform != "tpu":
+        return None
+    generation = pltpu.get_tpu_info().generation
+    return f"it needs a TPU v4 or newer, not a v{generation}" if generation < 4 else None
 
 
 @functools.cache

@@ -9,7 +9,11 @@ from jaxtyping import Array, Float
 
 from vswin_jax.errors import unusable
 from vswin_jax.kernels import layer_norm_dense, layer_norm_mlp
-from vswin_jax.kernels.chip_memory import chip_memory_for, warn_if_interpreted
+from vswin_jax.kernels.chip_memory import (
+    chip_memory_for,
+    unsupported_chip_reason,
+    warn_if_interpreted,
+)
 from vswin_jax.kernels.layer_norm_dense import NormDenseParams
 from vswin_jax.kernels.layer_norm_mlp import BranchParams
 from vswin_jax.kernels.token_calls import TokenKernelConfig
@@ -51,7 +55,8 @@ def _unsupported_reason(x: jax.Array, hidden: int, has_dropout: bool) -> str | N
         return "it has no dropout"
     if x.dtype not in (jnp.float32, jnp.bfloat16):
         return f"it takes float32 and bfloat16, not {x.dtype}"
-    reason = shard_map_wrappers.batch_unsupported_reason(len(x))
+    reason = unsupported_chip_reason(target_platform())
+    reason = reason or shard_map_wrappers.batch_unsupported_reason(len(x))
     if reason is not None:
         return reason
     # Blocks that fit for the whole batch also fit for the clips of one device.

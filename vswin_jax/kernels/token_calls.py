@@ -13,17 +13,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental import pallas as pl
-from jax.experimental.pallas import tpu as pltpu
 from jax.typing import DTypeLike
 
 from vswin_jax.kernels.chip_memory import ChipMemory
 from vswin_jax.kernels.token_tiling import TokenTiling, channel_tile
+from vswin_jax.runtime.lazy_module import LazyModule
+
+pl = LazyModule("jax.experimental.pallas")
+pltpu = LazyModule("jax.experimental.pallas.tpu")
 
 # A reference to a block in VMEM or SMEM, which is read and written by indexing.
 Ref = Any
-# Channels of a tile, as an index of a reference; a `pl.Slice` may start at a traced value.
-Tile = slice | pl.Slice
+# Channels of a tile, as an index of a reference: a slice, or a `pl.Slice`, which may start at a
+# traced value.
+Tile = Any
 
 
 @dataclass(frozen=True)
@@ -162,12 +165,12 @@ def _bind_context(
 
 def _cost_estimate(
     macs: int, arrays: Sequence[jax.Array | jax.ShapeDtypeStruct]
-) -> pl.CostEstimate:
+) -> "pl.CostEstimate":
     num_bytes = sum(array.size * array.dtype.itemsize for array in arrays)
     return pl.CostEstimate(flops=2 * macs, transcendentals=0, bytes_accessed=num_bytes)
 
 
-def _token_block(tiling: TokenTiling, channels: int) -> pl.BlockSpec:
+def _token_block(tiling: TokenTiling, channels: int) -> "pl.BlockSpec":
     """Return the spec of a block of one clip, of an array `[B, T, c]`."""
 
     def index_map(split: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array, int]:
@@ -177,12 +180,12 @@ def _token_block(tiling: TokenTiling, channels: int) -> pl.BlockSpec:
     return pl.BlockSpec((None, tiling.rows, channels), index_map)
 
 
-def _whole_array(shape: tuple[int, ...]) -> pl.BlockSpec:
+def _whole_array(shape: tuple[int, ...]) -> "pl.BlockSpec":
     """Return the spec of an array that stays in VMEM; as it never changes, one buffer is enough."""
     return pl.BlockSpec(shape, lambda split, step: (0, 0), pipeline_mode=pl.Buffered(1))
 
 
-def _gradient_block(shape: tuple[int, ...]) -> pl.BlockSpec:
+def _gradient_block(shape: tuple[int, ...]) -> "pl.BlockSpec":
     """Return the spec of a core's own part of `[splits, m, n]`, to which all its steps add."""
     block = (None, *shape[1:])
     return pl.BlockSpec(block, lambda split, step: (split, 0, 0), pipeline_mode=pl.Buffered(1))
@@ -190,7 +193,7 @@ def _gradient_block(shape: tuple[int, ...]) -> pl.BlockSpec:
 
 def _compiler_params(
     tiling: TokenTiling, config: TokenKernelConfig, accumulates: bool
-) -> pltpu.CompilerParams:
+) -> "pltpu.CompilerParams":
     # Steps that add to the same gradients must run in order on one core.
     steps = "arbitrary" if accumulates else "parallel"
     limit = config.chip.vmem_limit(tiling.vmem_bytes)

@@ -3,6 +3,7 @@
 Source: Video Swin Transformer, section 3, and the reference's `swin_transformer.py`.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vswin_jax.attention import ATTENTION_OUT, WindowGeometry, table_rows, window_attention
+from vswin_jax.models.attention_registry import REFERENCE, register_attention
 from vswin_jax.models.settings import KERNEL_INITS, BlockSettings, constrain_tokens
 from vswin_jax.models.window_groups import WindowGroup
 from vswin_jax.runtime.target_platform import targets_gpu
@@ -141,29 +143,67 @@ def attend(
     return out.reshape(*out.shape[:3], -1)
 
 
-class WindowAttention(nn.Module):
-    """Multi-head self-attention in windows, with a learned relative position bias."""
+class AttentionLayer(nn.Module):
+    """The base of registered attention layers, whose options are the fields of the subclass.
+
+    A subclass has one method, `@nn.compact __call__`, from tokens in windows `[B, W, N, C]` to
+    tokens in the same places. Its parameters may depend on `num_heads`, on `settings.window_size`
+    and on C, but not on W and N: a short or small clip has windows of fewer tokens. The methods
+    below are the parts of the layer of the paper, to be called from there.
+    """
 
     num_heads: int
     settings: BlockSettings
+
+    @nn.nowrap
+    def qkv(self, x: Float[Array, "B W N C"]) -> Float[Array, "B W N 3 heads dim"]:
+        """Project tokens to queries, keys and values of each head."""
+        return Qkv(self.num_heads, self.settings, name="qkv")(x)
+
+    @nn.nowrap
+    def bias_table(self) -> Float[Array, "offsets heads"]:
+        """Return the learned table of relative position biases."""
+        shape = (table_rows(self.settings.window_size), self.num_heads)
+        return self.param(BIAS_TABLE, KERNEL_INITS["reference"], shape, jnp.float32)
+
+    @nn.nowrap
+    def attend(
+        self,
+        qkv: Float[Array, "B W N 3 heads dim"],
+        table: Float[Array, "offsets heads"],
+        geometry: Geometry,
+        train: bool,
+        scale: float | None = None,
+    ) -> Float[Array, "B W N C"]:
+        """Attend within each window, by the implementation that is the fastest one here.
+
+        `scale` multiplies the queries; None is that of the model.
+        """
+        settings = self.settings if scale is None else replace(self.settings, qk_scale=scale)
+        has_dropout = train and settings.attn_drop_rate > 0
+        dropout_key = self.make_rng("dropout") if has_dropout else None
+        return attend(qkv, table, geometry, settings, dropout_key)
+
+    @nn.nowrap
+    def project(
+        self, out: Float[Array, "B W N C"], geometry: Geometry, train: bool
+    ) -> Float[Array, "B W N C"]:
+        """Apply the output projection and its dropout."""
+        out = self.settings.dense(out.shape[-1], "proj")(out)
+        out = constrain_tokens(out, "channels")
+        dropout = nn.Dropout(self.settings.drop_rate, deterministic=not train)
+        return geometry.apply_in_window_order(dropout, out)
+
+
+@register_attention(REFERENCE)
+class WindowAttention(AttentionLayer):
+    """Multi-head self-attention in windows, with a learned relative position bias."""
 
     @nn.compact
     def __call__(
         self, windows: Float[Array, "B W N C"], geometry: Geometry, train: bool
     ) -> Float[Array, "B W N C"]:
         """Attend within each of the windows of `geometry`."""
-        settings, channels = self.settings, windows.shape[-1]
-        table = self.param(
-            BIAS_TABLE,
-            KERNEL_INITS["reference"],
-            (table_rows(settings.window_size), self.num_heads),
-            jnp.float32,
-        )
-        qkv = Qkv(self.num_heads, settings, name="qkv")(windows)
-        has_dropout = train and settings.attn_drop_rate > 0
-        dropout_key = self.make_rng("dropout") if has_dropout else None
-        out = attend(qkv, table, geometry, settings, dropout_key)
-        out = settings.dense(channels, "proj")(out)
-        out = constrain_tokens(out, "channels")
-        dropout = nn.Dropout(settings.drop_rate, deterministic=not train)
-        return geometry.apply_in_window_order(dropout, out)
+        table = self.bias_table()
+        out = self.attend(self.qkv(windows), table, geometry, train)
+        return self.project(out, geometry, train)

@@ -18,10 +18,10 @@ from vswin_jax.kernels import BranchParams, NormDenseParams, add_branches, norm_
 from vswin_jax.models.attention_layer import (
     BIAS_TABLE,
     Qkv,
-    WindowAttention,
     attend,
     schedule_after,
 )
+from vswin_jax.models.attention_registry import allows_fast_path, build_attention_layer
 from vswin_jax.models.mlp import Mlp
 from vswin_jax.models.norm import EPSILON, LayerNorm
 from vswin_jax.models.settings import BlockSettings, constrain_tokens
@@ -73,7 +73,9 @@ class SwinBlock(nn.Module):
         """Declare the layers under the names of the released checkpoints."""
         dtype = self.settings.dtype
         self.norm1, self.norm2 = LayerNorm(dtype), LayerNorm(dtype)
-        self.attn = WindowAttention(self.num_heads, self.settings)
+        self.attn = build_attention_layer(
+            self.settings.attention_layer, self.num_heads, self.settings
+        )
         self.mlp = Mlp(self.settings)
 
     def __call__(
@@ -129,7 +131,9 @@ class SwinBlock(nn.Module):
     def _uses_kernels(self, x: jax.Array, train: bool) -> bool:
         settings = self.settings
         has_dropout = train and settings.drop_rate + settings.attn_drop_rate > 0
-        return should_fuse(settings.tokenwise, x, settings.hidden(x.shape[-1]), has_dropout)
+        if not should_fuse(settings.tokenwise, x, settings.hidden(x.shape[-1]), has_dropout):
+            return False
+        return allows_fast_path(settings.attention_layer, "fusing the other layers of a block")
 
     def _call_kernels(self, x: jax.Array, factors: jax.Array | None) -> jax.Array:
         """Apply the block by fused kernels, which take the parameters of the layers."""

@@ -7,6 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from vswin_jax.attention import ClipSharding, HeadGroups, Size, SplitGeometry, WindowGeometry
+from vswin_jax.models.attention_registry import allows_fast_path
 from vswin_jax.runtime.target_platform import targets_one_cpu
 from vswin_jax.sharding.constraints import constrain
 
@@ -31,6 +32,7 @@ class BlockSettings:
     attn_drop_rate: float
     relative_position: str
     attention: str
+    attention_layer: str
     tokenwise: str
     kernel_init: str
     dtype: DTypeLike
@@ -49,7 +51,9 @@ class BlockSettings:
         """Return True if a block processes its windows, or its heads, in groups to save memory."""
         if train or self.clip_sharding:
             return False
-        return self.tokenwise == "chunked" or (self.tokenwise == "auto" and targets_one_cpu())
+        if not (self.tokenwise == "chunked" or (self.tokenwise == "auto" and targets_one_cpu())):
+            return False
+        return allows_fast_path(self.attention_layer, "processing windows in groups")
 
     def hidden(self, channels: int) -> int:
         """Return the hidden channels of an MLP on tokens of `channels`."""

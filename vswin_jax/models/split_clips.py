@@ -4,6 +4,7 @@ from jax.sharding import Mesh
 
 from vswin_jax.attention import ClipSharding, Size
 from vswin_jax.errors import InputError
+from vswin_jax.models.attention_registry import is_reference
 from vswin_jax.models.swin3d import SwinTransformer3D
 from vswin_jax.sharding.constraints import WINDOW_AXIS
 
@@ -25,7 +26,15 @@ def split_clips(
         raise InputError(
             f"Expected model.attn_drop_rate to be 0 with mesh.window={mesh.shape[WINDOW_AXIS]}, "
             f"because each device would draw its own, but it is {model.attn_drop_rate}: use "
-            f"model.drop_rate, or mesh.window=1."
+            f"model.drop_rate, or mesh.window=1.",
+            ["model.attn_drop_rate", "mesh.window", "model.drop_rate"],
+        )
+    if not is_reference(model.attention_layer):
+        raise InputError(
+            f"Expected model.attention_layer to be 'reference' with mesh.window="
+            f"{mesh.shape[WINDOW_AXIS]}, because other layers see whole clips, but it is "
+            f"{model.attention_layer!r}: use mesh.window=1.",
+            ["model.attention_layer", "mesh.window"],
         )
     split = model.clone(clip_sharding=ClipSharding(mesh, over))
     if clip is not None:

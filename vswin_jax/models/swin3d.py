@@ -12,6 +12,8 @@ from jaxtyping import Array, Float, Float32, PRNGKeyArray, PyTree
 from vswin_jax import attention, kernels
 from vswin_jax.attention import ClipSharding, Size
 from vswin_jax.errors import unknown_name
+from vswin_jax.models.attention_registry import REFERENCE, parse_attention_layer
+from vswin_jax.models.clip_check import check_clips
 from vswin_jax.models.heads import head, pool
 from vswin_jax.models.norm import LayerNorm
 from vswin_jax.models.patches import PatchEmbed
@@ -46,6 +48,8 @@ class SwinTransformer3D(nn.Module):
         attention; "block", all but the input.
       relative_position: "reference" or "exact", see `attention.WindowGeometry.bias`.
       attention: The implementation of attention, see `attention.window_attention`.
+      attention_layer: A registered attention layer with its options, such as "cosine(scale=50)";
+        "reference" is that of the paper. See `attention_registry`.
       tokenwise: The implementation of the other layers, one of `kernels.IMPLEMENTATIONS`.
       kernel_init: The initialisation of linear layers: "reference" (normal, 0.02), or "lecun" for
         narrow models that are trained from scratch.
@@ -73,6 +77,7 @@ class SwinTransformer3D(nn.Module):
     remat: str = "none"
     relative_position: str = "reference"
     attention: str = "auto"
+    attention_layer: str = REFERENCE
     tokenwise: str = "auto"
     kernel_init: str = "reference"
     token_order: str = "windows"
@@ -102,16 +107,17 @@ class SwinTransformer3D(nn.Module):
         Raises:
           InputError: A choice does not exist; the message lists those that do.
         """
-        for kind, name, known in (
-            ("remat policy", self.remat, REMAT),
-            ("relative_position", self.relative_position, ("reference", "exact")),
-            ("attention implementation", self.attention, ("auto", *attention.IMPLEMENTATIONS)),
-            ("tokenwise implementation", self.tokenwise, kernels.IMPLEMENTATIONS),
-            ("kernel_init", self.kernel_init, KERNEL_INITS),
-            ("token_order", self.token_order, TOKEN_ORDERS),
+        for field, kind, known in (
+            ("remat", "remat policy", REMAT),
+            ("relative_position", "relative position", ("reference", "exact")),
+            ("attention", "attention implementation", ("auto", *attention.IMPLEMENTATIONS)),
+            ("tokenwise", "tokenwise implementation", kernels.IMPLEMENTATIONS),
+            ("kernel_init", "kernel initialisation", KERNEL_INITS),
+            ("token_order", "token order", TOKEN_ORDERS),
         ):
-            if name not in known:
-                raise unknown_name(kind, name, known)
+            if getattr(self, field) not in known:
+                raise unknown_name(kind, getattr(self, field), known, field)
+        parse_attention_layer(self.attention_layer)
 
     def _settings(self) -> BlockSettings:
         names = {field.name for field in fields(BlockSettings)} - {"recompute_attention"}
@@ -152,7 +158,11 @@ class SwinTransformer3D(nn.Module):
           `[B, D, H, W, C]` arrays: `patch_embed`; for each stage I, counted from 0,
           `stageI_before_merge` and `stageI_after_merge` (the same array for the last stage, which
           has no merge); `final`, the last feature map after the final LayerNorm.
+
+        Raises:
+          InputError: The array is no batch of normalised clips; the message has the remedy.
         """
+        check_clips(clips.shape, clips.dtype)
         if self.clip_sharding and not self.is_initializing():
             self.check_clip(clips.shape[1:4])
             clips = self.clip_sharding.constrain(clips)

@@ -50,7 +50,7 @@ _PER_STAGE = ("depths", "num_heads")
 def _check_dtype(dtype: DTypeLike) -> jnp.dtype:
     name = dtype if isinstance(dtype, str) else jnp.dtype(dtype).name
     if name not in DTYPES:
-        raise unknown_name("compute dtype", name, DTYPES)
+        raise unknown_name("compute dtype", name, DTYPES, "dtype")
     return jnp.dtype(name)
 
 
@@ -58,18 +58,21 @@ def _check_stages(fields: dict[str, object]) -> None:
     for name in _PER_AXIS:
         if name in fields and (len(fields[name]) != 3 or min(fields[name]) < 1):
             raise InputError(
-                f"{name} is {fields[name]}: give three positive numbers (time, height, width)."
+                f"{name} is {fields[name]}: give three positive numbers (time, height, width).",
+                [name],
             )
     depths, heads, dim = fields["depths"], fields["num_heads"], fields["embed_dim"]
     if len(depths) != len(heads):
         raise InputError(
-            f"depths {depths} and num_heads {heads} differ in length: give one of each per stage."
+            f"depths {depths} and num_heads {heads} differ in length: give one of each per stage.",
+            ["depths", "num_heads"],
         )
     for stage, count in enumerate(heads):
         if (dim * 2**stage) % count:
             raise InputError(
                 f"Stage {stage} has {dim * 2**stage} channels, which {count} heads do not divide: "
-                f"change embed_dim or num_heads."
+                f"change embed_dim or num_heads.",
+                ["embed_dim", "num_heads"],
             )
 
 
@@ -93,7 +96,7 @@ def create_model(
       InputError: A name, override, choice or dtype is unknown, or sizes do not fit together.
     """
     if name not in VARIANTS:
-        raise unknown_name("model", name, VARIANTS)
+        raise unknown_name("model", name, VARIANTS, "name")
     fields = dataclasses.asdict(VARIANTS[name])
     for key, value in overrides.items():
         if key not in OVERRIDES:

@@ -1,7 +1,8 @@
 """Each augmentation alone: one clip under every augmentation that a config can turn on.
 
 The functions are those of training, at the strengths of the config. An augmentation that the config
-has turned off is shown at the strength of the published recipes and labelled as off.
+has turned off is shown at the strength of the published recipes and labelled as off. Of registered
+augmentations, those that the config lists are shown.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from vswin_jax.data.clips.frame_indices import train_indices
 from vswin_jax.data.clips.rand_augment import MAX_MAGNITUDE, OPERATIONS, crop_sides
 from vswin_jax.data.decoding.decode import open_video
 from vswin_jax.data.example import Example
-from vswin_jax.data.pipeline.sampler import example_rng
+from vswin_jax.data.pipeline.sampler import example_rng, named_rng
 from vswin_jax.data.sources.labels import classes_of, describe_label
 from vswin_jax.reporting.contact_sheet import ShownClip
 from vswin_jax.training.batch_augmentations import mix, random_erasing
@@ -63,6 +64,7 @@ def augmentation_clips(
         ShownClip(clip, label="centre crop", name="input of the augmentations below"),
         _flip(clip, spec),
         *_rand_augment(clip, spec, rng),
+        *_registered(clip, spec, rng),
         *_on_device(np.stack([clip, partner_clip]), names, config),
     ]
 
@@ -120,6 +122,14 @@ def _rand_augment(
     for name, operation in OPERATIONS.items():
         label = name.replace("_", " ") + off
         yield ShownClip(operation(clip, m, rng), label=label, name=strength)
+
+
+def _registered(clip: np.ndarray, spec: ClipSpec, rng: np.random.Generator) -> Iterator[ShownClip]:
+    """Yield each augmentation of the config's list, whatever its probability is."""
+    for step in spec.augmentations:
+        frames, _ = step.apply(clip.copy(), named_rng(rng, step.name, step.occurrence))
+        label = step.name.replace("_", " ")
+        yield ShownClip(frames, label=label, name=step.describe_options())
 
 
 def _on_device(clips: np.ndarray, names: Sequence[str], config: ConfigDict) -> Iterator[ShownClip]:

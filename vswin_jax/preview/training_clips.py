@@ -21,6 +21,7 @@ from vswin_jax.data.decoding.video_stream import video_stream
 from vswin_jax.data.example import Example, Source
 from vswin_jax.data.sources.labels import NO_CLASS, describe_label
 from vswin_jax.reporting.contact_sheet import ShownClip, draw_sheet, save_sheet
+from vswin_jax.training.batch_registry import build_batch_augmentations
 from vswin_jax.training.step_inputs import Batch, prepare_inputs, preprocess, step_keys, to_pixels
 from vswin_jax.training.task import task_from_config
 
@@ -72,6 +73,7 @@ def _first_rows(
         mixup_alpha=config.loss.mixup_alpha,
         cutmix_alpha=config.loss.cutmix_alpha,
         random_erasing_rate=config.loss.random_erasing,
+        batch_augmentations=build_batch_augmentations(config.data.batch_augmentations),
         task=task_from_config(config),
     )
     shown = {"clips": to_pixels(inputs.clips[:count]), "targets": inputs.targets[:count]}

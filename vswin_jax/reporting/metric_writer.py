@@ -1,8 +1,7 @@
 """Reports of a run: log lines, `metrics.jsonl`, TensorBoard and goodput.
 
-CLU (Common Loop Utils), and TensorFlow which it needs, are imported only when they are used;
-without them the log and `metrics.jsonl` remain. In a run of several processes only the first one
-writes.
+Without CLU (Common Loop Utils), and TensorFlow which it needs, the log and `metrics.jsonl` remain.
+In a run of several processes only the first one writes.
 """
 
 import contextlib
@@ -16,15 +15,18 @@ import jax
 import numpy as np
 
 from vswin_jax.reporting.goodput import CATEGORIES, GoodputRecorder
-from vswin_jax.reporting.metrics_file import MetricsFile
+from vswin_jax.reporting.metrics_file import MetricsFile, write_entry_once
+from vswin_jax.reporting.tensorboard import TensorBoard
 from vswin_jax.runtime.watchdog import SLOW_PHASE_FACTOR, Watchdog
 
 log = logging.getLogger("vswin_jax")
 
 METRICS_FILE = "metrics.jsonl"
 GOODPUT_FILE = "goodput.json"
-# Seconds between two log lines about goodput.
-_GOODPUT_LOG_INTERVAL = 600.0
+# The list of the held-out videos that the latest evaluation has left out.
+BAD_HELD_OUT = "bad_held_out_videos.csv"
+# Seconds without a log line after which the next step has one.
+_LOG_INTERVAL = 30.0
 # Phases that may compile or have no heartbeat for long get a longer watchdog timeout.
 _TIMEOUT_FACTORS = {"compile": SLOW_PHASE_FACTOR, "evaluation": SLOW_PHASE_FACTOR}
 # Categories whose time counts in the speed of training.
@@ -47,6 +49,7 @@ class MetricWriter:
         total_steps: int,
         start_step: int = 0,
         pending_evaluation: bool = False,
+        quick_views: str = "",
         tensorboard: bool = True,
         goodput: GoodputRecorder | None = None,
         watchdog: Watchdog | None = None,
@@ -54,27 +57,29 @@ class MetricWriter:
     ) -> None:
         """Open the files; `start_step` and `pending_evaluation` are as for `MetricsFile`.
 
-        `batch_size` is global. `goodput` has the time since this start began; the record of earlier
-        starts is added to it. `watchdog` is notified of every phase.
+        `batch_size` is global. `quick_views` describes what an evaluation sees of a video.
+        `goodput` has the time since this start began; the record of earlier starts is added to it.
+        `watchdog` is notified of every phase.
         """
         self.step = start_step
         self.ideal_step_seconds: float | None = None
         self._batch_size, self._total_steps, self._clock = batch_size, total_steps, clock
+        self._quick_views = f" ({quick_views})" if quick_views else ""
         self._watchdog = watchdog or Watchdog(0.0)
         self._goodput = goodput or GoodputRecorder(clock=clock)
         self._goodput_path = Path(workdir) / GOODPUT_FILE
         self._goodput.resume(self._goodput_path, start_step)
         self._goodput.enter("steps")
-        self._goodput_logged_at = clock()
+        self._logged_at = clock()
         self._last_step, self._last_seconds = start_step, dict(self._goodput.seconds)
         self._file: MetricsFile | None = None
-        self._tensorboard: Any = None
+        self._tensorboard: TensorBoard | None = None
         if jax.process_index() == 0:
             Path(workdir).mkdir(parents=True, exist_ok=True)
             self._file = MetricsFile(
                 Path(workdir) / METRICS_FILE, start_step, pending_evaluation=pending_evaluation
             )
-            self._tensorboard = _open_tensorboard(str(workdir)) if tensorboard else None
+            self._tensorboard = TensorBoard(str(workdir)) if tensorboard else None
 
     def __enter__(self) -> "MetricWriter":
         return self
@@ -106,6 +111,22 @@ class MetricWriter:
         """
         speed = self._speed(step)
         self._write("train", step, {**metrics, **speed})
+        self._log_train(step, metrics, speed)
+        self._last_step, self._last_seconds = step, dict(self._goodput.seconds)
+        self._write_goodput(step)
+
+    def log_if_quiet(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Log the training metrics if the last line is long ago; the files are not written to.
+
+        They must not depend on the clock.
+        """
+        if self._clock() - self._logged_at >= _LOG_INTERVAL:
+            self._log_train(step, metrics, self._speed(step))
+
+    def _log_train(
+        self, step: int, metrics: Mapping[str, float], speed: Mapping[str, float]
+    ) -> None:
+        self._logged_at = self._clock()
         line = [f"step {step}/{self._total_steps}", *_describe(metrics)]
         line.append(f"{speed['clips_per_second']:.4g} clips/s")
         if "mfu" in speed:
@@ -115,12 +136,12 @@ class MetricWriter:
         if speed["steps_per_second"]:
             line.append(f"time left {format_time(steps_left / speed['steps_per_second'])}")
         self._log("  ".join(line))
-        self._write_goodput(step)
 
     def write_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write the metrics of the evaluation after `step` steps."""
-        self._write("eval", step, metrics)
-        self._log("  ".join([f"evaluation at step {step}", *_describe(metrics)]))
+        """Write the metrics of the quick evaluation after `step` steps."""
+        self._write("quick", step, metrics)
+        line = [f"quick evaluation at step {step}{self._quick_views}", *_describe(metrics)]
+        self._log("  ".join([*line, *_describe_omitted(metrics)]))
 
     def write_image(self, name: str, step: int, image: np.ndarray) -> None:
         """Show an image uint8 `[H, W, 3]` in TensorBoard."""
@@ -149,7 +170,6 @@ class MetricWriter:
         }
         if self.ideal_step_seconds is not None:
             speed["mfu"] = self.ideal_step_seconds * steps / seconds
-        self._last_step, self._last_seconds = step, dict(self._goodput.seconds)
         return speed
 
     def _write_goodput(self, step: int) -> None:
@@ -157,11 +177,8 @@ class MetricWriter:
             shares = {f"goodput/{name}": share for name, share in self._goodput.fractions().items()}
             self._tensorboard.write_scalars(step, shares)
         self._save_goodput()
-        if self._clock() - self._goodput_logged_at >= _GOODPUT_LOG_INTERVAL:
-            self._log_goodput(step)
 
     def _log_goodput(self, step: int) -> None:
-        self._goodput_logged_at = self._clock()
         if self._file is not None:
             self._file.write("goodput", step, self._goodput.fractions())
         run_time = format_time(self._goodput.total_seconds())
@@ -201,6 +218,23 @@ def _describe(metrics: Mapping[str, float]) -> list[str]:
     return [text.format(float(metrics[name])) for name, text in shown.items()]
 
 
+def _describe_omitted(metrics: Mapping[str, float]) -> list[str]:
+    omitted, videos = (int(metrics.get(name, 0)) for name in ("omitted", "videos"))
+    if not omitted:
+        return []
+    return [f"on {videos} of {videos + omitted} videos, {omitted} unreadable: see {BAD_HELD_OUT}"]
+
+
+def write_final(workdir: str | Path, step: int, metrics: Mapping[str, float]) -> None:
+    """Write the score of a finished run to `metrics.jsonl` and TensorBoard, once for each step."""
+    is_new = write_entry_once(Path(workdir) / METRICS_FILE, "final", step, metrics)
+    tensorboard = TensorBoard(str(workdir)) if is_new else None
+    if tensorboard is not None:
+        named = {f"final/{name}": float(value) for name, value in metrics.items()}
+        tensorboard.write_scalars(step, named)
+        tensorboard.close()
+
+
 def format_time(seconds: float) -> str:
     """Format a duration with its two largest units: 7s, 3m20s, 1h05m, 2d03h."""
     whole = round(seconds)
@@ -214,25 +248,24 @@ def format_time(seconds: float) -> str:
     return f"{whole}s"
 
 
-def _open_tensorboard(workdir: str) -> Any:
-    try:
-        from clu.metric_writers import SummaryWriter
-    except ImportError as error:
-        log.info("TensorBoard is off (%s); metrics.jsonl has the same numbers.", error)
-        return None
-    return SummaryWriter(workdir)
-
-
 def log_parameters(params: Any) -> None:
-    """Log the shape and sharding of each parameter, and the total; without CLU only the total."""
+    """Log the number and the size of the parameters, which may be abstract."""
     if jax.process_index() != 0:
         return
     leaves = jax.tree.leaves(params)
     megabytes = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) / 1e6
-    with contextlib.suppress(ImportError):
-        from clu import parameter_overview
-
-        overview = parameter_overview.get_parameter_overview(params, include_stats="sharding")
-        log.info("\n%s", overview)
     total = sum(leaf.size for leaf in leaves)
     log.info("%s parameters in %d tensors, %.1f MB", f"{total:,}", len(leaves), megabytes)
+
+
+def log_parameter_table(params: Any) -> None:
+    """Log the shape and the sharding of each parameter; they may be abstract."""
+    if jax.process_index() != 0:
+        return
+    try:
+        from clu import parameter_overview
+    except ImportError as error:
+        log.info("the parameters are not listed, since that needs CLU: %s", error)
+        return
+    overview = parameter_overview.get_parameter_overview(params, include_stats="sharding")
+    log.info("\n%s", overview)

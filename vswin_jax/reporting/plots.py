@@ -31,6 +31,7 @@ NAMED_CLASSES = 40  # with more classes, names on the axes are too small to read
 HALF = NAMED_CLASSES // 2
 COUNTED_CLASSES = 16  # with more classes, counts do not fit the cells
 LISTED_CONFUSIONS = 20
+FEW_POINTS = 30  # a curve of no more has a dot at each of them
 LONGEST_NAME = 24  # characters
 # Names of files and classes may contain dollar signs and backslashes, which are no formulas.
 PLAIN_TEXT = {"text.parse_math": False, "text.usetex": False}
@@ -189,8 +190,18 @@ def _draw_series(axes: Axes, series: Mapping[str, Series]) -> None:
     colours = itertools.cycle((GREEN, AMBER))
     for name, (steps, values) in series.items():
         if name.startswith("training"):
+            # The line through few points is short, or even a single point, which no line shows.
+            marker = "o" if len(values) <= FEW_POINTS else ""
             axes.plot(steps, values, color=BLUE, alpha=0.25, linewidth=0.8)
-            axes.plot(steps, _moving_mean(values), color=BLUE, linewidth=1.8, label=name)
+            axes.plot(
+                steps,
+                _moving_mean(values),
+                color=BLUE,
+                linewidth=1.8,
+                marker=marker,
+                markersize=4,
+                label=name,
+            )
         else:
             axes.plot(steps, values, color=next(colours), marker="o", markersize=4, label=name)
     axes.grid(color="#e4e7eb", linewidth=0.8)

@@ -61,18 +61,25 @@ def compiler_options(mesh: Mesh | None, autotune: bool) -> dict[str, Any] | None
 
 
 @contextlib.contextmanager
-def persistent_cache(location: str, workdir: str | os.PathLike) -> Iterator[None]:
+def persistent_cache(
+    location: str, workdir: str | os.PathLike, *, max_bytes: int = -1
+) -> Iterator[None]:
     """Store compiled programs on disk, and load them from there, during the block.
 
     `location` is "workdir" for its subdirectory "compiled", "off", or a directory. The user's own
-    setting of JAX (`JAX_COMPILATION_CACHE_DIR`) takes precedence.
+    setting of JAX (`JAX_COMPILATION_CACHE_DIR`) takes precedence. Beyond `max_bytes`, unless it is
+    -1, the programs that were not used for the longest time are deleted.
     """
     if location == OFF or jax.config.jax_compilation_cache_dir:
         yield
         return
     directory = Path(workdir) / DIRECTORY if location == WORKDIR else Path(location)
     cache_dir = os.fspath(directory / _platform_key())
-    options = {"jax_compilation_cache_dir": cache_dir, **_STORE_ALL_PROGRAMS}
+    options = {
+        "jax_compilation_cache_dir": cache_dir,
+        "jax_compilation_cache_max_size": max_bytes,
+        **_STORE_ALL_PROGRAMS,
+    }
     before = {name: getattr(jax.config, name) for name in options}
     _update_config(options)
     try:

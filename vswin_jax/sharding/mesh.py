@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from vswin_jax.errors import InputError
+from vswin_jax.errors import InputError, rename_arguments
 from vswin_jax.sharding.constraints import (
     BATCH_AXES,
     SPLIT_AXES,
@@ -25,6 +25,7 @@ from vswin_jax.sharding.constraints import (
 Rules = Sequence[tuple[str, PartitionSpec]]
 
 _BIAS_TABLE = "relative_position_bias_table"
+_AXES = ("data", "fsdp", "model", "window")
 REPLICATED: Rules = ((".*", PartitionSpec()),)
 
 # Kernels are [in, out]. Parameters that no rule splits (norms, biases, patch embedding: 0.1 % of
@@ -78,7 +79,8 @@ def _axis_sizes(data: int, fsdp: int, model: int, window: int, devices: int) -> 
     if min(others.values()) < 1 or (data < 1 and data != -1):
         raise InputError(
             f"Mesh axes must be 1 or above (data may be -1), got data={data}, fsdp={fsdp}, "
-            f"model={model}, window={window}: correct them."
+            f"model={model}, window={window}: correct them.",
+            ["data", "fsdp", "model", "window"],
         )
     data = max(devices // math.prod(others.values()), 1) if data == -1 else data
     sizes = {"data": data, **others}
@@ -86,7 +88,8 @@ def _axis_sizes(data: int, fsdp: int, model: int, window: int, devices: int) -> 
         raise InputError(
             f"A mesh of {' x '.join(f'{name}={size}' for name, size in sizes.items())} needs "
             f"{math.prod(sizes.values())} devices, but there are {devices}: make the product equal "
-            f"to it, or use data=-1."
+            f"to it, or use data=-1.",
+            ["data", "fsdp", "model", "window"],
         )
     return sizes
 
@@ -98,7 +101,8 @@ def mesh_from_config(config: Any, devices: Sequence[jax.Device] | None = None) -
       InputError: The axes do not multiply to the number of devices.
     """
     axes = config.mesh
-    return make_mesh(axes.data, axes.fsdp, axes.model, axes.window, devices)
+    with rename_arguments({name: f"config.mesh.{name}" for name in _AXES}):
+        return make_mesh(axes.data, axes.fsdp, axes.model, axes.window, devices)
 
 
 def default_rules(mesh: Mesh, params: Any) -> Rules:
@@ -200,7 +204,8 @@ def batch_shard_of_process(owners: np.ndarray, process: int) -> tuple[int, int]:
     if len({len(shard) for shard in host_shards}) > 1 or sum(map(len, host_shards)) != len(owners):
         raise InputError(
             "The mesh gives hosts unequal or overlapping shards of a batch: make mesh.model times "
-            "mesh.window a divisor or a multiple of the number of devices of a host."
+            "mesh.window a divisor or a multiple of the number of devices of a host.",
+            ["mesh.model", "mesh.window"],
         )
     return host_shards.index(tuple(held[process].tolist())), len(host_shards)
 
@@ -248,7 +253,8 @@ def _check_batch_size(name: str, rows: int, shards: int) -> None:
     if rows % shards:
         raise InputError(
             f"A batch of {rows} rows ({name}) does not divide into {shards} equal shards, the "
-            f"product of the mesh's batch axes: make the batch size a multiple of {shards}."
+            f"product of the mesh's batch axes: make the batch size a multiple of {shards}.",
+            ["the batch size"],
         )
 
 
@@ -257,6 +263,7 @@ def _clip_sharding(shape: Sequence[int], mesh: Mesh, window_over: str) -> NamedS
     if shape[axis] % devices:
         raise InputError(
             f"Clips of {shape[axis]} along {window_over} do not divide over mesh.window={devices} "
-            f"devices: change the size of the clips or mesh.window."
+            f"devices: change the size of the clips or mesh.window.",
+            ["mesh.window"],
         )
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES, *[None] * (axis - 1), WINDOW_AXIS))

@@ -1,6 +1,7 @@
 """The steps of a training run: batches, metrics, evaluations and checkpoints, in their order."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -29,20 +30,23 @@ Evaluate = Callable[[Any], Mapping[str, float]]
 # process.
 Draw = Callable[[Mapping[str, jax.Array]], np.ndarray]
 
-# Metadata key of a step that was saved before its evaluation was complete; stored in checkpoints,
-# so the key stays as it was first written.
+# Metadata key of a step whose evaluation was still to come when it was saved; it is complete if the
+# step has a score. Stored in checkpoints, so the key stays as it was first written.
 PENDING_EVALUATION = "owes_evaluation"
 
 
 class StartState(NamedTuple):
     """The state that training starts from, and the number of its completed steps.
 
-    `evaluates` is True if an earlier start was stopped before it had evaluated this state.
+    `state` is None for a new run, whose state `begin` begins to create; it returns a function that
+    waits for it. `evaluates` is True if an earlier start was stopped before it had evaluated this
+    state.
     """
 
-    state: TrainState
+    state: TrainState | None
     step: int
-    evaluates: bool
+    evaluates: bool = False
+    begin: Callable[[], Callable[[], TrainState]] | None = None
 
 
 @dataclass
@@ -59,6 +63,8 @@ class TrainingLoop:
     metadata: Mapping[str, Any]
     # A step and its metrics, which are still on the device.
     unread: tuple[int, Mapping[str, jax.Array]] | None = None
+    # The first batch of a run as it came, and its arrays that are placed on the devices.
+    undrawn: tuple[Mapping[str, np.ndarray], Mapping[str, jax.Array]] | None = None
 
     def run(
         self,
@@ -68,12 +74,17 @@ class TrainingLoop:
         """Train from `start` to the end or to a signal; return the last state and its step."""
         state, step = start.state, start.step
         if start.evaluates:
-            self._run_pending_evaluation(state, step)
+            self._evaluate_saved(state, step)
         total_steps = self.setup.durations.total_steps
         batches = make_batches(step) if step < total_steps else iter(())
+        # While the first batch is read.
+        created = start.begin() if start.begin else lambda: state
         while step < total_steps and not self.watch.reached_sync_point():
             with self.profiler.step(step + 1):
-                state, step_metrics = self._step(state, batches, step, is_first=step == start.step)
+                if step == start.step:
+                    state, step_metrics = self._first_step(created, batches, step)
+                else:
+                    state, step_metrics = self._step(state, batches, step)
             self.profiler.finish(step_metrics)
             step += 1
             self.unread = (step, step_metrics)
@@ -83,33 +94,44 @@ class TrainingLoop:
             self._evaluate_and_save(state, step)
         if start.step < step < total_steps:
             self._read_metrics()
-            self._save(state, step, {})
+            self._save(state, step, pending_evaluation=False)
         with self.writer.phase("save"):
             self.checkpoints.wait()
         return state, step
 
-    def _run_pending_evaluation(self, state: TrainState, step: int) -> None:
-        """Evaluate the restored state, whose evaluation a signal has interrupted."""
+    def _evaluate_saved(self, state: TrainState, step: int) -> None:
+        """Evaluate the state that is saved, and add the score to its checkpoint."""
         with self.writer.phase("evaluation"):
             scores = self._evaluation(state, step)
-            if scores is not None and self.setup.score in scores:
-                self.checkpoints.add_score(step, scores[self.setup.score])
+        if scores is not None:
+            with self.writer.phase("save"):
+                self.checkpoints.add_score(step, scores.get(self.setup.score, math.nan))
+
+    def _first_step(
+        self, created: Callable[[], TrainState], batches: Batches, step: int
+    ) -> tuple[TrainState, Mapping[str, jax.Array]]:
+        with jax.transfer_guard_device_to_host("disallow"):
+            batch = self._next_batch(batches, step)
+            self.writer.ideal_step_seconds = self.setup.ideal_step_seconds(batch)
+            with (
+                self.writer.phase("compile"),
+                jax.transfer_guard_host_to_device("disallow"),
+            ):
+                # By the shapes alone, since the state may still be under way.
+                compile_together(self.setup.train_step, self.setup.target, batch)
+                return self.setup.train_step(created(), batch)
 
     def _step(
-        self, state: TrainState, batches: Batches, step: int, is_first: bool
+        self, state: TrainState, batches: Batches, step: int
     ) -> tuple[TrainState, Mapping[str, jax.Array]]:
         # The guards fail on implicit transfers: a stray float(array) would make every step wait for
         # the device, and only batches may be sent to it.
         with jax.transfer_guard_device_to_host("disallow"):
             batch = self._next_batch(batches, step)
-            if is_first:
-                self.writer.ideal_step_seconds = self.setup.ideal_step_seconds(batch)
             with (
-                self.writer.phase("compile" if is_first else "steps"),
+                self.writer.phase("steps"),
                 jax.transfer_guard_host_to_device("disallow"),
             ):
-                if is_first:
-                    compile_together(self.setup.train_step, state, batch)
                 state, step_metrics = self.setup.train_step(state, batch)
             self._read_metrics()
         return state, step_metrics
@@ -122,16 +144,24 @@ class TrainingLoop:
                 f"Expected {self.setup.durations.total_steps} training batches but the iterator "
                 f"ended after step {step}: give one that does not end."
             )
-        draws = step == 0 and self.draw_first is not None
-        # The provenance of each row (video, epoch, frames, crop) is for the picture alone.
-        names = batch if draws else BATCH_KEYS
         placed = place_batch(
-            {name: batch[name] for name in names}, self.setup.mesh, self.setup.window_over
+            {name: batch[name] for name in BATCH_KEYS}, self.setup.mesh, self.setup.window_over
         )
-        if draws:
-            with self.writer.phase("other"):
-                self.writer.write_image("train/clips", step, self.draw_first(placed))
-        return {name: placed[name] for name in BATCH_KEYS}
+        if step == 0 and self.draw_first is not None:
+            self.undrawn = (batch, placed)
+        return placed
+
+    def _draw(self) -> None:
+        """Show the first batch of a run, now that the device has its first steps to work on."""
+        if self.undrawn is None or self.draw_first is None:
+            return
+        batch, placed = self.undrawn
+        self.undrawn = None
+        # The provenance of each row (video, epoch, frames, crop) is for the picture alone.
+        others = {name: values for name, values in batch.items() if name not in placed}
+        others = place_batch(others, self.setup.mesh, self.setup.window_over)
+        with self.writer.phase("other"):
+            self.writer.write_image("train/clips", 0, self.draw_first({**placed, **others}))
 
     def _read_metrics(self) -> None:
         if self.unread is None:
@@ -139,15 +169,19 @@ class TrainingLoop:
         step, on_device = self.unread
         self.unread = None
         values = metrics.means(jax.device_get(on_device))
-        if self.setup.durations.is_due(step, self.setup.durations.log_every):
+        if self.setup.durations.is_logged(step):
             self.writer.write_train(step, values)
+        else:
+            self.writer.log_if_quiet(step, values)
         bad_steps = int(values["skipped_in_a_row"])
         if bad_steps > self.setup.durations.max_bad_steps:
             raise InputError(
                 f"Training has diverged: the gradients of the last {bad_steps} steps, up to step "
-                f"{step}, were not finite; lower optim.learning_rate, set optim.clip_norm or use "
-                f"float32, and start again in an empty workdir."
+                f"{step}, were not finite; lower config.optim.learning_rate, set "
+                f"config.optim.clip_norm or use config.model.dtype=float32, and start again in an "
+                f"empty workdir."
             )
+        self._draw()
 
     def _evaluate_and_save(self, state: TrainState, step: int) -> None:
         evaluates = self.evaluate is not None and self.setup.durations.is_due(
@@ -159,12 +193,10 @@ class TrainingLoop:
             return
         # Metrics are written first: a run that resumes from this checkpoint would not write them.
         self._read_metrics()
+        # The state is saved first: an evaluation that fails, or that is killed, loses no step.
+        self._save(state, step, pending_evaluation=evaluates)
         if evaluates:
-            with self.writer.phase("evaluation"):
-                scores = self._evaluation(state, step)
-        else:
-            scores = {}
-        self._save(state, step, scores)
+            self._evaluate_saved(state, step)
 
     def _evaluation(self, state: TrainState, step: int) -> Mapping[str, float] | None:
         """Write and return the scores; return None if a signal has interrupted the evaluation."""
@@ -181,12 +213,8 @@ class TrainingLoop:
         self.writer.write_evaluation(step, scores)
         return scores
 
-    def _save(self, state: TrainState, step: int, scores: Mapping[str, float] | None) -> None:
-        metadata = {
-            **self.metadata,
-            "scores": dict(scores or {}),
-            PENDING_EVALUATION: scores is None,
-        }
+    def _save(self, state: TrainState, step: int, *, pending_evaluation: bool) -> None:
+        metadata = {**self.metadata, PENDING_EVALUATION: pending_evaluation}
         with self.writer.phase("save"):
-            self.checkpoints.save(step, state, metadata, (scores or {}).get(self.setup.score))
+            self.checkpoints.save(step, state, metadata)
         self.writer.mark_saved(step)

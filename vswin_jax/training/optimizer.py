@@ -52,7 +52,7 @@ def param_multipliers(
       InputError: an unknown `groups`.
     """
     if groups not in _GROUPS:
-        raise unknown_name("parameter grouping", groups, _GROUPS)
+        raise unknown_name("parameter grouping", groups, _GROUPS, "groups")
     parts = path.split("/")
     if parts[0] == "head":
         return 1.0, 1.0
@@ -101,7 +101,7 @@ def make_optimizer(
     """
     _check_config(optim_config)
     if moment_dtype not in MOMENT_DTYPES:
-        raise unknown_name("moment dtype", moment_dtype, MOMENT_DTYPES)
+        raise unknown_name("moment dtype", moment_dtype, MOMENT_DTYPES, "moment_dtype")
     multipliers = functools.partial(
         param_multipliers,
         groups=optim_config.groups,
@@ -124,7 +124,7 @@ def _check_config(config: Any) -> None:
     for name in ("learning_rate", "weight_decay", "clip_norm", "backbone_multiplier"):
         if not getattr(config, name) >= 0:
             raise InputError(
-                f"optim.{name} must be 0 or above, got {getattr(config, name)}: correct it."
+                f"config.optim.{name} must be 0 or above, got {getattr(config, name)}: correct it."
             )
 
 

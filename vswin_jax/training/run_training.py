@@ -16,12 +16,15 @@ from vswin_jax.data.clips.clip_spec import ClipSpec
 from vswin_jax.data.clips.mirrored_labels import describe_pairs
 from vswin_jax.data.example import Source
 from vswin_jax.data.pipeline.bad_videos import BadVideos
-from vswin_jax.data.pipeline.lazy_import import load_pipeline
+from vswin_jax.data.pipeline.pipeline import train_batches
 from vswin_jax.models import SwinTransformer3D
+from vswin_jax.reporting.metric_writer import log_parameter_table
 from vswin_jax.runtime.atomic_write import write_json
 from vswin_jax.runtime.label_names import write_label_names
+from vswin_jax.training.first_screen import log_first_screen
 from vswin_jax.training.loop import Draw, Evaluate
 from vswin_jax.training.resume_check import DATA
+from vswin_jax.training.state import sharded_shapes
 from vswin_jax.training.task import task_from_config
 from vswin_jax.training.train import TrainResult, train
 
@@ -54,14 +57,23 @@ def run_training(
     inputs: TrainingInputs,
     *,
     evaluate: Evaluate,
+    quick_views: str,
     draw_first: Draw,
     profile: tuple[int, int] | None = None,
     begun: float | None = None,
+    show_parameters: bool = False,
 ) -> TrainResult:
-    """Train on `inputs` by the settings of `config`; the other arguments are those of `train`."""
+    """Train on `inputs` by the settings of `config`; the other arguments are those of `train`.
+
+    With `show_parameters` a table of all parameters is logged.
+    """
     mirrored_labels = inputs.sampler_options["mirrored_labels"]
     if mirrored_labels is not None:
         log.info("%s", describe_pairs(mirrored_labels, inputs.source.label_names))
+    videos = {"train": len(inputs.source), "eval": len(inputs.held_out)}
+    log_first_screen(config, workdir, inputs.model, inputs.mesh, videos)
+    if show_parameters:
+        log_parameter_table(sharded_shapes(inputs.model, inputs.mesh))
     bad_videos = BadVideos(workdir / "bad_videos.csv", config.data.max_bad_fraction)
     result = train(
         config,
@@ -71,6 +83,7 @@ def run_training(
         num_examples=len(inputs.source) * config.data.aug_repeats,
         initial_params=inputs.initial_params,
         evaluate=evaluate,
+        quick_views=quick_views,
         draw_first=draw_first,
         metadata={
             "config": config.to_dict(),
@@ -98,7 +111,7 @@ def _train_batches(
     if jax.process_index() == 0:
         write_json(workdir / "config.json", config.to_dict())
         write_label_names(workdir / "label_names.txt", inputs.source.label_names)
-    return load_pipeline().train_batches(
+    return train_batches(
         inputs.source,
         inputs.spec,
         start_step=start_step,

@@ -40,13 +40,14 @@ def make_schedule(
     for argument, length in lengths.items():
         if not length > 0:
             raise InputError(
-                f"A schedule needs {argument} above 0, got {length}: train for longer."
+                f"A schedule needs {argument} above 0, got {length}: train for longer.",
+                [argument],
             )
     if name == "epoch_cosine":
         return _epoch_cosine(total_steps, steps_per_epoch, warmup_steps, warmup_ratio)
     if name == "cosine":
         return _smooth_cosine(total_steps, warmup_steps, warmup_ratio)
-    raise unknown_name("schedule", name, ["epoch_cosine", "cosine"])
+    raise unknown_name("schedule", name, ["epoch_cosine", "cosine"], "schedule")
 
 
 def _epoch_cosine(total: float, per_epoch: float, warmup: float, ratio: float) -> Schedule:
@@ -96,7 +97,8 @@ def parse_duration(text: str, *, batch_size: int, num_examples: int) -> float:
     if not 0 <= amount < math.inf:
         raise InputError(
             f"A duration is a number and a unit, such as '30 epochs', '1000 steps' or "
-            f"'64000 examples', got {text!r}: write it that way."
+            f"'64000 examples', got {text!r}: write it that way.",
+            ["A duration"],
         )
     examples = {"epoch": num_examples, "step": batch_size, "example": 1}[match[2].lower()]
     return amount * examples / batch_size

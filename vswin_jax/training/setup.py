@@ -10,24 +10,35 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from vswin_jax.models import SwinTransformer3D, flops, init_params, split_clips
+from vswin_jax.errors import rename_arguments
+from vswin_jax.models import SwinTransformer3D, flops, split_clips
 from vswin_jax.sharding.mesh import Rules, default_rules, mesh_from_config
 from vswin_jax.training import offload
+from vswin_jax.training.batch_registry import BatchSteps, build_batch_augmentations
 from vswin_jax.training.durations import TrainingDurations
 from vswin_jax.training.optimizer import make_optimizer
 from vswin_jax.training.schedules import make_schedule
-from vswin_jax.training.state import TrainState, abstract_state, create_state
+from vswin_jax.training.state import (
+    Initializer,
+    TrainState,
+    abstract_state,
+    begin_state,
+    make_initializer,
+)
 from vswin_jax.training.steps import TrainStep, make_train_step
 from vswin_jax.training.task import SINGLE_LABEL, Task
 
 log = logging.getLogger(__name__)
+
+_SCHEDULE = {"schedule": "config.optim.schedule", "total_steps": "config.train.duration"}
 
 
 @dataclass(frozen=True)
 class TrainingSetup:
     """Model, optimizer, shardings and compiled step of a run, built once at its start.
 
-    `target` holds the shapes and shardings of the state, without its arrays.
+    `target` holds the shapes and shardings of the state, without its arrays; `initial` is the same
+    before moments are moved to host memory. `initialize` is that of `create_state`.
     `score` is the name of the evaluation metric that ranks checkpoints.
     """
 
@@ -37,7 +48,8 @@ class TrainingSetup:
     mesh: Mesh
     rules: Rules
     window_over: str
-    has_ema: bool
+    initialize: Initializer
+    initial: TrainState
     target: TrainState
     train_step: TrainStep
     score: str
@@ -61,11 +73,12 @@ class TrainingSetup:
         mesh = mesh or mesh_from_config(config)
         durations = TrainingDurations.from_config(config, num_examples)
         model = split_clips(model, mesh, config.mesh.window_over)
-        shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+        initialize = make_initializer(model)
+        shapes = jax.eval_shape(initialize, jax.random.key(0))
         rules = default_rules(mesh, shapes)
         optimizer = _optimizer_from_config(config, durations, shapes, model.frozen_stages)
-        has_ema = config.train.ema_decay > 0
-        target = abstract_state(model, optimizer, mesh, rules, ema=has_ema)
+        ema = config.train.ema_decay > 0
+        target = initial = abstract_state(initialize, optimizer, mesh, rules, ema=ema)
         if config.optim.offload:
             offload.check_supported(mesh.devices.flat)
             target = offload.moments_to_host(target)
@@ -76,26 +89,24 @@ class TrainingSetup:
             mesh=mesh,
             rules=rules,
             window_over=config.mesh.window_over,
-            has_ema=has_ema,
+            initialize=initialize,
+            initial=initial,
             target=target,
             train_step=_train_step_from_config(config, model, optimizer, target, mesh, task),
             score=task.score,
             offloads=config.optim.offload,
         )
 
-    def fresh_state(self, seed: int, initial_params: Callable[[], Any] | None) -> TrainState:
-        """Create the sharded state before the first step, from `initial_params()` or the seed."""
-        params = initial_params() if initial_params else None
-        state = create_state(
-            self.model,
-            self.optimizer,
-            jax.random.key(seed),
-            self.mesh,
-            self.rules,
-            params,
-            ema=self.has_ema,
-        )
-        return offload.moments_to_host(state) if self.offloads else state
+    def begin_state(self, seed: int, params: Any) -> Callable[[], TrainState]:
+        """Begin to create the sharded state before the first step, from `params` or the seed.
+
+        Returns a function that waits for it; see `state.begin_state`.
+        """
+        key = jax.random.key(seed)
+        created = begin_state(self.initial, self.initialize, self.optimizer, key, params)
+        if self.offloads:
+            return lambda: offload.moments_to_host(created.result())
+        return created.result
 
     def ideal_step_seconds(self, batch: Mapping[str, jax.Array]) -> float | None:
         """Return the seconds of a step on `batch` at the devices' peak FLOP/s; None if unknown."""
@@ -112,13 +123,14 @@ class TrainingSetup:
 def _optimizer_from_config(
     config: Any, durations: TrainingDurations, shapes: Any, frozen_stages: int
 ) -> optax.GradientTransformation:
-    schedule = make_schedule(
-        config.optim.schedule,
-        total_steps=durations.total_steps,
-        steps_per_epoch=durations.steps_per_epoch,
-        warmup_steps=durations.warmup_steps,
-        warmup_ratio=config.optim.warmup_ratio,
-    )
+    with rename_arguments(_SCHEDULE):
+        schedule = make_schedule(
+            config.optim.schedule,
+            total_steps=durations.total_steps,
+            steps_per_epoch=durations.steps_per_epoch,
+            warmup_steps=durations.warmup_steps,
+            warmup_ratio=config.optim.warmup_ratio,
+        )
     return make_optimizer(
         config.optim,
         schedule,
@@ -127,6 +139,12 @@ def _optimizer_from_config(
         moment_dtype=config.optim.moment_dtype,
         offloaded=config.optim.offload,
     )
+
+
+def _batch_augmentations_from_config(config: Any) -> BatchSteps:
+    # A program that trains on data of its own need not have a config of data.
+    data = getattr(config, "data", None)
+    return build_batch_augmentations(getattr(data, "batch_augmentations", ()))
 
 
 def _train_step_from_config(
@@ -146,6 +164,7 @@ def _train_step_from_config(
         mixup_alpha=config.loss.mixup_alpha,
         cutmix_alpha=config.loss.cutmix_alpha,
         random_erasing_rate=config.loss.random_erasing,
+        batch_augmentations=_batch_augmentations_from_config(config),
         ema_decay=config.train.ema_decay,
         grad_accum_steps=config.train.grad_accum_steps,
         state_shardings=jax.tree.map(lambda leaf: leaf.sharding, target),

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import flax.struct
@@ -13,7 +14,10 @@ from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray, PyTree
 
 from vswin_jax.models import init_params
-from vswin_jax.sharding.mesh import Rules, tree_shardings
+from vswin_jax.sharding.mesh import Rules, default_rules, tree_shardings
+
+# From a key to the initial parameters of a model; see `make_initializer`.
+Initializer = Callable[[PRNGKeyArray], PyTree]
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -35,6 +39,14 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: PyTree
 
 
+def make_initializer(model: nn.Module) -> Initializer:
+    """Build the compiled key -> parameters of `model`.
+
+    JAX traces the model, which takes longer than the arithmetic, once for all uses of the result.
+    """
+    return jax.jit(functools.partial(init_params, model))
+
+
 def create_state(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
@@ -50,52 +62,91 @@ def create_state(
     Parameters are initialised from `key` unless `params` (of a pretrained model) are passed. With
     `ema` the average starts as a copy of them.
     """
-    shardings = jax.tree.map(
-        lambda leaf: leaf.sharding, abstract_state(model, optimizer, mesh, rules, ema=ema)
-    )
+    initialize = make_initializer(model)
+    target = abstract_state(initialize, optimizer, mesh, rules, ema=ema)
+    return begin_state(target, initialize, optimizer, key, params).result()
+
+
+def begin_state(
+    target: TrainState,
+    initialize: Initializer,
+    optimizer: optax.GradientTransformation,
+    key: PRNGKeyArray,
+    params: PyTree = None,
+) -> "Future[TrainState]":
+    """Begin to create the state at step 0 with the shardings of `target`, an abstract state.
+
+    A thread compiles and runs the program, so that the caller can trace the next one meanwhile.
+    """
     if params is not None:
-        params = jax.device_put(params, shardings.params)
-    return initializer(model, optimizer, shardings, ema=ema)(key, params)
+        params = jax.device_put(params, _shardings(target).params)
+    lowered = lower_creation(target, initialize, optimizer, key, params)
+    pool = ThreadPoolExecutor(1, "create the state")
+    created = pool.submit(lambda: lowered.compile()(key, params))
+    pool.shutdown(wait=False)
+    return created
 
 
-def initializer(
-    model: nn.Module, optimizer: optax.GradientTransformation, shardings: TrainState, *, ema: bool
-) -> Callable[[jax.Array, Any], TrainState]:
-    """Build the compiled (key, params or None) -> state that `create_state` calls."""
-    return jax.jit(functools.partial(_build, model, optimizer, ema), out_shardings=shardings)
+def lower_creation(
+    target: TrainState,
+    initialize: Initializer,
+    optimizer: optax.GradientTransformation,
+    key: PRNGKeyArray,
+    params: PyTree = None,
+) -> jax.stages.Lowered:
+    """Lower the program (key, params) -> state at step 0, with the shardings of `target`."""
+    build = functools.partial(_build, initialize, optimizer, target.ema_params is not None)
+    return jax.jit(build, out_shardings=_shardings(target)).lower(key, params)
+
+
+def _shardings(target: TrainState) -> TrainState:
+    return jax.tree.map(lambda leaf: leaf.sharding, target)
 
 
 def abstract_state(
-    model: nn.Module,
+    model: nn.Module | Initializer,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     rules: Rules,
     *,
     ema: bool = False,
 ) -> TrainState:
-    """Return the shapes, dtypes and shardings of `create_state`'s result; nothing is computed."""
-    build = functools.partial(_build, model, optimizer, ema)
-    shapes = jax.eval_shape(build, jax.random.key(0), None)
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shapes,
-        tree_shardings(shapes, mesh, rules),
-    )
+    """Return the shapes, dtypes and shardings of `create_state`'s result; nothing is computed.
+
+    In place of the model its initialiser may be given, which is then not traced again.
+    """
+    initialize = make_initializer(model) if isinstance(model, nn.Module) else model
+    build = functools.partial(_build, initialize, optimizer, ema)
+    return _with_shardings(jax.eval_shape(build, jax.random.key(0), None), mesh, rules)
 
 
 def _build(
-    model: nn.Module,
+    initialize: Initializer,
     optimizer: optax.GradientTransformation,
     ema: bool,
     key: jax.Array,
     params: Any,
 ) -> TrainState:
-    params = init_params(model, key) if params is None else params
+    params = initialize(key) if params is None else params
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         ema_params=jax.tree.map(jnp.copy, params) if ema else None,
         opt_state=optimizer.init(params),
+    )
+
+
+def sharded_shapes(model: nn.Module, mesh: Mesh) -> PyTree:
+    """Return the shapes, dtypes and default shardings of the parameters of `model`."""
+    shapes = jax.eval_shape(make_initializer(model), jax.random.key(0))
+    return _with_shardings(shapes, mesh, default_rules(mesh, shapes))
+
+
+def _with_shardings(shapes: PyTree, mesh: Mesh, rules: Rules) -> Any:
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        tree_shardings(shapes, mesh, rules),
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
 from vswin_jax.training.batch_augmentations import mix, random_erasing
+from vswin_jax.training.batch_registry import BatchSteps, augment_batch
 from vswin_jax.training.task import SINGLE_LABEL, Task
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -74,9 +75,10 @@ def prepare_inputs(
     mixup_alpha: float,
     cutmix_alpha: float,
     random_erasing_rate: float,
+    batch_augmentations: BatchSteps = (),
     task: Task = SINGLE_LABEL,
 ) -> StepInputs:
-    """Flip, normalise, erase and mix a training batch; all rows keep their place.
+    """Flip, normalise, erase, augment and mix a training batch; all rows keep their place.
 
     `batch` is that of `steps.make_train_step`, and `key` the first of `step_keys`.
     """
@@ -85,6 +87,7 @@ def prepare_inputs(
     targets = task.targets(batch["label"], num_classes, label_smoothing)
     if random_erasing_rate:
         clips = random_erasing(erase_key, clips, random_erasing_rate)
+    clips, targets = augment_batch(batch_augmentations, key, clips, targets, batch["mask"])
     clips, targets = mix(
         mix_key,
         clips,

@@ -15,6 +15,7 @@ from vswin_jax.errors import InputError
 from vswin_jax.runtime.compilation import compiler_options
 from vswin_jax.sharding.constraints import use_activation_mesh
 from vswin_jax.sharding.mesh import num_batch_shards
+from vswin_jax.training.batch_registry import BatchSteps
 from vswin_jax.training.state import TrainState
 from vswin_jax.training.step_inputs import Batch, StepInputs, prepare_inputs, preprocess, step_keys
 from vswin_jax.training.task import SINGLE_LABEL, Task
@@ -37,6 +38,7 @@ def make_train_step(
     mixup_alpha: float = 0.0,
     cutmix_alpha: float = 0.0,
     random_erasing_rate: float = 0.0,
+    batch_augmentations: BatchSteps = (),
     ema_decay: float = 0.0,
     grad_accum_steps: int = 1,
     state_shardings: TrainState | None = None,
@@ -54,9 +56,8 @@ def make_train_step(
     the new one; `mesh` and `autotune` are as in `use_activation_mesh` and `compiler_options`.
 
     Raises:
-      InputError: when first called with a batch that is not divisible by `grad_accum_steps`, whose
-        micro-batches are not divisible by the devices of `mesh`, or whose labels are not those of
-        the task.
+      InputError: when first called with a batch that `grad_accum_steps` does not divide, with
+        micro-batches that the devices of `mesh` do not divide, or with labels of another task.
     """
     prepare_batch = functools.partial(
         prepare_inputs,
@@ -65,6 +66,7 @@ def make_train_step(
         mixup_alpha=mixup_alpha,
         cutmix_alpha=cutmix_alpha,
         random_erasing_rate=random_erasing_rate,
+        batch_augmentations=batch_augmentations,
         task=task,
     )
 
@@ -140,7 +142,8 @@ def _check_batch_size(rows: int, steps: int, mesh: Mesh | None) -> None:
     if rows % steps:
         raise InputError(
             f"A batch of {rows} does not split into {steps} equal micro-batches: make the batch "
-            f"size a multiple of train.grad_accum_steps."
+            f"size a multiple of train.grad_accum_steps.",
+            ["the batch size", "train.grad_accum_steps"],
         )
     shards = 1 if mesh is None else num_batch_shards(mesh)
     if rows // steps % shards:
@@ -149,7 +152,8 @@ def _check_batch_size(rows: int, steps: int, mesh: Mesh | None) -> None:
         raise InputError(
             f"A micro-batch of {rows // steps} clips does not divide into {shards} equal shards, "
             f"the product of the mesh's batch axes: {lower}make the batch size a multiple of "
-            f"train.grad_accum_steps times {shards}."
+            f"train.grad_accum_steps times {shards}.",
+            ["the batch size", "train.grad_accum_steps"],
         )
 
 

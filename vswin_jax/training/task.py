@@ -76,7 +76,8 @@ class SingleLabel:
     """One class a video: softmax and cross entropy; labels are int32 [B].
 
     Probabilities are the mean over the views of each view's softmax, as in the reference
-    (`average_clip`), and the loss is the cross entropy of that mean.
+    (`average_clip` in `mmaction/models/recognizers/base.py`), and the loss is the cross entropy of
+    that mean.
     """
 
     score = "top1"

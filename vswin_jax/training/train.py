@@ -10,30 +10,30 @@ Before the first step:
 Then, for each step:
 
 3. the next batch is fetched (the time counts as waiting for data) and the arrays that the step
-   needs are placed on the devices; the first batch of a run is shown in TensorBoard as `draw_first`
-   draws it;
+   needs are placed on the devices;
 4. the step is dispatched, and nothing waits for its result;
 5. the metrics of the PREVIOUS step are read while this one runs; they are written every
-   `log_every`, and too many consecutive steps with non-finite gradients end the run;
-6. every `eval_every`, and after the last step, this step's metrics are read too, and then
-   `evaluate(params)` is called, whose `task.score` ("top1", or "mAP" of multi-label data) is the
-   checkpoint's score;
-7. every `checkpoint_every`, after every evaluation, after the last step, and on SIGTERM or Ctrl-C,
+   `log_every`, and too many consecutive steps with non-finite gradients end the run; after those of
+   the first step, the first batch of a run is shown in TensorBoard as `draw_first` draws it;
+6. every `checkpoint_every`, before every evaluation, after the last step, and on SIGTERM or Ctrl-C,
    this step's metrics are read and the state is saved in the background; a save that fails ends the
-   run after the step in flight.
+   run after the step in flight;
+7. every `eval_every`, and after the last step, `evaluate(params)` is called, and its `task.score`
+   ("top1", or "mAP" of multi-label data) is added to the checkpoint.
 
 A signal stops all processes after the same step; before the first step is complete it raises
-`preemption.StopRequested`. An evaluation that a signal interrupts runs when training resumes,
-before the next step. A run that is killed at any moment and started again therefore gives the same
-losses, bit for bit, as a run that was never stopped.
+`preemption.StopRequested`. An evaluation that a signal interrupts, or that fails, runs when
+training resumes, before the next step. A run that is killed at any moment and started again
+therefore gives the same losses, bit for bit, as a run that was never stopped.
 
 Training needs a model and an iterator of batches, but neither TensorFlow nor a particular config
 library: `config` is any object with the attributes `seed`, `train`, `optim`, `loss` and `mesh` of
 `vswin_jax.config.base_config`. `num_examples` is the length of an epoch in clips. `metadata` is
 JSON-like and kept in every checkpoint (config and label names, for `predict`). Batches and
-`evaluate` must be made for the same `task`. `profile` are the first and the last step to trace,
-counted from 1 where this call begins. `begun` is the time (by `time.monotonic`) from which the
-goodput record counts; the default is the time of this call.
+`evaluate` must be made for the same `task`; `quick_views` describes for the log what it sees of a
+video. `profile` are the first and the last step to trace, counted from 1 where this call begins.
+`begun` is the time (by `time.monotonic`) from which the goodput record counts; the default is the
+time of this call.
 """
 
 import logging
@@ -95,6 +95,7 @@ def train(
     num_examples: int,
     initial_params: Callable[[], Any] | None = None,
     evaluate: Evaluate | None = None,
+    quick_views: str = "",
     draw_first: Draw | None = None,
     metadata: Mapping[str, Any] | None = None,
     mesh: Mesh | None = None,
@@ -118,12 +119,11 @@ def train(
             disk_full.reraise_disk_full(workdir, checkpoints.resume_hint),
         ):
             record = GoodputRecorder(start_time=begun, compile_seconds=lambda: compilations.seconds)
-            start = _restore_or_create(setup, checkpoints, config.seed, initial_params)
-            start = start._replace(evaluates=start.evaluates and evaluate is not None)
+            start = _restore_or_create(setup, checkpoints, config.seed, initial_params, evaluate)
             if start.step >= total_steps and not start.evaluates:
                 params = inference_params(start.state)
                 return TrainResult(start.step, total_steps, params, was_finished=True)
-            writer = _open_writer(config, workdir, total_steps, start, record, hang_watchdog)
+            writer = _open_writer(config, workdir, setup, start, quick_views, record, hang_watchdog)
             with writer, Profiler(Path(workdir), profile) as profiler, watch.defer_signals():
                 loop = TrainingLoop(
                     setup=setup,
@@ -151,17 +151,19 @@ def train(
 def _open_writer(
     config: Any,
     workdir: str | os.PathLike,
-    total_steps: int,
+    setup: TrainingSetup,
     start: StartState,
+    quick_views: str,
     goodput: GoodputRecorder,
     hang_watchdog: watchdog.Watchdog,
 ) -> MetricWriter:
     return MetricWriter(
         workdir,
         batch_size=config.train.batch_size,
-        total_steps=total_steps,
+        total_steps=setup.durations.total_steps,
         start_step=start.step,
         pending_evaluation=start.evaluates,
+        quick_views=quick_views,
         goodput=goodput,
         watchdog=hang_watchdog,
     )
@@ -172,15 +174,16 @@ def _restore_or_create(
     checkpoints: Checkpoints,
     seed: int,
     initial_params: Callable[[], Any] | None,
+    evaluate: Evaluate | None,
 ) -> StartState:
     restored = checkpoints.restore_latest(setup.target)
     if restored is None:
-        state = setup.fresh_state(seed, initial_params)
-        log_parameters(state.params)
-        return StartState(state, step=0, evaluates=False)
+        params = initial_params() if initial_params else None
+        log_parameters(setup.target.params)
+        return StartState(None, step=0, begin=lambda: setup.begin_state(seed, params))
     state, metadata = restored
     step = int(state.step)
     log.info("resuming after step %d", step)
     log_parameters(state.params)
     pending = metadata.get(PENDING_EVALUATION, False) and not checkpoints.has_score(step)
-    return StartState(state, step, evaluates=pending)
+    return StartState(state, step, evaluates=pending and evaluate is not None)

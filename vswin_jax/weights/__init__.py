@@ -1,6 +1,6 @@
 """Reads and writes Swin weights of many libraries, without torch or TensorFlow."""
 
-from vswin_jax.weights.export import export_state_dict, write_safetensors
+from vswin_jax.weights.export import export_state_dict, write_safetensors, write_torch
 from vswin_jax.weights.files.read import read_state_dict, weights_exist
 from vswin_jax.weights.files.torch_file import extract_state_dict, read_torch_file
 from vswin_jax.weights.files.weight_directory import find_weight_file
@@ -49,4 +49,5 @@ __all__ = [
     "to_state_dict",
     "weights_exist",
     "write_safetensors",
+    "write_torch",
 ]

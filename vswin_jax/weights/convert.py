@@ -5,13 +5,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+import numpy as np
 
 from vswin_jax.errors import InputError, unknown_name
 from vswin_jax.runtime.atomic_write import atomic_write
 from vswin_jax.runtime.output_path import local_path, output_file
-from vswin_jax.weights.export import export_state_dict, write_safetensors
+from vswin_jax.weights.export import export_state_dict, write_safetensors, write_torch
 from vswin_jax.weights.files.orbax_directory import write_workdir
 from vswin_jax.weights.layouts import layouts
 from vswin_jax.weights.layouts.target_spec import ConversionTarget, TargetSpec, resolve_target
@@ -19,6 +21,14 @@ from vswin_jax.weights.load import load_with_report
 from vswin_jax.weights.load_report import LoadReport
 
 KINDS = ("orbax", *layouts.LAYOUTS_3D)
+_FILES = (".safetensors", ".pth", ".pt", ".bin")
+# Names of files that a directory would hardly have.
+_OTHER_FILES = (
+    *(".ckpt", ".npz", ".npy", ".onnx", ".h5", ".hdf5", ".keras", ".tflite", ".pb", ".msgpack"),
+    *(".pkl", ".pickle", ".zip", ".tar", ".gz", ".gguf", ".ts", ".torchscript", ".json", ".txt"),
+)
+# Key in the metadata of a converted checkpoint: canonical names of parameters that are random.
+RANDOM_PARAMETERS = "random_parameters"
 
 
 def convert(
@@ -33,11 +43,11 @@ def convert(
 
     Args:
       source: any source of `load_weights`.
-      destination: a new directory for "orbax", a new `.safetensors` file for the other kinds. It
-        appears only when it is complete.
+      destination: a new directory for "orbax", a new file for the other kinds: `.safetensors`, or
+        `.pth`, `.pt` or `.bin` as of `torch.save`. It appears only when it is complete.
       target_spec: changes to the source's model. By default, a video model stays as it is, and an
         image model gets windows of 8 tokens and patches of 2 frames in time.
-      to: one of `KINDS`; by default "original" for a `.safetensors` file, else "orbax".
+      to: one of `KINDS`; by default "original" for a file, else "orbax".
       report: a path for the load report as JSON.
 
     Raises:
@@ -57,24 +67,34 @@ def convert(
     target.config.name = path.name
     variables, load_report = load_with_report(source, target.model, **target.load_options)
     with _atomic_path(path) as partial:
-        _write(kind, partial, variables["params"], target)
+        _write(kind, partial, variables["params"], target, load_report)
         if report is not None:
             _write_report(Path(report), load_report)
     return load_report
 
 
 def _resolve_kind(destination: str, to: str | None) -> str:
-    is_file = destination.endswith(".safetensors")
+    suffix = Path(destination).suffix.lower()
+    is_file = suffix in _FILES
     kind = to or ("original" if is_file else "orbax")
     if kind not in KINDS:
         raise unknown_name("kind of checkpoint to write", kind, KINDS)
-    if is_file != (kind != "orbax") or "://" in destination:
-        expected = "a directory" if kind == "orbax" else "a file that ends in .safetensors"
-        raise InputError(
-            f"Expected {expected} on this machine for {kind} weights but {destination!r} came: "
-            f"change the name, or the kind."
-        )
+    if is_file != (kind != "orbax") or suffix in _OTHER_FILES or "://" in destination:
+        raise _wrong_destination(destination, kind, is_given=to is not None)
     return kind
+
+
+def _wrong_destination(destination: str, kind: str, *, is_given: bool) -> InputError:
+    file = f"a file that ends in {', '.join(_FILES[:-1])} or {_FILES[-1]}"
+    if not is_given:
+        return InputError(
+            f"Expected a directory, or {file}, on this machine but {destination!r} came: change "
+            f"the name."
+        )
+    return InputError(
+        f"Expected {'a directory' if kind == 'orbax' else file} on this machine for {kind} weights "
+        f"but {destination!r} came: change the name, or the kind."
+    )
 
 
 def _check_destination(path: Path) -> None:
@@ -83,13 +103,31 @@ def _check_destination(path: Path) -> None:
     output_file(path, "the destination", parent_must_exist=True)
 
 
-def _write(kind: str, path: Path, params: dict[str, object], target: ConversionTarget) -> None:
+def _write(
+    kind: str,
+    path: Path,
+    params: dict[str, object],
+    target: ConversionTarget,
+    report: LoadReport,
+) -> None:
     if kind == "orbax":
-        metadata = {"config": target.config.to_dict(), "label_names": list(target.label_names)}
+        metadata = {
+            "config": target.config.to_dict(),
+            "label_names": list(target.label_names),
+            RANDOM_PARAMETERS: list(report.named("fresh")),
+        }
         write_workdir(path, params, metadata)
     else:
         state = export_state_dict(params, kind, target.model.window_size)
+        _write_file(kind, path, state)
+
+
+def _write_file(kind: str, path: Path, state: Mapping[str, np.ndarray]) -> None:
+    if path.suffix.lower() == ".safetensors":
         write_safetensors(path, state, {"format": "pt", "layout": kind})
+    else:
+        # As the file of each library: torchvision's is a plain state_dict.
+        write_torch(path, state, None if kind == "torchvision" else "state_dict")
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
-"""Exports parameters as a PyTorch state_dict and writes safetensors files."""
+"""Exports parameters as a PyTorch state_dict and writes safetensors files and those of torch."""
 
+import contextlib
 import json
 import os
 import struct
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +14,7 @@ import numpy as np
 from vswin_jax.attention import Size, table_rows
 from vswin_jax.errors import InputError
 from vswin_jax.runtime.atomic_write import atomic_write
+from vswin_jax.weights.files.torch_writer import STORAGES, write_torch_zip
 from vswin_jax.weights.layouts.layouts import from_canonical
 from vswin_jax.weights.layouts.names import Params, to_state_dict
 
@@ -103,17 +105,49 @@ def write_safetensors(
     Raises:
       InputError: a dtype is unsupported, or the file cannot be written.
     """
-    path = Path(path)
+    _check_dtypes(state, _DTYPES, "a safetensors file")
     # The widest dtypes come first, as in the library's own files, so that each tensor is aligned.
     order = sorted(state, key=lambda name: (-state[name].dtype.itemsize, name))
     header = _make_header(state, order, {"format": "pt", **(metadata or {})})
+    with _atomic_file(Path(path)) as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        for name in order:
+            _write_tensor(file, state[name])
+
+
+def write_torch(
+    path: str | os.PathLike[str], state: Mapping[str, np.ndarray], wrapper: str | None = None
+) -> None:
+    """Write a state_dict as `torch.save` does, atomically; an existing file is replaced.
+
+    `torch.load(path, weights_only=True)` returns it, or with a `wrapper` such as "state_dict" a
+    dict that holds it under that key. One tensor at a time is made contiguous.
+
+    Raises:
+      InputError: a dtype is unsupported, or the file cannot be written.
+    """
+    _check_dtypes(state, STORAGES, "a file of torch")
+    with _atomic_file(Path(path)) as file:
+        write_torch_zip(file, state, wrapper, _write_tensor)
+
+
+def _check_dtypes(state: Mapping[str, np.ndarray], known: Mapping[str, str], kind: str) -> None:
+    for name, value in state.items():
+        if value.dtype.name not in known:
+            raise InputError(
+                f"{name} is {value.dtype.name}, which {kind} cannot hold: convert it to one of "
+                f"{', '.join(known)}."
+            )
+
+
+@contextlib.contextmanager
+def _atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file open for writing that gets the name `path` when the block succeeds."""
     # A random name, because several processes may write the same file.
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         with atomic_write(path, partial=partial), partial.open("xb") as file:
-            file.write(struct.pack("<Q", len(header)) + header)
-            for name in order:
-                _write_tensor(file, state[name])
+            yield file
     except OSError as error:
         raise InputError(
             f"{path} cannot be written: {error.strerror or error}; give a path in an existing "
@@ -128,11 +162,6 @@ def _make_header(
     end = 0
     for name in order:
         value = state[name]
-        if value.dtype.name not in _DTYPES:
-            raise InputError(
-                f"{name} is {value.dtype.name}, which a safetensors file cannot hold: convert it "
-                f"to one of {', '.join(_DTYPES)}."
-            )
         start, end = end, end + value.nbytes
         dtype, shape = _DTYPES[value.dtype.name], list(value.shape)
         entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}

@@ -18,6 +18,7 @@ from vswin_jax.weights.layouts.classifier import known_class_names, select_class
 from vswin_jax.weights.layouts.names import Params, from_state_dict, to_name, to_state_dict
 from vswin_jax.weights.load_report import LoadReport, LoadReportEntry
 from vswin_jax.weights.loaded_source import LoadedSource, find_window, read_source
+from vswin_jax.weights.own_attention import own_parameters, replaced_parameters
 from vswin_jax.weights.tensor_matching import (
     HEAD,
     Shapes,
@@ -71,7 +72,8 @@ def load_with_report(
       image_head: "fresh" leaves out the classifier of a 2D source, whose classes are those of
         images, as the reference does; "keep" loads it.
       allow_fresh: canonical name prefixes of parameters that may stay random if no tensor fits; by
-        default the head, which then starts fresh if the class counts differ.
+        default the head, which then starts fresh if the class counts differ. Where some may,
+        parameters that only a registered attention layer has may too.
       from_window: the source's window, in tokens, in case several fit its tables.
       prefix: components before the names of the Swin to take, if the source has several.
       label_names: the model's classes. The head gets the rows of these classes of the source.
@@ -89,7 +91,9 @@ def load_with_report(
         old_names = source_labels or loaded.label_names
         state, changes = _convert_head(state, changes, old_names, label_names, model)
     shapes = _parameter_shapes(model)
-    report = _match(loaded, state, changes, shapes, allow_fresh, dropped)
+    replaced = replaced_parameters(model, state, shapes) if allow_fresh else ()
+    allow_fresh = (*allow_fresh, *own_parameters(model, shapes)) if allow_fresh else ()
+    report = _match(loaded, state, changes, shapes, allow_fresh, dropped, replaced)
     fresh = set(report.named("fresh"))
     used = {name: state[name] for name in shapes if name not in fresh}
     # `_copy_to_params` frees each array once it is copied, so no other reference may remain.
@@ -170,8 +174,12 @@ def _match(
     shapes: Shapes,
     allow_fresh: Sequence[str],
     dropped: Mapping[str, str],
+    replaced: Sequence[str],
 ) -> LoadReport:
-    """Return the load report, or raise InputError for a source of another model."""
+    """Return the load report, or raise InputError for a source of another model.
+
+    Tensors that are `replaced` are listed as unexpected, and are no sign of another model.
+    """
     entries = match_tensors(
         state,
         shapes,
@@ -182,7 +190,8 @@ def _match(
     )
     left_out = (LoadReportEntry(name, "unexpected", (name,)) for name in loaded.left_out)
     report = LoadReport(loaded.source, loaded.layout, (*entries, *left_out), loaded.notes)
-    check_same_model(report, state, shapes, loaded.description)
+    of_model = {name: value for name, value in state.items() if name not in replaced}
+    check_same_model(report, of_model, shapes, loaded.description)
     return report
 
 

@@ -1,7 +1,6 @@
 """The dry run: its numbers, its table, its suggestions and its errors."""
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from cheap_programs import device_environment
 
 from vswin_jax import main
 from vswin_jax.analysis.compiled_program import CompiledProgram, MemoryStats
@@ -253,7 +253,8 @@ def test_out_of_memory_messages_of_the_tpu_compiler_are_parsed() -> None:
         ("v5e:16x32", "at most 256 chips"),
         ("h200", "from h200:1 to h200:8"),
         ("h100:9", "from h100:1 to h100:8"),
-        ("b200:8", "known ones are v4, v5e, v5p, v6e"),
+        ("t4:8", "no bfloat16.*nearest that has it is l4:1 to l4:8"),
+        ("cpu", "TPUs are v2, v3, v4, v5e, v5p, v6e, tpu7x, and the GPUs.*a100.*h200, b200"),
         ("h20", "h100:1 to h100:8, h200:1 to h200:8"),
     ],
 )
@@ -289,13 +290,13 @@ def test_command_line_errors(
 
 @pytest.mark.long
 def test_eight_devices_on_the_command_line(tiny_arguments: tuple[str, ...], tmp_path: Path) -> None:
-    flags = "--xla_force_host_platform_device_count=8"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
-    environment["PYTHONPATH"] = str(ROOT)
+    environment = {**device_environment(8), "PYTHONPATH": str(ROOT)}
     settings = (
         "--config.mesh.data=2",
         "--config.mesh.fsdp=4",
         "--config.train.batch_size=16",
+        # Of the two clips of a device: the dry run chooses 2.
+        "--config.train.grad_accum_steps=3",
         "--config.data.kind=files",
         "--config.model.attention=chunked",
     )
@@ -311,6 +312,9 @@ def test_eight_devices_on_the_command_line(tiny_arguments: tuple[str, ...], tmp_
     assert "devices 8 x cpu" in lines
     assert "mesh data 2 x fsdp 4 x model 1 x window 1" in lines
     assert "batch 16 clips of 4x16x16, micro-batches of 1 per device, 2 per step" in lines
+    choice = "--config.train.grad_accum_steps=2, since 3 does not divide the 2 clips of a device"
+    assert f"chosen {choice}" in lines
+    assert any(line.startswith("estimate of the whole run none, since the peaks") for line in lines)
     assert "assumed there are 400 classes (config.model.num_classes is unset)" in lines
     # The head and two kernels of the only block are sharded; the largest has [4, 400] floats.
     assert any("over fsdp" in line and "head/kernel [4x400]" in line for line in lines)
@@ -354,8 +358,7 @@ print(json.dumps({
 
 @pytest.mark.long
 def test_chunked_attention_moves_no_clips_between_devices() -> None:
-    flags = "--xla_force_host_platform_device_count=8"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    environment = device_environment(8)
     done = subprocess.run(
         [sys.executable, "-c", CHUNKED], capture_output=True, text=True, env=environment
     )

@@ -49,6 +49,21 @@ def test_two_mappings_of_a_block_have_the_same_content() -> None:
     assert memory.block_ids() == set()
 
 
+def test_a_block_at_the_address_of_a_freed_one_is_told_from_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A finalizer may run after its memory was mapped anew; here it never runs."""
+    memory = SharedMemory()
+    monkeypatch.setattr(memory, "_close_block", lambda block_id: None)
+    addresses = set()
+    for expected in range(100):
+        block = memory.empty(1000)
+        assert memory.locate(block).block == expected
+        addresses.add(block.ctypes.data)
+        del block
+    assert len(addresses) < 100, "no address was used twice"
+
+
 def run(tmp_path: Path, before: str = "", lacks: Sequence[str] = ("memfd_create",)) -> list[str]:
     """Run the program in a shell, after the commands `before`, and return its lines.
 

@@ -6,14 +6,13 @@ from vswin_jax.analysis.dry_run.programs import CompileResult, CompileTarget
 from vswin_jax.analysis.dry_run.sizes import (
     block_inputs_bytes,
     bytes_per_device,
+    can_shard_state,
     format_bytes,
     logits_bytes,
     microbatch_size,
+    min_saving,
 )
 from vswin_jax.sharding.mesh import num_batch_shards
-
-# A suggestion must save at least this fraction of the memory of a device.
-_MIN_SAVING = 0.05
 
 
 def advice(target: CompileTarget, training: CompileResult, evaluation: CompileResult) -> list[str]:
@@ -27,7 +26,7 @@ def advice(target: CompileTarget, training: CompileResult, evaluation: CompileRe
 
 def _reduce_memory(target: CompileTarget, training: CompileResult) -> Iterator[str]:
     state = bytes_per_device(target.state)
-    min_saving = training.available * _MIN_SAVING
+    least = min_saving(training)
     rest = training.needed - state
     rows, model = microbatch_size(target), target.model
     yield (
@@ -38,10 +37,10 @@ def _reduce_memory(target: CompileTarget, training: CompileResult) -> Iterator[s
     )
     if model.remat == "none":
         yield _remat(target, rows)
-    if state > min_saving:
+    if state > least:
         yield from _reduce_state(target, state)
     yield from _reduce_microbatch(target, state, rest, training.available)
-    if model.attention == "xla" and logits_bytes(target, rows) > min_saving:
+    if model.attention == "xla" and logits_bytes(target, rows) > least:
         yield _logits(target, rows)
 
 
@@ -62,9 +61,9 @@ def _logits(target: CompileTarget, rows: int) -> str:
 
 
 def _reduce_state(target: CompileTarget, state: int) -> Iterator[str]:
-    mesh, config = target.mesh.shape, target.config
-    if mesh["fsdp"] == 1 and mesh["data"] > 1:
-        shards = mesh["data"]
+    config = target.config
+    if can_shard_state(target):
+        shards = target.mesh.shape["data"]
         yield (
             f"--config.mesh.fsdp={shards} --config.mesh.data=1 shards parameters, moments and "
             f"average: about {format_bytes(state / shards)} of state per device."

@@ -1,4 +1,4 @@
-"""Compiles the steps of a run from its config alone, without making arrays or reading files."""
+"""Compiles the steps of a run from its config, without making arrays or reading videos."""
 
 import contextlib
 import logging
@@ -17,10 +17,11 @@ from ml_collections import ConfigDict
 
 from vswin_jax import factory, models
 from vswin_jax.analysis.compiled_program import CompiledProgram, read_program
-from vswin_jax.data.moving_shapes.moving_shapes import CLASSES
+from vswin_jax.analysis.dry_run.dataset_size import DatasetSize, dataset_size
 from vswin_jax.errors import InputError
 from vswin_jax.runtime.hardware import ChipSpec, chip_of
 from vswin_jax.sharding.mesh import batch_shardings, mesh_from_config, num_batch_shards
+from vswin_jax.training.durations import TrainingDurations
 from vswin_jax.training.setup import TrainingSetup
 from vswin_jax.training.state import TrainState, inference_params
 from vswin_jax.training.steps import TrainStep, make_eval_step
@@ -28,10 +29,6 @@ from vswin_jax.training.task import task_from_config
 
 log = logging.getLogger("vswin_jax")
 
-# The training videos of Kinetics-400, in round numbers; only the length of the schedule depends on
-# them.
-NUM_EXAMPLES = 240_000
-NUM_CLASSES = 400
 LOG_SECONDS = 30.0  # between two log lines of a compilation
 
 _SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -48,7 +45,8 @@ class CompileTarget:
       chip: The peaks of a device; None for devices that are not in `hardware.CHIPS`, such as CPUs.
       train_step: The training step.
       state: The training state, as shapes with shardings.
-      assumed: Sentences about values that the config leaves open.
+      durations: The length of the run, in steps.
+      dataset: The numbers of videos and classes.
     """
 
     config: ConfigDict
@@ -57,24 +55,45 @@ class CompileTarget:
     chip: ChipSpec | None
     train_step: TrainStep
     state: TrainState
-    assumed: tuple[str, ...]
+    durations: TrainingDurations
+    dataset: DatasetSize
 
     @classmethod
-    def from_config(cls, config: ConfigDict, devices: Sequence[jax.Device]) -> "CompileTarget":
+    def from_config(
+        cls,
+        config: ConfigDict,
+        devices: Sequence[jax.Device],
+        dataset: DatasetSize | None = None,
+    ) -> "CompileTarget":
         """Build the model, the mesh and the abstract state that a config describes.
 
+        If `dataset` is None, it is that of the config.
+
         Raises:
-          InputError: The mesh does not fit the devices, or a setting is wrong.
+          InputError: The mesh does not fit the devices, a setting is wrong, or the data is here but
+            cannot be read.
         """
         mesh = mesh_from_config(config, devices)
-        classes, assumed = _num_classes(config)
-        model = factory.split_over(mesh, config, factory.build_model(config, classes))
+        dataset = dataset or dataset_size(config)
+        model = factory.split_over(mesh, config, factory.build_model(config, dataset.classes))
         setup = TrainingSetup.from_config(
-            config, NUM_EXAMPLES, model=model, mesh=mesh, task=task_from_config(config)
+            config, dataset.training, model=model, mesh=mesh, task=task_from_config(config)
         )
-        assumed += (f"an epoch has {NUM_EXAMPLES:,} videos (this only sets the schedule's length)",)
-        chip = chip_of(devices[0].device_kind)
-        return cls(config, model, mesh, chip, setup.train_step, setup.target, assumed)
+        return cls(
+            config=config,
+            model=model,
+            mesh=mesh,
+            chip=chip_of(devices[0].device_kind),
+            train_step=setup.train_step,
+            state=setup.target,
+            durations=setup.durations,
+            dataset=dataset,
+        )
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """Sentences about values that the config leaves open."""
+        return self.dataset.assumed
 
     @property
     def padded_eval_batch(self) -> int:
@@ -108,14 +127,6 @@ class CompileTarget:
             name: jax.ShapeDtypeStruct(shape, dtype, sharding=shardings[name])
             for name, (shape, dtype) in arrays.items()
         }
-
-
-def _num_classes(config: ConfigDict) -> tuple[int, tuple[str, ...]]:
-    if config.data.kind == "moving_shapes":
-        return len(CLASSES), ()
-    if config.model.num_classes is not None:
-        return config.model.num_classes, ()
-    return NUM_CLASSES, (f"there are {NUM_CLASSES} classes (config.model.num_classes is unset)",)
 
 
 @dataclass(frozen=True)
@@ -172,7 +183,8 @@ def _compile(target: CompileTarget, name: str, step: Any, *arguments: Any) -> Co
     start = time.monotonic()
     # With the mesh set, implementations are chosen for its platform and not for this machine's.
     use_mesh = jax.sharding.use_abstract_mesh(target.mesh.abstract_mesh)
-    with _log_progress(f"compiling the {name} for {target.mesh.size} devices"), use_mesh:
+    activity = f"compiling the {name} for {target.mesh.size} devices"
+    with _log_progress(activity), use_mesh:
         try:
             compiled = step.lower(*arguments).compile()
         except jax.errors.JaxRuntimeError as error:

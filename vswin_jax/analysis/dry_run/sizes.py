@@ -8,9 +8,12 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from vswin_jax.analysis.dry_run.programs import CompileTarget
+from vswin_jax.analysis.dry_run.programs import CompileResult, CompileTarget
 from vswin_jax.runtime.hardware import GIB
 from vswin_jax.sharding.mesh import num_batch_shards
+
+# A suggestion must save at least this fraction of the memory of a device.
+_MIN_SAVING = 0.05
 
 
 def total_bytes(tree: Any) -> int:
@@ -78,6 +81,16 @@ def _layout(spec: PartitionSpec, named: Iterable[tuple[str, Any]]) -> ParameterL
         per_device=bytes_per_device(leaves),
         example=f"{name} [{shape}]",
     )
+
+
+def min_saving(result: CompileResult) -> float:
+    """Return the bytes that a change must save on a device to be suggested."""
+    return result.available * _MIN_SAVING
+
+
+def can_shard_state(target: CompileTarget) -> bool:
+    """Return True if the mesh could shard the state, which it replicates."""
+    return target.mesh.shape["fsdp"] == 1 and target.mesh.shape["data"] > 1
 
 
 def microbatch_size(target: CompileTarget) -> int:

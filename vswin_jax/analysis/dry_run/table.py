@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import jax
 
 from vswin_jax.analysis.compiled_program import COLLECTIVE_KINDS, CompiledProgram
+from vswin_jax.analysis.dry_run.estimate import basis, estimate_rows
 from vswin_jax.analysis.dry_run.programs import CompileResult, CompileTarget
 from vswin_jax.analysis.dry_run.roofline import Roofline
 from vswin_jax.analysis.dry_run.sizes import (
@@ -21,15 +22,28 @@ from vswin_jax.runtime.hardware import ChipSpec
 TableRow = Sequence[str]
 
 
-def table(target: CompileTarget, results: Sequence[CompileResult]) -> str:
-    """Format config, shardings, memory, costs and collectives of the compiled steps as text."""
+def table(
+    target: CompileTarget,
+    results: Sequence[CompileResult],
+    notes: Sequence[tuple[str, str]] = (),
+) -> str:
+    """Format config, costs and collectives of the compiled steps, and the run's time, as text.
+
+    `notes` are further rows about the config, such as settings that the dry run has chosen.
+    """
     blocks = [
-        _align(_config_rows(target)),
+        _align([*_config_rows(target), *notes]),
         _align(_sharding_rows(target)),
         _align(_step_rows(target, results)),
         _align(_collective_rows(results)),
+        _estimate(target, results),
     ]
     return "\n\n".join(filter(None, blocks))
+
+
+def _estimate(target: CompileTarget, results: Sequence[CompileResult]) -> str:
+    rows = estimate_rows(target, results)
+    return _align(rows) if len(rows) == 1 else f"{_align(rows)}\n  {basis(target)}"
 
 
 def _align(rows: Sequence[TableRow]) -> str:
@@ -50,6 +64,7 @@ def _config_rows(target: CompileTarget) -> list[TableRow]:
         ("model", f"{config.model.name}, {model.dtype.name}, {model.num_classes} classes"),
         ("", f"attention={model.attention}, remat={model.remat}"),
         ("batch", _batch_words(target)),
+        ("data", _data_words(target)),
         ("parameters", f"{parameters:,}"),
         ("state per device", _state_words(target)),
         *(("assumed", sentence) for sentence in target.assumed),
@@ -61,6 +76,15 @@ def _batch_words(target: CompileTarget) -> str:
     return (
         f"{train.batch_size} clips of {data.num_frames}x{data.size}x{data.size}, micro-batches of "
         f"{microbatch_size(target)} per device, {train.grad_accum_steps} per step"
+    )
+
+
+def _data_words(target: CompileTarget) -> str:
+    dataset = target.dataset
+    held_out = "" if dataset.held_out is None else f", {dataset.held_out:,} held out"
+    return (
+        f"{dataset.training:,} videos of {dataset.classes} classes{held_out} ({dataset.origin}), "
+        f"{target.durations.total_steps:,} steps in {target.config.train.duration}"
     )
 
 

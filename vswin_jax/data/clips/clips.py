@@ -1,7 +1,8 @@
 """Loading of training clips and test views: sample, decode, resize, crop, augment."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -23,8 +24,8 @@ class TrainClip:
     Attributes:
       clip: RGB, with a leading axis of one view.
       flip: True if the device still has to flip the clip.
-      mirrored: True if the clip is then a mirror image of the video, with RandAugment's own flip
-        taken into account.
+      mirrored: True if the clip is then a mirror image of the video, with the flips of RandAugment
+        and of registered augmentations taken into account.
       frames: the index in the video of every frame.
       box: the crop (left, top, width, height) in pixels of the upright frame after its short side
         was resized to `resize`; RandAugment's operations are applied after the crop.
@@ -40,7 +41,8 @@ class TrainClip:
 def train_clip(example: Example, spec: ClipSpec, rng: np.random.Generator) -> TrainClip:
     """Load a random clip of a video.
 
-    The flip is left to the device, unless RandAugment is on, which has to come after the flip.
+    The flip is left to the device, unless RandAugment or registered augmentations, which have to
+    come after the flip, are on.
 
     Raises:
       InputError: the video cannot be read, or has no presentation times for `spec.fps`.
@@ -82,12 +84,22 @@ def _augment(
     rng: np.random.Generator,
 ) -> TrainClip:
     flip = bool(rng.random() < spec.flip)
-    if not spec.rand_augment_n:
+    if not (spec.rand_augment_n or spec.augmentations):
         return TrainClip(clip=clip[None], flip=flip, mirrored=flip, frames=indices, box=box)
-    flipped = np.ascontiguousarray(clip[:, :, ::-1] if flip else clip)
-    clip[:], second_flip = rand_augment(flipped, rng, n=spec.rand_augment_n, m=spec.rand_augment_m)
-    mirrored = flip != second_flip
+    augmented, mirrored = np.ascontiguousarray(clip[:, :, ::-1] if flip else clip), flip
+    for augment in _steps_after_flip(spec):
+        augmented, flipped = augment(augmented, rng)
+        mirrored ^= flipped
+    clip[:] = augmented
     return TrainClip(clip=clip[None], flip=False, mirrored=mirrored, frames=indices, box=box)
+
+
+def _steps_after_flip(
+    spec: ClipSpec,
+) -> Iterator[Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, bool]]]:
+    if spec.rand_augment_n:
+        yield partial(rand_augment, n=spec.rand_augment_n, m=spec.rand_augment_m)
+    yield from spec.augmentations
 
 
 def _train_transform(

@@ -3,7 +3,8 @@
 `dense` is the rule of Kinetics: every `interval`-th of `num_frames * interval` consecutive frames;
 videos that are too short start again from their first frame (`loop`). `uniform` is the rule of
 Something-Something v2 (`frame_uniform`): the whole video in `num_frames` equal segments, one frame
-of each. `loop` and `frame_uniform` are options of the reference's `SampleFrames`.
+of each. `loop` and `frame_uniform` are options of `SampleFrames` in the reference's
+`mmaction/datasets/pipelines/loading.py`.
 
 With a target frame rate, the same rules sample from the frames that the video would have at that
 rate (`resampled_length`), and `source_indices` maps these to the video's own frames.

@@ -1,5 +1,8 @@
 """Resizing and cropping of uint8 RGB frames, exactly as the reference does it.
 
+Source: `Resize`, `RandomResizedCrop`, `CenterCrop` and `ThreeCrop` of the reference's
+`mmaction/datasets/pipelines/augmentations.py`, which call mmcv's `imresize`.
+
 Boxes are (left, top, width, height) in pixels. All resizing is OpenCV's bilinear interpolation
 without antialiasing, frame by frame.
 """

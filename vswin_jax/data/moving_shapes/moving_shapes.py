@@ -157,7 +157,8 @@ def _check_options(options: MovingShapesOptions) -> None:
             raise InputError(
                 "moving_shapes takes at least 1 scene a split, a seed from 0 up, an even size from "
                 "32 pixels up, at least 2 frames and at least 1 frame a second, "
-                f"but {name}={getattr(options, name)} came: change it."
+                f"but {name}={getattr(options, name)} came: change it.",
+                [f"but {name}"],
             )
 
 
@@ -166,11 +167,13 @@ def _is_written(directory: Path, options: MovingShapesOptions) -> bool:
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return False
     found, expected = _read_options(directory), asdict(options)
-    differing = [f"{k}={found.get(k)} (not {v})" for k, v in expected.items() if found.get(k) != v]
+    differing = [name for name, value in expected.items() if found.get(name) != value]
     if differing:
+        shown = ", ".join(f"{name}={found.get(name)} (not {expected[name]})" for name in differing)
         raise InputError(
-            f"{directory} holds moving_shapes of other options, {', '.join(differing)}: "
-            "name another directory, or remove this one to have it written again."
+            f"{directory} holds moving_shapes of other options, {shown}: "
+            "name another directory, or remove this one to have it written again.",
+            [*differing, "name another directory"],
         )
     return True
 

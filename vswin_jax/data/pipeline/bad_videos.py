@@ -5,7 +5,6 @@ on another number of hosts, reads the same clips. The counts and the list only d
 """
 
 import logging
-import math
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -13,20 +12,18 @@ from typing import TypeVar
 
 import numpy as np
 
+from vswin_jax.data.clips.clip_augmentations import AugmentationError
 from vswin_jax.data.example import Example, Source
 from vswin_jax.data.pipeline.bad_video_table import BadVideoTable
 from vswin_jax.data.pipeline.sampler import SamplerState, example_rng
 from vswin_jax.errors import InputError
+from vswin_jax.runtime.bad_fraction import exceeds_limit
 
 log = logging.getLogger(__name__)
 
 MAX_FRACTION = 0.05
 # With half of the videos bad, one example in two million has no readable replacement.
 MAX_REPLACEMENTS = 20
-# The share of bad videos among fewer reads is too noisy to judge.
-_MIN_READS = 20
-# Tolerance above the limit, in standard deviations of the number of bad reads.
-_MARGIN = 4.0
 
 Clip = TypeVar("Clip")
 
@@ -64,7 +61,7 @@ class BadVideos:
             self.reads += 1
             self.bad += 1
             self._report(name, reason, step, epoch)
-            if self._exceeds_limit():
+            if exceeds_limit(self.bad, self.reads, self._max_fraction):
                 raise InputError(
                     f"{self._share()}, more than config.data.max_bad_fraction "
                     f"({self._max_fraction:g}) allows: find them all with scripts/check_videos.py "
@@ -86,14 +83,6 @@ class BadVideos:
         if self._table:
             self._table.add(name, reason, step, epoch)
         log.warning("step %d reads another video instead: %s", step, reason)
-
-    def _exceeds_limit(self) -> bool:
-        limit = self._max_fraction
-        if not limit:
-            return True
-        # Examples come in random order, so the first reads of a good set may hold many bad ones.
-        margin = _MARGIN * math.sqrt(limit * (1 - limit) * self.reads)
-        return self.reads >= _MIN_READS and self.bad > limit * self.reads + margin
 
 
 def candidates(
@@ -138,6 +127,8 @@ def read_or_replace(
             example = source[other]
             name = example.name
             clip = read(example, rng)
+        except AugmentationError:
+            raise
         except InputError as error:
             tried, reason = tried + 1, str(error)
             bad_videos.count_bad(name, reason, step=step + 1, epoch=epoch + 1)

@@ -1,28 +1,26 @@
-"""Batches whose rows tf.data fills in parallel, always in the same order.
+"""Batches whose rows are filled in parallel, always in the same order.
 
-TensorFlow only runs the threads here; GPUs are hidden from it, so that it takes no GPU memory.
+tf.data fills them. Because TensorFlow takes seconds to import, threads of Python fill the first
+batches, and so all batches of a short pass; the import begins with the second batch, while the
+device works on the first one.
 """
 
-import atexit
-import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
-import cv2
-import numpy as np
-import tensorflow as tf
+from vswin_jax.data.pipeline.batch_builder import Batch, BatchBuilder, Fields
+from vswin_jax.data.pipeline.buffer_pool import Allocator
+from vswin_jax.data.pipeline.thread_filler import ThreadFiller
+from vswin_jax.runtime.cpu_count import usable_cpus
+from vswin_jax.runtime.quiet_import import BackgroundImport
 
-from vswin_jax.data.pipeline.buffer_pool import Allocator, BufferPool, allocate
-from vswin_jax.runtime.cpu_count import available_cores, usable_cpus
+# The value of `tf.data.AUTOTUNE`.
+AUTOTUNE = -1
 
-AUTOTUNE: int = tf.data.AUTOTUNE
-Batch = dict[str, np.ndarray]
-# The dtype and the shape of every key of a row.
-Fields = dict[str, tuple[type[np.generic], tuple[int, ...]]]
-
-tf.config.set_visible_devices([], "GPU")
-# Clips are decoded in parallel, so OpenCV must not start threads of its own for each of them.
-cv2.setNumThreads(1)
+_FILLER_MODULE = "vswin_jax.data.pipeline.tensorflow_filler"
+# A pass of fewer batches is over before TensorFlow is imported.
+_MIN_BATCHES = 64
 
 
 def make_batches(
@@ -43,113 +41,55 @@ def make_batches(
     batch has the first rows of all its items, then the second rows. `allocators` replaces the
     allocator of some fields.
     """
-    builder = _BatchBuilder(load, fields, items_per_batch, repeats, allocators or {})
-    is_filled = _map_in_order(builder, length, threads)
-    dataset = is_filled.batch(items_per_batch).prefetch(prefetch)
-    return BatchIterator(dataset.with_options(_thread_options(threads)), builder)
-
-
-def _thread_options(threads: int) -> tf.data.Options:
-    options = tf.data.Options()
-    if threads != AUTOTUNE:
-        # tf.data's default pool has one thread for each core, and blocked threads count too.
-        options.threading.private_threadpool_size = threads
-    elif usable_cpus() < available_cores():
-        # TensorFlow does not know the CPU quota of a container.
-        options.threading.private_threadpool_size = usable_cpus()
-    return options
-
-
-def _map_in_order(builder: "_BatchBuilder", length: int, threads: int) -> tf.data.Dataset:
-    """Return a data set that fills the items of `builder` and yields True for each success."""
-    # TensorFlow keeps every function that it was given, and all that the function refers to, until
-    # the process ends. With a weak reference the builder and its memory are freed earlier.
-    builder_ref = weakref.ref(builder)
-
-    def fill(index: np.ndarray) -> np.bool_:
-        builder = builder_ref()
-        return np.bool_(builder is not None and builder.fill(int(index)))
-
-    return tf.data.Dataset.range(length).map(
-        lambda index: tf.ensure_shape(tf.numpy_function(fill, [index], tf.bool), ()),
-        num_parallel_calls=threads,
-        deterministic=True,
-    )
-
-
-class _BatchBuilder:
-    """The batches whose rows are being filled, by number, and the exceptions raised, by item."""
-
-    def __init__(
-        self,
-        load: Callable[[int, Batch], None],
-        fields: Fields,
-        items_per_batch: int,
-        repeats: int,
-        allocators: Mapping[str, Allocator],
-    ) -> None:
-        self.failures: dict[int, Exception] = {}
-        self._load = load
-        self._items_per_batch = items_per_batch
-        self._batches: dict[int, Batch] = {}
-        count = items_per_batch * repeats
-        self._pools = {
-            key: BufferPool((count, *shape), dtype, allocators.get(key, allocate))
-            for key, (dtype, shape) in fields.items()
-        }
-        self._lock = threading.Lock()
-
-    def fill(self, index: int) -> bool:
-        """Fill the rows of an item; return False if that failed."""
-        try:
-            self._load(index, self._rows(index))
-        except Exception as error:
-            # If it were raised here, TensorFlow would log a traceback and keep only the text.
-            self.failures[index] = error
-        return index not in self.failures
-
-    def _rows(self, index: int) -> Batch:
-        number, row = divmod(index, self._items_per_batch)
-        with self._lock:
-            if number not in self._batches:
-                self._batches[number] = {key: pool.empty() for key, pool in self._pools.items()}
-            batch = self._batches[number]
-        return {key: values[row :: self._items_per_batch] for key, values in batch.items()}
-
-    def take(self, number: int) -> Batch:
-        """Remove and return batch `number`, whose rows are all filled."""
-        return self._batches.pop(number)
+    builder = BatchBuilder(load, fields, items_per_batch, repeats, allocators or {})
+    return BatchIterator(builder, length, threads=threads, prefetch=prefetch)
 
 
 class BatchIterator(Iterator[Batch]):
-    """An iterator over batches that stops its threads before the interpreter shuts down."""
+    """An iterator over the batches of `builder`, which has `length` items."""
 
-    def __init__(self, dataset: tf.data.Dataset, builder: _BatchBuilder) -> None:
-        self._iterator: Iterator[np.ndarray] | None = dataset.as_numpy_iterator()
-        self._builder = builder
+    def __init__(self, builder: BatchBuilder, length: int, *, threads: int, prefetch: int) -> None:
+        self._builder, self._length = builder, length
+        self._threads, self._prefetch = threads, prefetch
         self._number = 0
-        _OPEN_ITERATORS.add(self)
+        count = usable_cpus() if threads == AUTOTUNE else threads
+        self._first = ThreadFiller(builder, length, threads=count, prefetch=prefetch)
+        weakref.finalize(self, self._first.close)
+        self._filler: Any = self._first
+        self._import: BackgroundImport | None = None
+        self._num_first: int | None = None  # batches that the threads fill, once that is known
 
     def __next__(self) -> Batch:
-        if self._iterator is None:
+        if self._filler is None:
             raise StopIteration
-        if not next(self._iterator).all():
-            self.close()
-            raise self._builder.failures[min(self._builder.failures)]
+        self._use_tensorflow()
+        next(self._filler)
         self._number += 1
-        return self._builder.take(self._number - 1)
+        try:
+            return self._builder.take(self._number - 1)
+        except Exception:
+            self.close()
+            raise
+
+    def _use_tensorflow(self) -> None:
+        """Import TensorFlow in the background, and hand the batches over to it when it is there."""
+        if self._import is None:
+            batches = self._length // self._builder.items_per_batch
+            if self._number == 1 and batches >= _MIN_BATCHES:
+                self._import = BackgroundImport(_FILLER_MODULE)
+        elif self._num_first is None and self._import.module is not None:
+            self._num_first = self._first.stop_early()
+        if self._import is not None and self._number == self._num_first:
+            self._filler = self._import.module.TensorflowFiller(
+                self._builder,
+                self._number * self._builder.items_per_batch,
+                self._length,
+                threads=self._threads,
+                prefetch=self._prefetch,
+            )
 
     def close(self) -> None:
         """Stop decoding; the iterator ends."""
-        self._iterator = None
-
-
-_OPEN_ITERATORS: weakref.WeakSet[BatchIterator] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_all() -> None:
-    # A thread that still decodes while the interpreter shuts down would wait for the GIL, and the
-    # interpreter for the thread: a deadlock.
-    for iterator in list(_OPEN_ITERATORS):
-        iterator.close()
+        if self._filler is not None:
+            self._filler.close()
+        self._filler = None

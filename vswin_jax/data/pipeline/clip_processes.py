@@ -30,7 +30,7 @@ from vswin_jax.data.example import Example
 from vswin_jax.data.pipeline.clip_process import DecodeTask
 from vswin_jax.data.pipeline.process_limits import ProcessLimits, TooSlowError, exceeded_cpu
 from vswin_jax.data.pipeline.shared_memory import SharedMemory
-from vswin_jax.data.pipeline.video_check import FrameChoice, unreadable_reason
+from vswin_jax.data.pipeline.video_check import FrameChoice, open_failure, unreadable_reason
 from vswin_jax.errors import InputError
 from vswin_jax.runtime.cpu_count import usable_cpus
 
@@ -104,6 +104,13 @@ class ClipProcesses:
         arguments = (example, choose, self._limits.start_timers)
         try:
             return self.call(unreadable_reason, arguments, None, example.name)
+        except InputError as error:
+            return str(error)
+
+    def open_failure(self, example: Example) -> str:
+        """Run `video_check.open_failure` in a process."""
+        try:
+            return self.call(open_failure, (example,), None, example.name)
         except InputError as error:
             return str(error)
 

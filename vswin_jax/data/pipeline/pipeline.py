@@ -5,7 +5,8 @@ A batch is a dict of NumPy arrays with the B rows of one host:
 - video: uint8 [B, V, T, H, W, 3] with V views of each video, 1 in training
 - label: int32 [B]; of a source with label sets float32 [B, K], 1 at every class of the set
 - mask: float32 [B], 0 for padding rows
-- id: int32 [B], the index of the example in the source, -1 for padding rows
+- id: int32 [B], the index of the example in the source, -1 for padding rows; those in place of a
+  held-out video that cannot be read have its index
 - flip: bool [B], True if the device has to flip the clip
 
 Training batches also have the random draws of `TrainClip`: epoch int32 [B], frames int32 [B, T] and
@@ -18,12 +19,14 @@ from typing import Any
 import numpy as np
 
 from vswin_jax.data.clips import clips
+from vswin_jax.data.clips.clip_augmentations import check_importable
 from vswin_jax.data.clips.clip_spec import ClipSpec
 from vswin_jax.data.clips.frame_indices import no_timestamps_error
 from vswin_jax.data.decoding.frames import EncodedFrames, FrameFolder
 from vswin_jax.data.example import Source
 from vswin_jax.data.pipeline.bad_videos import BadVideos
-from vswin_jax.data.pipeline.batches import AUTOTUNE, Batch, Fields, make_batches
+from vswin_jax.data.pipeline.batch_builder import Batch, Fields
+from vswin_jax.data.pipeline.batches import AUTOTUNE, make_batches
 from vswin_jax.data.pipeline.clip_processes import ClipLoader, ClipProcesses, shared_processes
 from vswin_jax.data.pipeline.row_loaders import EvalRows, HostShard, TrainRows
 from vswin_jax.data.pipeline.sampler import Sampler
@@ -67,6 +70,8 @@ def train_batches(
     _check_sampling(class_balance, aug_repeats)
     _check_batch_size(source, batch_size, process_count, aug_repeats)
     _check_timestamps(source, spec)
+    if processes:
+        check_importable(spec.augmentations)
     labels = _single_labels(source) if class_balance else None
     rows = TrainRows(
         source=source,
@@ -95,21 +100,24 @@ def eval_batches(
     threads: int = AUTOTUNE,
     processes: int = 0,
     prefetch: int = 2,
+    omitted: dict[int, str] | None = None,
 ) -> Iterator[Batch]:
     """Return batches with all views of every video, each video on one host.
 
     `batch_size` is the global number of videos; the other options are those of `train_batches`. All
     hosts have equally many batches. Padding rows have label 0, or all zeros, and black frames.
+    With `omitted`, the index of each video that cannot be read is added to it, with the reason,
+    before its batch is returned, and the row is a padding row with the id of the video.
 
     Raises:
-      InputError: at once for a wrong option; later for the first video that cannot be read,
-        because the score of a part of a set is not comparable with that of the whole set.
+      InputError: at once for a wrong option; without `omitted`, later for the first video that
+        cannot be read.
     """
     _check_batch_size(source, batch_size, process_count)
     _check_timestamps(source, spec)
     shard = HostShard(batch_size, process_index, process_count)
     steps = -(-len(source) // batch_size)
-    rows = EvalRows(source, spec, _clip_loader(processes), shard)
+    rows = EvalRows(source, spec, _clip_loader(processes), shard, omitted)
     fields = _fields(source, spec, views=spec.views)
     options = _reading_options(rows.clip_loader, threads, prefetch)
     return make_batches(rows, steps * shard.videos, shard.videos, fields, **options)
@@ -135,7 +143,8 @@ def _check_sampling(class_balance: float, aug_repeats: int) -> None:
     if not (0 <= class_balance <= 1 and aug_repeats >= 1):
         raise InputError(
             f"Expected class_balance from 0 to 1 and aug_repeats from 1 up but {class_balance} and "
-            f"{aug_repeats} came: change them."
+            f"{aug_repeats} came: change them.",
+            ["class_balance", "aug_repeats"],
         )
 
 
@@ -146,7 +155,8 @@ def _check_batch_size(
         times = f" times aug_repeats ({aug_repeats})" if aug_repeats > 1 else ""
         raise InputError(
             f"The global batch size must be a positive multiple of the {process_count} "
-            f"process{'es' if process_count > 1 else ''}{times} but is {batch_size}."
+            f"process{'es' if process_count > 1 else ''}{times} but is {batch_size}.",
+            ["The global batch size", "aug_repeats"],
         )
     if not len(source):
         raise InputError("There are no examples to make batches of.")

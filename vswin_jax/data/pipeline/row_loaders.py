@@ -8,9 +8,10 @@ from vswin_jax.data.clips.clip_spec import ClipSpec
 from vswin_jax.data.clips.clips import TrainClip
 from vswin_jax.data.example import Example, Source
 from vswin_jax.data.pipeline.bad_videos import BadVideos, read_or_replace
-from vswin_jax.data.pipeline.batches import Batch
+from vswin_jax.data.pipeline.batch_builder import Batch
 from vswin_jax.data.pipeline.clip_processes import ClipLoader
 from vswin_jax.data.pipeline.sampler import Sampler, host_position
+from vswin_jax.errors import InputError
 
 Label = int | tuple[int, ...] | np.ndarray
 
@@ -85,23 +86,40 @@ class TrainRows:
 
 @dataclass(frozen=True)
 class EvalRows:
-    """Loads all views of an evaluation video, or a padding row after the last video."""
+    """Loads all views of an evaluation video, or a padding row after the last video.
+
+    A video that cannot be read is an error, or, with `omitted`, a padding row that has its id; its
+    index and the reason are added there.
+    """
 
     source: Source
     spec: ClipSpec
     clip_loader: ClipLoader
     shard: HostShard
+    omitted: dict[int, str] | None = None
 
     def __call__(self, index: int, rows: Batch) -> None:
         """Fill `rows`, which holds the single row of video `index` of this host."""
         _, position = self.shard.locate(index)
         if position >= len(self.source):
-            rows["video"][0] = 0
-            _fill_row(rows, 0, () if self.source.multi_label else 0, -1, mask=0.0)
+            self._pad(rows, -1)
             return
+        try:
+            self._load(position, rows)
+        except InputError as error:
+            if self.omitted is None:
+                raise
+            self.omitted[position] = str(error)
+            self._pad(rows, position)
+
+    def _load(self, position: int, rows: Batch) -> None:
         example = self.source[position]
         self.clip_loader.test_views(example, self.spec, out=rows["video"][0])
         _fill_row(rows, 0, example.label, example.id)
+
+    def _pad(self, rows: Batch, example_id: int) -> None:
+        rows["video"][0] = 0
+        _fill_row(rows, 0, () if self.source.multi_label else 0, example_id, mask=0.0)
 
 
 def _fill_row(

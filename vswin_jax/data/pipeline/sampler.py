@@ -7,6 +7,7 @@ can start at any step at no cost, and the number of hosts does not change the st
 """
 
 import functools
+import hashlib
 import itertools
 import threading
 from typing import NamedTuple
@@ -152,6 +153,18 @@ def _advanced(rng: np.random.Generator, index: int) -> np.random.Generator:
     bits = np.random.Philox(0)
     bits.state = rng.bit_generator.state
     return np.random.Generator(bits.advance(index << 96))
+
+
+def named_rng(rng: np.random.Generator, name: str, occurrence: int = 0) -> np.random.Generator:
+    """Return a generator for `name` that depends on the stream of `rng`, and not on its draws.
+
+    `rng` is one of `example_rng` or `rng_streams`, and stays as it is. The key is a digest of the
+    stream's key and counter without its lowest word, which counts the draws.
+    """
+    state = rng.bit_generator.state["state"]
+    stream = [*state["key"].tolist(), *state["counter"][1:].tolist(), name, occurrence]
+    digest = hashlib.sha256(repr(stream).encode()).digest()
+    return np.random.Generator(np.random.Philox(key=np.frombuffer(digest[:16], "<u8")))
 
 
 def _choice_bits(seed: int, epoch: int, count: int) -> np.ndarray:

@@ -69,7 +69,9 @@ class SharedMemory:
         """Return the position of `array`, a view of a block."""
         address = array.ctypes.data
         with self._lock:
-            for block_id, block in self._blocks.items():
+            # The newest first: since NumPy 2.5 an array unmaps its memory a moment before its
+            # finalizer runs, and a new block may already have the same address.
+            for block_id, block in reversed(self._blocks.items()):
                 if block.address <= address < block.address + block.size:
                     offset = address - block.address
                     return BufferSlot(block_id, offset, array.shape, array.strides)

@@ -55,6 +55,15 @@ def unreadable_reason(
     return ""
 
 
+def open_failure(example: Example) -> str:
+    """Open a video without decoding it; return the text of the error, or "" if there is none."""
+    try:
+        with open_video(example.video, example.name):
+            return ""
+    except InputError as error:
+        return str(error)
+
+
 def _size_alone(heartbeat: Callable[[], None]) -> FrameTransform:
     """Return a function that replaces a frame by an array of its size [H, W, 0], without pixels."""
     count = 0

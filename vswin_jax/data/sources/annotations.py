@@ -101,7 +101,8 @@ def _parse_csv(text: str, path: str, *, multi_label: bool) -> list[AnnotationRow
         raise InputError(
             f"{path!r} must open with a header that has a column {'/'.join(PATH_KEYS)} and a "
             f"column {'/'.join(LABEL_KEYS)}, but it reads {', '.join(table.header)[:300]!r}: add "
-            "it, or set the data format to list for lines of `path label`."
+            "it, or set the data format to list for lines of `path label`.",
+            ["the data format"],
         )
     rows = []
     for line, record in table.records:
@@ -165,7 +166,8 @@ def _json_row(number: int, record: Any, path: str, multi_label: bool) -> Annotat
     if len(labels) != 1:
         raise InputError(
             f"{path!r}, line {number}: expected one label but {len(labels)} came: set "
-            "config.data.multi_label to true if videos have sets of labels."
+            "config.data.multi_label to true if videos have sets of labels.",
+            ["config.data.multi_label"],
         )
     return AnnotationRow(line=number, path=video, label=_label_text(labels[0]))
 

@@ -53,7 +53,10 @@ def resolve_labels(
     sets = [label if isinstance(label, tuple) else (label,) for label in labels]
     flat = list(itertools.chain.from_iterable(sets))
     if not flat and label_names is None and num_classes is None:
-        raise InputError(f"No video of {source!r} has a label: set the number of classes.")
+        raise InputError(
+            f"No video of {source!r} has a label: set the number of classes.",
+            ["the number of classes"],
+        )
     ends = list(itertools.accumulate(map(len, sets)))
 
     def location_of_label(position: int) -> str:
@@ -164,7 +167,8 @@ def _check_count(names: Sequence[str] | None, num_classes: int | None, source: s
     if names is not None and num_classes is not None and len(names) != num_classes:
         raise InputError(
             f"The model has {num_classes} classes but {source!r} has {len(names)}: set the number "
-            f"of classes to {len(names)}."
+            f"of classes to {len(names)}.",
+            ["the number of classes"],
         )
 
 
@@ -211,7 +215,8 @@ def _check_gaps(indices: Sequence[int], source: str) -> None:
     if empty is not None:
         raise InputError(
             f"Class {empty} of {source!r} has no videos: number the labels from 0 without gaps, or "
-            "set the number of classes."
+            "set the number of classes.",
+            ["the number of classes"],
         )
 
 
@@ -250,7 +255,8 @@ def _check_unambiguous(
         position, name = repeated
         raise InputError(
             f"{location_of(position)}: expected a name of one class but {counts[name]} classes are "
-            f"named {name!r}: rename one in the label names, or number the labels."
+            f"named {name!r}: rename one in the label names, or number the labels.",
+            ["the label names"],
         )
 
 

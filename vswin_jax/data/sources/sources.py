@@ -14,6 +14,8 @@ The formats, which `kind` names and "auto" detects:
     tfds      a split of a TFDS data set, `DIRECTORY:train` or `tfds:NAME:train` (see
               `data.sources.tfds_path`)
 
+Others are registered by `source_registry.register_source` and named `FORMAT:PATH`.
+
 A video with several labels is written `a.mp4 run;jump` or `a.mp4 3;17` in a list, the same way in
 the label column of a CSV file, where an empty cell is an empty set, and as a list of labels in
 JSON, which may be empty. In folders and published lists every video has one label.
@@ -33,12 +35,20 @@ from vswin_jax.data.sources import published
 from vswin_jax.data.sources.annotations import AnnotationRow, read_annotations
 from vswin_jax.data.sources.folders import has_frame_folders, read_folder
 from vswin_jax.data.sources.labels import Labels, check_same_names, resolve_labels
+from vswin_jax.data.sources.source_registry import (
+    KINDS,
+    SourceOptions,
+    missing_error,
+    open_registered,
+    split_scheme,
+)
 from vswin_jax.data.sources.tfds_path import is_tfds_path
-from vswin_jax.errors import InputError, unknown_name
+from vswin_jax.errors import InputError
 from vswin_jax.runtime.label_names import LABEL_NAMES_FILE, read_label_names
 
+__all__ = ["KINDS", "VideoSource", "open_source"]
+
 log = logging.getLogger("vswin_jax")
-KINDS = ("auto", "list", "csv", "jsonl", "folder", "frames", "tfds", *published.KINDS)
 _KIND_OF_SUFFIX = {".csv": "csv", ".tsv": "csv", ".json": "jsonl", ".jsonl": "jsonl"}
 # Looking up every file of a longer list would take minutes on a network disk.
 _MAX_CHECKED_FILES = 10_000
@@ -102,7 +112,7 @@ def open_source(
       root: the folder to which paths in a file are relative; empty is the file's own folder. The
         videos of a published list may be in sub-folders of it, and missing ones are left out. For
         `tfds:NAME:SPLIT`, TFDS's data_dir; empty is the default of TFDS.
-      kind: one of `KINDS`.
+      kind: one of `KINDS`, or a registered format.
       label_names: the classes of the training set or the model; None takes those of a
         `label_names.txt` beside a list, if there is one.
       num_classes: the number of classes of the model.
@@ -114,12 +124,14 @@ def open_source(
     """
     path, root = os.fspath(path), os.fspath(root)
     options = _ClassOptions(label_names, num_classes, multi_label)
-    if kind not in KINDS:
-        raise unknown_name("data format", kind, KINDS)
+    own_format, path_in_format = split_scheme(path, kind)
+    if own_format is not None:
+        own = SourceOptions(root, label_names, num_classes, must_exist, multi_label)
+        return open_registered(own_format, path_in_format, own)
     if kind == "tfds" or (kind == "auto" and is_tfds_path(path)):
         return _open_tfds(path, root, options)
     if not os.path.exists(published.without_split(path)):
-        raise InputError(f"There is no annotation file or folder of videos at {path!r}.")
+        raise missing_error(path)
     kind = _detect_kind(path, root) if kind == "auto" else kind
     if kind in published.KINDS:
         return _open_published(path, root, kind, options)
@@ -154,8 +166,9 @@ def _detect_kind(path: str, root: str) -> str:
 def _open_tfds(path: str, root: str, options: _ClassOptions) -> Source:
     if options.multi_label:
         raise InputError(
-            f"Expected lists or folders for config.data.multi_label but {path!r} is a TFDS data "
-            "set, whose videos have one class: set it to False, or give a list."
+            f"Expected lists or folders for multi_label but {path!r} is a TFDS data set, whose "
+            "videos have one class: set it to False, or give a list.",
+            ["multi_label"],
         )
     # Importing TFDS takes seconds, so it is imported only for a TFDS data set.
     from vswin_jax.data.sources.tfds_source import open_tfds
@@ -165,7 +178,10 @@ def _open_tfds(path: str, root: str, options: _ClassOptions) -> Source:
 
 def _open_folder(path: str, kind: str, options: _ClassOptions) -> VideoSource:
     if kind not in ("folder", "frames"):
-        raise InputError(f"{path!r} is a folder, so the data format cannot be {kind!r}.")
+        raise InputError(
+            f"{path!r} is a folder, so the data format cannot be {kind!r}: leave it out.",
+            ["the data format"],
+        )
     rows = read_folder(path, frames=kind == "frames")
     labels, names = _resolve(rows, path, options, allow_indices=False)
     return VideoSource(rows, labels, names, path, frames=kind == "frames")
@@ -175,7 +191,10 @@ def _open_list(
     path: str, root: str, kind: str, options: _ClassOptions, must_exist: bool
 ) -> VideoSource:
     if kind == "folder":
-        raise InputError(f"{path!r} is a file, so the data format cannot be 'folder'.")
+        raise InputError(
+            f"{path!r} is a file, so the data format cannot be 'folder': leave it out.",
+            ["the data format"],
+        )
     rows = read_annotations(path, kind, options.multi_label)
     if options.label_names is None:
         options = options._replace(label_names=_sibling_label_names(path))
@@ -213,7 +232,8 @@ def _published_names(
     if names is None:
         raise InputError(
             f"Expected {listing.names_file!r} beside {path!r}, which has the order of the "
-            "classes: put it there, or give the label names."
+            "classes: put it there, or give the label names.",
+            ["the label names"],
         )
     return names
 
@@ -244,7 +264,8 @@ def _check_files(rows: Sequence[AnnotationRow], root: str, path: str, must_exist
         count = f" ({len(missing)} of {len(rows)} are missing)" if len(missing) > 1 else ""
         raise InputError(
             f"{path!r}, line {missing[0].line}: there is no {missing[0].path!r} in "
-            f"{root or '.'!r}{count}; {_correction(missing[0].path, root)}."
+            f"{root or '.'!r}{count}; {_correction(missing[0].path, root)}.",
+            ["the root of its paths"],
         )
 
 

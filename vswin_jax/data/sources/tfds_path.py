@@ -51,7 +51,8 @@ def parse_tfds_path(path: str) -> TfdsPath:
     if end is None:
         raise InputError(
             f"Expected {path!r} to be DIRECTORY:SPLIT with a DIRECTORY that holds {INFO_FILE}, or "
-            "tfds:NAME:SPLIT, for a TFDS data set: correct it, or the data format."
+            "tfds:NAME:SPLIT, for a TFDS data set: correct it, or the data format.",
+            ["the data format"],
         )
     return TfdsPath(path[:end], path[end + 1 :], is_directory=True)
 

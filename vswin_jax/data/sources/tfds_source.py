@@ -65,7 +65,8 @@ def _open_prepared(name: str, root: str) -> tfds.core.DatasetBuilder:
         folder = root or str(tfds.core.constants.DATA_DIR)
         raise InputError(
             f"The TFDS data set {name!r} is not prepared in {folder!r}: run `tfds build {name} "
-            f"--data_dir {folder}` once, or set the root to where it is."
+            f"--data_dir {folder}` once, or set the root to where it is.",
+            ["the root"],
         ) from error
     except Exception as error:
         raise InputError(

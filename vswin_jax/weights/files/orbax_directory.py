@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orbax.checkpoint as ocp
 from etils import epath
 
 from vswin_jax.checkpoint import manifest
 from vswin_jax.checkpoint.step_directories import step_metadata
+from vswin_jax.runtime.lazy_module import LazyModule
+
+ocp = LazyModule("orbax.checkpoint")
 
 _STEP = 0
 
@@ -39,7 +41,7 @@ def write_workdir(directory: Path, params: Mapping[str, Any], metadata: Mapping[
     manifest.write(epath.Path(step))
 
 
-def _low_memory_handler() -> ocp.PyTreeCheckpointHandler:
+def _low_memory_handler() -> "ocp.PyTreeCheckpointHandler":
     # Orbax copies arrays in case they change while they are written. Here no code changes them.
     arrays = ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)
     registry = ocp.type_handlers.create_type_handler_registry((np.ndarray, arrays))

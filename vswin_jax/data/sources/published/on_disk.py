@@ -28,7 +28,8 @@ def find_videos(videos: Sequence[ListedVideo], root: str, source: str) -> list[A
     """
     if not os.path.isdir(root):
         raise InputError(
-            f"Expected the videos of {source!r} in {root!r}, which is not a folder: set the root."
+            f"Expected the videos of {source!r} in {root!r}, which is not a folder: set the root.",
+            ["the root"],
         )
     files = _video_files(root)
     found = [(video, _best_match(video, files)) for video in videos]
@@ -75,7 +76,8 @@ def _report_missing(missing: Sequence[str], total: int, source: str, root: str) 
     if len(missing) == total:
         raise InputError(
             f"None of the {total} videos of {source!r} is in {root!r} (the first one is "
-            f"{missing[0]!r}): set the root to the folder of the videos."
+            f"{missing[0]!r}): set the root to the folder of the videos.",
+            ["the root"],
         )
     named = join_some([*map(repr, missing)], _MAX_NAMES)
     summary = f"{len(missing)} of the {total} videos of {source!r} are not in {root!r}"
