@@ -396,6 +396,7 @@ def test_a_run_resumes_and_evaluates_sharded_over_four_devices(
     environment = device_environment(4)
     command = [sys.executable, "-m", "vswin_jax.main", *arguments]
     command += ["--config.mesh.fsdp=2", "--config.mesh.model=2", "--allow_changes"]
+    command.append("--show_parameters")
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "('fsdp', 'model')" in done.stderr, "the overview does not show the sharding of kernels"

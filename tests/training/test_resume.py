@@ -79,6 +79,6 @@ def test_a_killed_run_resumes_bit_for_bit(
 
     assert [step for step, *_ in curve(tmp_path, "train")] == list(range(1, 41))
     assert curve(tmp_path, "train") == curve(tiny_run.workdir, "train")
-    assert curve(tmp_path, "eval") == curve(tiny_run.workdir, "eval")
+    assert curve(tmp_path, "quick") == curve(tiny_run.workdir, "quick")
     summaries = [w / "evaluation" / "summary.json" for w in (tmp_path, tiny_run.workdir)]
     assert json.loads(summaries[0].read_text()) == json.loads(summaries[1].read_text())

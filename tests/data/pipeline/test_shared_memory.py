@@ -1,9 +1,11 @@
 """Memory that processes share, and the files that replace it."""
 
+import gc
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,7 +56,7 @@ def test_a_block_at_the_address_of_a_freed_one_is_told_from_it(
 ) -> None:
     """A finalizer may run after its memory was mapped anew; here it never runs."""
     memory = SharedMemory()
-    monkeypatch.setattr(memory, "_close_block", lambda block_id: None)
+    monkeypatch.setattr(memory, "_free", lambda block_id: None)
     addresses = set()
     for expected in range(100):
         block = memory.empty(1000)
@@ -62,6 +64,27 @@ def test_a_block_at_the_address_of_a_freed_one_is_told_from_it(
         addresses.add(block.ctypes.data)
         del block
     assert len(addresses) < 100, "no address was used twice"
+
+
+def test_blocks_are_freed_by_the_garbage_collector_at_any_moment() -> None:
+    memory = SharedMemory()
+
+    def allocate() -> None:
+        for _ in range(100):
+            cycle: list[object] = [memory.empty(1000)]
+            cycle.append(cycle)
+
+    thresholds = gc.get_threshold()
+    gc.set_threshold(1)
+    thread = threading.Thread(target=allocate, daemon=True)
+    try:
+        thread.start()
+        thread.join(timeout=60)
+    finally:
+        gc.set_threshold(*thresholds)
+    assert not thread.is_alive(), "a finalizer waits for the lock that its own thread holds"
+    gc.collect()
+    assert memory.block_ids() == set()
 
 
 def run(tmp_path: Path, before: str = "", lacks: Sequence[str] = ("memfd_create",)) -> list[str]:

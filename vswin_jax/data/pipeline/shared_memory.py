@@ -1,5 +1,6 @@
 """Anonymous shared memory, which the system frees when the last process unmaps it."""
 
+import collections
 import contextlib
 import functools
 import itertools
@@ -9,6 +10,7 @@ import os
 import tempfile
 import threading
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -49,26 +51,43 @@ class SharedMemory:
     def __init__(self) -> None:
         self._blocks: dict[int, _Block] = {}
         self._ids = itertools.count()
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of `_blocks`
+        self._freed: collections.deque[int] = collections.deque()
 
     def empty(self, size: int) -> np.ndarray:
         """Return a new, uninitialised block of `size` bytes, uint8 [size]."""
         descriptor = _open_memory(size)
         memory = np.frombuffer(mmap.mmap(descriptor, size), np.uint8)
-        with self._lock:
+        with self._locked():
             block_id = next(self._ids)
             self._blocks[block_id] = _Block(descriptor, memory.ctypes.data, size)
-        weakref.finalize(memory, self._close_block, block_id).atexit = False
+        weakref.finalize(memory, self._free, block_id).atexit = False
         return memory
 
-    def _close_block(self, block_id: int) -> None:
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
         with self._lock:
-            os.close(self._blocks.pop(block_id).descriptor)
+            yield
+        self._close_freed()
+
+    def _free(self, block_id: int) -> None:
+        self._freed.append(block_id)
+        self._close_freed()
+
+    def _close_freed(self) -> None:
+        # The garbage collector may run a finalizer in a thread that holds the lock, which then
+        # closes the block when it has released the lock.
+        while self._freed and self._lock.acquire(blocking=False):
+            try:
+                while self._freed:
+                    os.close(self._blocks.pop(self._freed.popleft()).descriptor)
+            finally:
+                self._lock.release()
 
     def locate(self, array: np.ndarray) -> BufferSlot:
         """Return the position of `array`, a view of a block."""
         address = array.ctypes.data
-        with self._lock:
+        with self._locked():
             # The newest first: since NumPy 2.5 an array unmaps its memory a moment before its
             # finalizer runs, and a new block may already have the same address.
             for block_id, block in reversed(self._blocks.items()):
@@ -79,7 +98,7 @@ class SharedMemory:
 
     def block_ids(self) -> set[int]:
         """Return the numbers of the blocks that are in use."""
-        with self._lock:
+        with self._locked():
             return set(self._blocks)
 
     def descriptor(self, block_id: int) -> int:
