@@ -278,3 +278,19 @@ def _read_pictures(path: Path) -> list[np.ndarray]:
         pictures.append(pixels.reshape(int(height), int(width), 3))
         position += size
     return pictures
+
+
+def write_broken(path: Path) -> None:
+    """Write a video that can be opened, and whose frames in the middle cannot be decoded."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("png", rate=12)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "rgb24"
+        for _ in range(12):
+            picture = np.zeros((32, 32, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        for packet in [packet for packet in container.demux(video=0) if packet.size][4:9]:
+            content[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
+    path.write_bytes(content)

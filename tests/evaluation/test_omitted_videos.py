@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn_videos import write_broken
 
 from vswin_jax import main
 from vswin_jax.config import base_config
@@ -46,22 +47,6 @@ def encode(path: Path, shade: int, frames: int = 6) -> bytes:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
     return path.read_bytes()
-
-
-def write_broken(path: Path) -> None:
-    """Write a video that can be opened, and whose frames in the middle cannot be decoded."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("png", rate=12)
-        stream.width, stream.height, stream.pix_fmt = 32, 32, "rgb24"
-        for _ in range(12):
-            picture = np.zeros((32, 32, 3), np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-    content = bytearray(path.read_bytes())
-    with av.open(str(path)) as container:
-        for packet in [packet for packet in container.demux(video=0) if packet.size][4:9]:
-            content[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
-    path.write_bytes(content)
 
 
 def write_set(folder: Path, kinds: Sequence[str]) -> Path:
