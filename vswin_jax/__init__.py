@@ -12,7 +12,10 @@ __version__ = "0.1.0"
 # Loaded at first use, so that `import vswin_jax` is fast and no room pulls in another's
 # dependencies. `predict` is both a module (the command) and a function (its `__call__`).
 _LAZY = {
+    "InputError": "vswin_jax.errors",
+    "Prediction": "vswin_jax.inference",
     "Predictor": "vswin_jax.inference",
+    "UnreadableVideo": "vswin_jax.inference",
     "create_model": "vswin_jax.models",
     "init_params": "vswin_jax.models",
     "load": "vswin_jax.inference",
@@ -22,7 +25,10 @@ _LAZY = {
 _MODULES = ("predict",)
 
 __all__ = [
+    "InputError",
+    "Prediction",
     "Predictor",
+    "UnreadableVideo",
     "create_model",
     "init_params",
     "load",

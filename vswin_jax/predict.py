@@ -31,6 +31,7 @@ import re
 import sys
 import types
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vswin_jax.errors import InputError
@@ -128,7 +129,8 @@ def _row(prediction: "Prediction") -> "plots.PredictionRow":
         frames=frames[shown],
         labels=prediction.labels,
         probabilities=prediction.probabilities,
-        name=os.path.basename(os.path.normpath(prediction.video)),
+        # Files in folders of classes often have the same names.
+        name=os.path.join(*Path(os.path.normpath(prediction.video)).parts[-2:]),
     )
 
 

@@ -22,7 +22,7 @@ def test_a_run_says_what_it_is(caplog: pytest.LogCaptureFixture) -> None:
     config = flags.load(QUICKSTART)
     model = factory.build_model(config, num_classes=8)
     log_first_screen(config, "runs/q", model, make_mesh(), {"train": 4000, "eval": 400})
-    devices, chosen, data, schedule, files = [
+    devices, chosen, data, schedule, files, compiling = [
         line for line in caplog.messages if "JAX runs on the CPU" not in line
     ]
     assert devices.startswith("devices: ")
@@ -34,6 +34,7 @@ def test_a_run_says_what_it_is(caplog: pytest.LogCaptureFixture) -> None:
         "600 steps, checkpoint every 300 steps"
     )
     assert files == "writes to runs/q: checkpoints, metrics.jsonl and TensorBoard files"
+    assert compiling == "compiling, which takes longest at a first start"
 
 
 def test_who_chose_the_implementations(caplog: pytest.LogCaptureFixture) -> None:

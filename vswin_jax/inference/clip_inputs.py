@@ -57,7 +57,7 @@ def _check_values(low: float, high: float) -> None:
         )
     if low >= 0 and 0.9 < high <= 1:
         log.warning(
-            "warning: the clips have values from %.4g to %.4g, as pixels that are divided by 255 "
+            "The clips have values from %.4g to %.4g, as pixels that are divided by 255 "
             "and not normalised: give uint8 RGB from 0 to 255, which is normalised here",
             low,
             high,

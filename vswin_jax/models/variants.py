@@ -100,7 +100,7 @@ def create_model(
     fields = dataclasses.asdict(VARIANTS[name])
     for key, value in overrides.items():
         if key not in OVERRIDES:
-            raise unknown_name("model setting", key, OVERRIDES)
+            raise unknown_name("model setting", key, {*OVERRIDES, "num_classes", "dtype"})
         if value is not None:
             fields[key] = tuple(value) if key in _PER_AXIS + _PER_STAGE else value
     _check_stages(fields)

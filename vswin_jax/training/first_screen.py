@@ -43,6 +43,7 @@ def log_first_screen(
     if config.train.batch_size > num_examples:
         log.warning("%s", describe_large_batch(config.train.batch_size, num_examples))
     log.info("writes to %s: checkpoints, metrics.jsonl and TensorBoard files", workdir)
+    log.info("compiling, which takes longest at a first start")
 
 
 def describe_devices(mesh: Mesh) -> str:

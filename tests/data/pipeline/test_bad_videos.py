@@ -148,7 +148,7 @@ def _count(counts: BadVideos, reads: int, bad_of_100: int) -> int:
             counts.count_good()
             continue
         try:
-            counts.count_bad("x.mp4", "'x.mp4' is torn.", step=1, epoch=1)
+            counts.count_bad(f"{read}.mp4", f"'{read}.mp4' is torn.", step=1, epoch=1)
         except InputError:
             return read + 1
     return reads
@@ -171,6 +171,19 @@ def _count(counts: BadVideos, reads: int, bad_of_100: int) -> int:
 def test_limit_that_stops_a_run(limit: float, bad_of_100: int, stops_at: int | None) -> None:
     reads = 1500
     assert _count(BadVideos(max_fraction=limit), reads, bad_of_100) == (stops_at or reads)
+
+
+def test_one_bad_video_of_a_small_set_ends_no_run() -> None:
+    """It is a tenth of the reads of ten videos, however long the run is."""
+    counts = BadVideos(max_fraction=0.05)
+    for read in range(1000):
+        if read % 10:
+            counts.count_good()
+        else:
+            counts.count_bad("x.mp4", "'x.mp4' is torn.", step=1, epoch=1)
+    assert (counts.bad, counts.reads) == (100, 1000)
+    with pytest.raises(InputError, match=r"101 of 1001 reads"):
+        counts.count_bad("y.mp4", "'y.mp4' is torn.", step=1, epoch=1)
 
 
 def test_message_of_too_many_bad_videos(tmp_path: Path) -> None:

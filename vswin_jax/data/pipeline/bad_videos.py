@@ -55,13 +55,16 @@ class BadVideos:
         """Count the bad video `name` of training step `step` in `epoch`, both from 1.
 
         Raises:
-          InputError: the share of bad reads exceeds the limit by more than chance explains.
+          InputError: several videos are bad, and their share of the reads exceeds the limit by
+            more than chance explains.
         """
         with self._lock:
             self.reads += 1
             self.bad += 1
             self._report(name, reason, step, epoch)
-            if exceeds_limit(self.bad, self.reads, self._max_fraction):
+            # A single bad video is a large share of the reads of a small set.
+            is_one = len(self._reported) == 1 and self._max_fraction > 0
+            if not is_one and exceeds_limit(self.bad, self.reads, self._max_fraction):
                 raise InputError(
                     f"{self._share()}, more than config.data.max_bad_fraction "
                     f"({self._max_fraction:g}) allows: find them all with scripts/check_videos.py "
