@@ -155,6 +155,17 @@ def build_model(config: ConfigDict, num_classes: int) -> models.SwinTransformer3
         return models.create_model(settings.pop("name"), **settings)
 
 
+def check_params(params: Any, model: models.SwinTransformer3D) -> Any:
+    """Return `params`.
+
+    Raises:
+      InputError: they are not those of `model`.
+    """
+    shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))
+    checkpoint.check_matches(params, shapes)
+    return params
+
+
 @rename_arguments(argument_names.RUN)
 def split_over(
     mesh: Mesh, config: ConfigDict, model: models.SwinTransformer3D

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from vswin_jax import checkpoint, factory, models
@@ -67,7 +66,7 @@ def find_weights(config: ConfigDict, workdir: str | os.PathLike) -> EvaluatedWei
     if is_own:
         _log_changes(config, metadata.get("config", {}))
     return EvaluatedWeights(
-        load=functools.partial(_check_params, params),
+        load=functools.partial(factory.check_params, params),
         path=f"checkpoints/{chosen.step}" if is_own else str(chosen.directory),
         reason=chosen.reason if is_own else f"{INIT_FROM} ({chosen.reason})",
         label_names=tuple(metadata["label_names"]),
@@ -102,9 +101,3 @@ def _choose(config: ConfigDict, workdir: str | os.PathLike) -> ChosenStep | None
     if not os.path.isdir(path) or find_weight_file(Path(path)) is not None:
         return None
     return checkpoint.choose_step(path, config.eval.checkpoint)
-
-
-def _check_params(params: Any, model: models.SwinTransformer3D) -> Any:
-    shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))
-    checkpoint.check_matches(params, shapes)
-    return params

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from vswin_jax import checkpoint, factory
 from vswin_jax.config.renames import load_saved_config
 from vswin_jax.errors import InputError
-from vswin_jax.models import SwinTransformer3D, init_params
+from vswin_jax.models import SwinTransformer3D
 from vswin_jax.weights import find_weight_file, is_2d, load_with_report, to_canonical
 from vswin_jax.weights.convert import RANDOM_PARAMETERS
 from vswin_jax.weights.files.read import locate, read_state_dict
@@ -138,9 +137,7 @@ def _check_metadata(metadata: Mapping[str, Any], directory: object) -> None:
 
 def _load_step(chosen: checkpoint.ChosenStep, model: SwinTransformer3D) -> Any:
     params, _ = checkpoint.load_step(chosen)
-    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
-    checkpoint.check_matches(params, shapes)
-    return params
+    return factory.check_params(params, model)
 
 
 def _open_renamed(source: str, chosen: checkpoint.ChosenStep, labels: Source) -> OpenedCheckpoint:

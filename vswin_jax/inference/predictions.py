@@ -2,7 +2,6 @@
 
 import os
 
-from vswin_jax.inference.clips_ahead import read_ahead
 from vswin_jax.inference.kept_predictor import PendingPredictor, PredictorRequest
 from vswin_jax.inference.opened_checkpoint import Source
 from vswin_jax.inference.predictor import (
@@ -13,6 +12,7 @@ from vswin_jax.inference.predictor import (
     Videos,
     all_or_error,
     checked_topk,
+    predict_found,
 )
 
 
@@ -90,7 +90,4 @@ def pending_predictor(
 
 def predict_pending(pending: PendingPredictor, found: FoundVideos, topk: int) -> Results:
     """Yield the predictions; the first video is decoded while the model is loaded."""
-    yield from found.missing()
-    if found.examples:
-        with read_ahead(found.examples, pending.spec) as clips_of_videos:
-            yield from pending.get().predict_clips(clips_of_videos, topk)
+    return predict_found(found, pending.spec, pending.get, topk)

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
+from vswin_jax.data.clips.clip_spec import ClipSpec
 from vswin_jax.data.example import Example
 from vswin_jax.errors import InputError
 from vswin_jax.inference.clips_ahead import Views, read_ahead
@@ -121,14 +122,8 @@ class Predictor:
 
         Paths without videos come first; all others come in the order of `videos`.
         """
-        found = FoundVideos(videos)
-        return self._predict_each(found, self.topk if topk is None else checked_topk(topk))
-
-    def _predict_each(self, found: "FoundVideos", topk: int) -> Results:
-        yield from found.missing()
-        if found.examples:
-            with read_ahead(found.examples, self.spec) as clips_of_videos:
-                yield from self.predict_clips(clips_of_videos, topk)
+        topk = self.topk if topk is None else checked_topk(topk)
+        return predict_found(FoundVideos(videos), self.spec, lambda: self, topk)
 
     def predict_clips(
         self, clips_of_videos: Iterator[tuple[Example, Views | InputError]], topk: int
@@ -174,11 +169,12 @@ class FoundVideos:
 
     Attributes:
       examples: the videos.
+      missing: the paths without videos.
     """
 
     def __init__(self, videos: Videos) -> None:
         paths = [videos] if isinstance(videos, str | bytes | os.PathLike) else list(videos)
-        self._missing: list[UnreadableVideo] = []
+        self.missing: list[UnreadableVideo] = []
         self.examples: list[Example] = []
         for path in paths:
             self._find(path)
@@ -188,11 +184,17 @@ class FoundVideos:
             for found in find_videos(path):
                 self.examples.append(Example(found.video, 0, len(self.examples), found.path))
         except InputError as error:
-            self._missing.append(UnreadableVideo(os.fsdecode(path), str(error)))
+            self.missing.append(UnreadableVideo(os.fsdecode(path), str(error)))
 
-    def missing(self) -> Iterator[UnreadableVideo]:
-        """Yield the paths without videos."""
-        yield from self._missing
+
+def predict_found(
+    found: FoundVideos, spec: ClipSpec, get_predictor: Callable[[], Predictor], topk: int
+) -> Results:
+    """Yield the predictions; the first video is decoded while the predictor is loaded."""
+    yield from found.missing
+    if found.examples:
+        with read_ahead(found.examples, spec) as clips_of_videos:
+            yield from get_predictor().predict_clips(clips_of_videos, topk)
 
 
 def all_or_error(results: Results) -> list[Prediction]:
