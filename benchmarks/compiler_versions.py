@@ -11,7 +11,7 @@ _GPU_PACKAGES = re.compile(r"jax-cuda\d+-p|nvidia-cudnn")
 def compiler_versions(topology: str) -> dict[str, str]:
     """Return the versions of jax, jaxlib and the compiler packages for a topology or "cpu"."""
     packages = ["libtpu"] if topology != "cpu" else []
-    if is_gpu_topology(topology):
+    if topology != "cpu" and is_gpu_topology(topology):
         names = {distribution.metadata["Name"] for distribution in distributions()}
         packages = sorted(filter(_GPU_PACKAGES.match, names))
     return {name: version(name) for name in ("jax", "jaxlib", *packages)}

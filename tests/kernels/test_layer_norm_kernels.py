@@ -174,6 +174,7 @@ def test_plain_layers_are_used_if_kernels_do_not_fit(monkeypatch: pytest.MonkeyP
     assert not should_fuse("auto", x, 64, has_dropout=False)
     assert should_fuse("pallas_tpu", x, 64, has_dropout=False)
     monkeypatch.setattr(fused_layers, "target_platform", lambda: "tpu")
+    monkeypatch.setattr(fused_layers, "unsupported_chip_reason", lambda platform: None)
     tiny = fused_layers.TokenKernelConfig(
         EPSILON, ChipMemory(vmem_bytes=2**10, cores=1), interpret=True
     )

@@ -191,3 +191,14 @@ def test_number_of_processes_of_a_setting(monkeypatch: pytest.MonkeyPatch) -> No
     assert choose_processes(-1) == 0
     with pytest.raises(InputError, match="processes is 3"):
         choose_processes(3)
+
+
+def test_relative_paths_are_those_of_the_present_directory(
+    source: VideoSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"batch_size": 2, "processes": 1}
+    expected = list(eval_batches(source, SPEC, **options))
+    for directory in (tmp_path / "set", tmp_path):
+        monkeypatch.chdir(directory)
+        relative = open_source(os.path.relpath(tmp_path / "set"))
+        assert_same(list(eval_batches(relative, SPEC, **options)), expected)

@@ -6,6 +6,7 @@ is killed.
 
 import contextlib
 import mmap
+import os
 import signal
 import traceback
 from collections.abc import Callable
@@ -26,7 +27,7 @@ class DecodeTask:
 
     Without a slot the function is called without `out`. With `sends_descriptor`, the file
     descriptor of the slot's block follows the task on the socket. `freed_blocks` are the numbers of
-    the blocks that the process should unmap.
+    the blocks that the process should unmap. Relative paths of videos are those of `directory`.
     """
 
     function: Callable[..., Any]
@@ -34,6 +35,7 @@ class DecodeTask:
     slot: BufferSlot | None
     sends_descriptor: bool
     freed_blocks: frozenset[int]
+    directory: str | None
 
 
 def serve(descriptor: int, limits: ProcessLimits) -> None:
@@ -66,6 +68,9 @@ def _run(
         blocks.pop(block_id, None)
     options = {"out": array_at(task.slot, blocks[task.slot.block])} if task.slot else {}
     try:
+        if task.directory is not None:
+            # The parent may have changed its directory since this process started.
+            os.chdir(task.directory)
         return task.function(*task.arguments, **options), None
     except Exception as error:
         if any(map(is_out_of_memory, (error, error.__cause__))):

@@ -223,7 +223,8 @@ class _Process:
         slot = None if out is None else self._memory.locate(out)
         freed = frozenset(self._mapped - self._memory.block_ids())
         sends_descriptor = slot is not None and slot.block not in self._mapped
-        self._connection.send(DecodeTask(function, arguments, slot, sends_descriptor, freed))
+        task = DecodeTask(function, arguments, slot, sends_descriptor, freed, _directory())
+        self._connection.send(task)
         if slot is not None and sends_descriptor:
             descriptor = self._memory.descriptor(slot.block)
             send_handle(self._connection, descriptor, self.pid)
@@ -252,6 +253,12 @@ class _Process:
             self._process.wait(timeout=1)
         self.kill()
         return self._process.returncode
+
+
+def _directory() -> str | None:
+    with contextlib.suppress(FileNotFoundError):  # it has been deleted
+        return os.getcwd()
+    return None
 
 
 def _start(connection: Connection, limits: ProcessLimits) -> subprocess.Popen[bytes]:
