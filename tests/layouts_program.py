@@ -127,7 +127,7 @@ def bytes_on_a_device(state: TrainState) -> int:
 
 def largest_array_of_init(mesh: Mesh) -> int:
     """Return the elements of the largest array on a device while the state is created."""
-    initialize = make_initializer(MODEL)
+    initialize = make_initializer(MODEL, mesh)
     made = lower_creation(target_on(mesh), initialize, OPTIMIZER, jax.random.key(0))
     module = parse_module(made.compile().as_text())
     return max(

@@ -7,6 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from vswin_jax.attention import ClipSharding, HeadGroups, Size, SplitGeometry, WindowGeometry
+from vswin_jax.models import initial_draws
 from vswin_jax.models.attention_registry import allows_fast_path
 from vswin_jax.runtime.target_platform import targets_one_cpu
 from vswin_jax.sharding.constraints import constrain
@@ -15,8 +16,8 @@ from vswin_jax.sharding.constraints import constrain
 # same. It suits widths of 96 and more. In a narrow model every branch starts so near to linear that
 # training from scratch stalls; with "lecun", a variance of 1/fan-in, it does not.
 KERNEL_INITS = {
-    "reference": nn.initializers.normal(0.02),
-    "lecun": nn.initializers.lecun_normal(),
+    "reference": initial_draws.normal(0.02),
+    "lecun": initial_draws.lecun_normal(),
 }
 
 

@@ -1,5 +1,6 @@
 """Video Swin Transformer (Liu et al., CVPR 2022) as a pure Flax Linen module."""
 
+import functools
 from dataclasses import fields
 
 import jax
@@ -15,6 +16,7 @@ from vswin_jax.errors import unknown_name
 from vswin_jax.models.attention_registry import REFERENCE, parse_attention_layer
 from vswin_jax.models.clip_check import check_clips
 from vswin_jax.models.heads import head, pool
+from vswin_jax.models.initial_draws import draw_together
 from vswin_jax.models.norm import LayerNorm
 from vswin_jax.models.patches import PatchEmbed
 from vswin_jax.models.settings import KERNEL_INITS, BlockSettings
@@ -201,7 +203,23 @@ def is_frozen(path: str, frozen_stages: int) -> bool:
     return module.startswith("layers_") and int(module.removeprefix("layers_")) < frozen_stages
 
 
-def init_params(model: SwinTransformer3D, key: PRNGKeyArray) -> PyTree[Float32[Array, "..."]]:
-    """Initialise the parameters, in float32; they do not depend on the size of the clips."""
+def init_params(
+    model: SwinTransformer3D, key: PRNGKeyArray, *, together: bool = True
+) -> PyTree[Float32[Array, "..."]]:
+    """Initialise the parameters, in float32; they do not depend on the size of the clips.
+
+    With `together` all values are drawn in one loop, which compiles much faster; without it each
+    array is drawn where its shards are, so that no device holds more. The values are the same.
+    """
+    if isinstance(model, SwinTransformer3D):
+        # `draw_together` cannot postpone what is drawn within a rematerialised block.
+        model = model.clone(remat="none")
+    return _init(model, key, together)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _init(model: SwinTransformer3D, key: PRNGKeyArray, together: bool) -> PyTree:
     clips = jnp.zeros((1, *model.patch_size, 3))
-    return jax.jit(model.init)(key, clips)["params"]
+    if not together:
+        return model.init(key, clips)["params"]
+    return draw_together(lambda: model.init(key, clips)["params"])

@@ -73,7 +73,7 @@ class TrainingSetup:
         mesh = mesh or mesh_from_config(config)
         durations = TrainingDurations.from_config(config, num_examples)
         model = split_clips(model, mesh, config.mesh.window_over)
-        initialize = make_initializer(model)
+        initialize = make_initializer(model, mesh)
         shapes = jax.eval_shape(initialize, jax.random.key(0))
         rules = default_rules(mesh, shapes)
         optimizer = _optimizer_from_config(config, durations, shapes, model.frozen_stages)

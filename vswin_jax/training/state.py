@@ -39,12 +39,12 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: PyTree
 
 
-def make_initializer(model: nn.Module) -> Initializer:
-    """Build the compiled key -> parameters of `model`.
+def make_initializer(model: nn.Module, mesh: Mesh) -> Initializer:
+    """Build the compiled key -> parameters of `model`, to be sharded over `mesh`.
 
     JAX traces the model, which takes longer than the arithmetic, once for all uses of the result.
     """
-    return jax.jit(functools.partial(init_params, model))
+    return jax.jit(functools.partial(init_params, model, together=mesh.size == 1))
 
 
 def create_state(
@@ -62,7 +62,7 @@ def create_state(
     Parameters are initialised from `key` unless `params` (of a pretrained model) are passed. With
     `ema` the average starts as a copy of them.
     """
-    initialize = make_initializer(model)
+    initialize = make_initializer(model, mesh)
     target = abstract_state(initialize, optimizer, mesh, rules, ema=ema)
     return begin_state(target, initialize, optimizer, key, params).result()
 
@@ -115,7 +115,7 @@ def abstract_state(
 
     In place of the model its initialiser may be given, which is then not traced again.
     """
-    initialize = make_initializer(model) if isinstance(model, nn.Module) else model
+    initialize = make_initializer(model, mesh) if isinstance(model, nn.Module) else model
     build = functools.partial(_build, initialize, optimizer, ema)
     return _with_shardings(jax.eval_shape(build, jax.random.key(0), None), mesh, rules)
 
@@ -138,7 +138,7 @@ def _build(
 
 def sharded_shapes(model: nn.Module, mesh: Mesh) -> PyTree:
     """Return the shapes, dtypes and default shardings of the parameters of `model`."""
-    shapes = jax.eval_shape(make_initializer(model), jax.random.key(0))
+    shapes = jax.eval_shape(make_initializer(model, mesh), jax.random.key(0))
     return _with_shardings(shapes, mesh, default_rules(mesh, shapes))
 
 
