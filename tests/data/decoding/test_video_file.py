@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from coded_pictures import VIDEOS, copy_packets, indices_shown, read_index, write_pictures
@@ -233,3 +234,21 @@ def test_a_song_with_a_cover_is_no_video() -> None:
 def test_videos_of_few_frames(name: str, codec: str, count: int, tmp_path: Path) -> None:
     indices = range(5, 5 + count)
     check_indices(write_pictures(tmp_path / name, indices, codec, bf="2"), indices)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "avi"])
+def test_a_title_of_another_encoding_is_no_error(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"titled.{suffix}"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "Caf#"
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 32
+        stream.metadata["title"] = "Caf#"
+        frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    encoded = path.read_bytes().replace(b"Caf#", "Café".encode("latin-1"))
+    assert encoded != path.read_bytes()
+    path.write_bytes(encoded)
+    with VideoFile(path) as video:
+        assert len(video.decode([0])) == 1

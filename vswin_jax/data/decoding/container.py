@@ -2,6 +2,7 @@
 
 import io
 import os
+from typing import Any
 
 import av
 from av.codec.context import Flags
@@ -16,6 +17,10 @@ MAX_PIXELS = 8192 * 4320
 # Longer over shorter side. Frames are resized by their shorter side, so this bounds the longer one.
 MAX_ASPECT = 32
 _LIMITS = {"max_pixels": str(MAX_PIXELS)}
+# PyAV before 19 refuses files whose titles are not UTF-8, unless it is told otherwise.
+_METADATA: dict[str, Any] = (
+    {"metadata_errors": "surrogateescape"} if int(av.__version__.split(".")[0]) < 19 else {}
+)
 
 
 def open_container(video: str | os.PathLike[str] | bytes, name: str) -> av.container.InputContainer:
@@ -54,7 +59,7 @@ def _open(video: str | os.PathLike[str] | bytes, name: str) -> av.container.Inpu
     source = io.BytesIO(video) if isinstance(video, bytes) else f"file:{os.fspath(video)}"
     try:
         # FFmpeg decodes a frame here if the header lacks its size; the limit applies to that too.
-        return av.open(source, options=_LIMITS)
+        return av.open(source, options=_LIMITS, **_METADATA)
     except (av.FFmpegError, OSError) as error:
         raise unreadable(name, error) from error
 
