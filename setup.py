@@ -47,11 +47,16 @@ setup(
     ],
     extras_require={
         "beam": ["apache-beam>=2.70"],
+        # For `python -m vswin_jax.export --to onnx`, beside torch and torchvision.
+        "onnx": ["onnx>=1.19", "onnxruntime>=1.22", "onnxscript>=0.5"],
+        # For answers and features in Parquet files.
+        "parquet": ["pyarrow>=17.0"],
         "test": [
             "beartype>=0.19",
             "hypothesis>=6.100",
             # The command `ffmpeg`, of FFmpeg 9.
             "imageio-ffmpeg>=0.8",
+            "pyarrow>=17.0",
             "pytest>=8.3",
             "pytest-xdist>=3.6",
             "ruff>=0.9",

@@ -24,16 +24,28 @@ FLOORS = (
     ("factory", "preview"),
     ("analysis", "evaluation"),
     ("inference",),
-    ("main", "predict"),
+    ("combine", "explain", "export", "features", "main", "predict"),
 )
-TOP_FILES = ("__init__.py", "errors.py", "factory.py", "main.py", "predict.py")
+TOP_FILES = (
+    "__init__.py",
+    "combine.py",
+    "errors.py",
+    "explain.py",
+    "export.py",
+    "factory.py",
+    "features.py",
+    "main.py",
+    "predict.py",
+)
 
 # What the packages that make up the model and its training may not import.
 NEITHER = ("models", "attention", "kernels", "weights", "training")
 
 # The libraries that only some may import, and where they may.
 CONFINED = {
-    "torch": (),
+    "torch": ("inference/exports/onnx_file.py",),
+    "torchvision": ("inference/exports/onnx_file.py",),
+    "onnxruntime": ("inference/exports/onnx_file.py",),
     "tensorflow_datasets": (
         "data/sources/record_source.py",
         "data/sources/tfds_features.py",
@@ -42,9 +54,13 @@ CONFINED = {
     ),
     "array_record": ("data/sources/record_files.py", "prepare/records.py"),
     "apache_beam": ("prepare/beam.py",),
-    "tensorflow": ("data/pipeline/tensorflow_filler.py",),
+    "tensorflow": ("data/pipeline/tensorflow_filler.py", "inference/exports/saved_model.py"),
     "clu": ("reporting/metric_writer.py",),
     "matplotlib": ("reporting/plots.py",),
+    "pyarrow": (
+        "inference/answers/answer_formats.py",
+        "inference/feature_files/parquet_shards.py",
+    ),
 }
 
 

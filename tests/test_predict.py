@@ -205,3 +205,8 @@ def test_needs_no_tensorflow(tiny_run: "Run", videos: list[Path]) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() in {video.parent.name for video in videos}
+
+
+def test_swapped_arguments_get_a_sentence(tiny_run: "Run") -> None:
+    with pytest.raises(InputError, match="Expected the checkpoint as a path or a name but a list"):
+        vswin_jax.predict(tiny_run.workdir, ["clip.mp4"])

@@ -10,7 +10,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 # Loaded at first use, so that `import vswin_jax` is fast and no room pulls in another's
-# dependencies. `predict` is both a module (the command) and a function (its `__call__`).
+# dependencies. Each of `_MODULES` is both a module (the command) and a function (its `__call__`).
 _LAZY = {
     "InputError": "vswin_jax.errors",
     "Prediction": "vswin_jax.inference",
@@ -21,20 +21,26 @@ _LAZY = {
     "load": "vswin_jax.inference",
     "load_weights": "vswin_jax.weights",
     "predict_each": "vswin_jax.inference",
+    "predict_to_file": "vswin_jax.inference",
 }
-_MODULES = ("predict",)
+_MODULES = ("combine", "explain", "export", "features", "predict")
 
 __all__ = [
     "InputError",
     "Prediction",
     "Predictor",
     "UnreadableVideo",
+    "combine",
     "create_model",
+    "explain",
+    "export",
+    "features",
     "init_params",
     "load",
     "load_weights",
     "predict",
     "predict_each",
+    "predict_to_file",
 ]
 
 

@@ -1,6 +1,7 @@
 """Predicts the classes of videos: labels with probabilities, and a picture of them.
 
     python -m vswin_jax.predict clip.mp4 --checkpoint runs/my_run --plot clip.png
+    python -m vswin_jax.predict videos/ --checkpoint runs/my_run --out answers.jsonl
 
 VIDEO is a video file, a folder of frames, or a folder with either at any depth. CHECKPOINT is a
 run's directory, which stands for its latest checkpoint (--which best: for its best one), the
@@ -10,6 +11,14 @@ published. The predictions of each video are printed as soon as they are made, a
 stderr about the checkpoint; a video that cannot be read gets a sentence on stderr instead. The exit
 status is 0 if all videos have predictions, 1 if some have none, and 2 for a wrong input, or if no
 video can be read. Write -- before a name that begins with a dash.
+
+With --out the answers go to a file, .jsonl, .csv or .parquet, as they come: a row a video with its
+most probable classes, with --scores all the probabilities of all classes too, or with the reason
+why it cannot be read. VIDEO may then also be one list or data set that training reads, such as
+test.csv or tfds:NAME:SPLIT (--kind folder for a folder of classes), whose known classes give a
+score. Videos are decoded in several processes. FILE.settings.json has the checkpoint, the views and
+the names of the classes. The same command goes on with the videos that have no answers yet, also
+with new ones. The views are those of the evaluation, and so are the probabilities.
 
 From Python the module itself can be called: `vswin_jax.predict(...)` is
 `vswin_jax.inference.predict(...)`.
@@ -23,29 +32,32 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
-import importlib
-import inspect
-import logging
 import os
-import re
 import sys
-import types
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vswin_jax.errors import InputError
+from vswin_jax.runtime.callable_module import make_callable
+from vswin_jax.runtime.checkpoint_arguments import (
+    add_checkpoint_arguments,
+    add_views_argument,
+    log_downloads,
+)
 from vswin_jax.runtime.output_path import output_file
 from vswin_jax.runtime.printable import printable
-from vswin_jax.runtime.script_parser import print_error, script_parser
+from vswin_jax.runtime.script_parser import positive_int, print_error, script_parser
 from vswin_jax.runtime.standard_streams import print_message, run_script
 
 if TYPE_CHECKING:
-    from vswin_jax.inference import Prediction
+    from vswin_jax.inference import AnsweredVideos, Prediction
     from vswin_jax.reporting import plots
 
-# Imported at their first use: JAX takes seconds, and --help and a wrong argument need none of it.
-_LAZY = ("Prediction", "UnreadableVideo", "predict", "predict_each")
+# Arguments that only answers in a file have.
+_NEED_OUT = ("scores", "root", "kind", "batch_size", "overwrite")
+# Of a long list of unreadable videos; the file has all of them.
+_MAX_SENTENCES = 20
 
 # A picture of more rows would be larger than matplotlib can draw.
 _MAX_ROWS = 50
@@ -58,15 +70,63 @@ def run(arguments: Sequence[str]) -> int:
     try:
         if options.topk < 1:
             raise InputError(f"Expected --topk to be 1 or more but {options.topk} came.")
+        _check_out(options)
         if options.plot:
             options.plot = output_file(options.plot, "--plot", parent_must_exist=True)
-        return _run(options)
+        return _write(options) if options.out else _run(options)
     except InputError as error:
         return print_error(error)
 
 
+def _check_out(options: argparse.Namespace) -> None:
+    if options.out and options.plot:
+        raise InputError("Expected one of --out and --plot but both came: leave one out.")
+    given = [name for name in _NEED_OUT if getattr(options, name) is not None]
+    if given and not options.out:
+        flag = "--" + given[0].replace("_", "-")
+        raise InputError(f"{flag} is about answers in a file: give one with --out FILE.")
+
+
+def _write(options: argparse.Namespace) -> int:
+    """Write the answers to a file."""
+    log_downloads()
+    from vswin_jax import inference
+    from vswin_jax.config.plugins import import_plugins
+
+    import_plugins(options.plugins)
+    answered = inference.predict_to_file(
+        options.videos,
+        options.checkpoint,
+        options.out,
+        topk=options.topk,
+        all_scores=options.scores == "all",
+        views=options.views,
+        which=options.which,
+        labels=options.labels,
+        root=options.root or "",
+        kind=options.kind or "auto",
+        batch_size=options.batch_size,
+        overwrite=bool(options.overwrite),
+        report=print_message,
+    )
+    for bad in answered.unreadable[:_MAX_SENTENCES]:
+        print_error(InputError(bad.reason))
+    _print_answered(answered)
+    return (1 if answered.num_videos else 2) if answered.unreadable else 0
+
+
+def _print_answered(answered: "AnsweredVideos") -> None:
+    from vswin_jax.inference.answers.answer_scores import describe_scores
+
+    earlier = f", {answered.earlier} of them by an earlier start" if answered.earlier else ""
+    bad = f"; {len(answered.unreadable)} cannot be read" if answered.unreadable else ""
+    scores = f"; {describe_scores(answered.scores)}" if answered.scores else ""
+    line = f"{answered.path}: answers for {answered.num_videos} videos{earlier}{bad}{scores}"
+    print(printable(line), flush=True)
+
+
 def _run(options: argparse.Namespace) -> int:
-    _log_downloads()
+    log_downloads()
     from vswin_jax.config.plugins import import_plugins
     from vswin_jax.inference import predictions, predictor
 
@@ -92,14 +152,6 @@ def _run(options: argparse.Namespace) -> int:
     if bad and good + bad > 1:
         print_message(f"error: {bad} of {good + bad} videos have no prediction")
     return (1 if good else 2) if bad else 0
-
-
-def _log_downloads() -> None:
-    """Print the lines about a download to stderr."""
-    log = logging.getLogger("vswin_jax.weights.download")
-    if not log.handlers:
-        log.addHandler(logging.StreamHandler(sys.stderr))
-        log.setLevel(logging.INFO)
 
 
 def _print(prediction: "Prediction") -> None:
@@ -141,45 +193,21 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     path = {"type": os.path.expanduser}
     add("videos", **path, nargs="+", metavar="VIDEO", help="a video file, or a folder")
-    checkpoint_help = "a run's directory, a released name, a URL or a file of weights"
-    add("--checkpoint", **path, required=True, metavar="CHECKPOINT", help=checkpoint_help)
-    add(
-        "--which", choices=("latest", "best"), default="latest", help="checkpoint of a run (latest)"
-    )
+    add_checkpoint_arguments(parser)
+    add_views_argument(parser)
     add("--topk", type=int, default=5, metavar="K", help="classes a video (5)")
-    add("--views", type=_views, metavar="4x3", help="clips x crops; default: the run's own")
-    add("--labels", **path, metavar="FILE", help="class names, one a line, for weights without")
-    plugins_help = "your modules with the run's own layers, by commas; they are imported"
-    add("--plugins", default="", metavar="MODULES", help=plugins_help)
+    add("--out", **path, metavar="FILE", help="write the answers to .jsonl, .csv or .parquet")
+    add("--scores", choices=("top", "all"), help="classes in FILE (top: those of --topk)")
+    add("--root", **path, metavar="DIR", help="where the paths of a list begin")
+    add("--kind", help="the format of a list, as config.data.format")
+    batch_help = "videos of a batch (that of the evaluation)"
+    add("--batch-size", type=positive_int, metavar="N", help=batch_help)
+    add("--overwrite", action="store_true", default=None, help="delete earlier answers of FILE")
     add("--plot", metavar="PNG", help="draw the frames and the probabilities")
     return parser
 
 
-def _views(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"expected clips x crops, such as 4x3, but {text!r} came")
-    return int(match[1]), int(match[2])
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module("vswin_jax.inference"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-class _CallableModule(types.ModuleType):
-    """The module as a function, because `vswin_jax.predict` is the name of both."""
-
-    def __call__(self, *arguments: Any, **options: Any) -> "list[Prediction]":
-        return self.predict(*arguments, **options)
-
-    @property
-    def __signature__(self) -> inspect.Signature:
-        return inspect.signature(self.predict)
-
-
-sys.modules[__name__].__class__ = _CallableModule
+make_callable(__name__)
 
 if __name__ == "__main__":
     sys.exit(run_script(run))

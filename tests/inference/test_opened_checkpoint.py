@@ -116,6 +116,7 @@ def test_wrong_checkpoints(tmp_path: Path) -> None:
         (tmp_path / "custom", "with the config and the class names of its run"),
         (tmp_path / "text.pth", r"text\.pth"),
         (tmp_path / "missing.pth", r"There is no checkpoint at .*missing\.pth"),
+        (tmp_path / "costum", r"costum \(did you mean .*/custom\?\): give an existing file"),
         ("s3x://bucket/run", "The checkpoint at s3x://bucket/run cannot be read"),
         ("swin_tiny_patch244_window877_kinetics400", "did you mean 'swin_tiny_patch244_window877"),
     ):

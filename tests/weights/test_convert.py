@@ -21,9 +21,9 @@ from vswin_jax.models import SwinTransformer3D, create_model, init_params
 from vswin_jax.predict import predict
 from vswin_jax.weights import detect_layout, load_weights, read_torch_file, to_state_dict
 from vswin_jax.weights.convert import convert
-from vswin_jax.weights.export import export_state_dict
 from vswin_jax.weights.files.orbax_directory import write_workdir
 from vswin_jax.weights.layouts.target_spec import TargetSpec
+from vswin_jax.weights.pytorch_export import export_state_dict
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "convert_weights.py"

@@ -69,7 +69,11 @@ class OpenedCheckpoint:
 
 
 def open_checkpoint(
-    source: Source, which: str = "latest", labels: Source | None = None
+    source: Source,
+    which: str = "latest",
+    labels: Source | None = None,
+    *,
+    needs_classifier: bool = True,
 ) -> OpenedCheckpoint:
     """Open a checkpoint.
 
@@ -78,13 +82,15 @@ def open_checkpoint(
         checkpoint's name, a URL, a PyTorch, safetensors or npz file, or a Hugging Face directory.
       which: "latest" or "best", for the directory of a run.
       labels: a text file with one class name a line, as `TargetSpec.labels`.
+      needs_classifier: accept only weights with a classifier of videos. Without it, weights that
+        have none open without classes, as a model of features; an image model is inflated.
 
     Raises:
       InputError: there is no such checkpoint, or it has no classifier of videos.
     """
     text = os.path.expanduser(os.fspath(source))
     if is_weights(text):
-        return _open_weights(text, labels)
+        return _open_weights(text, labels, needs_classifier)
     with _reraise_remote(text):
         chosen = checkpoint.choose_step(text, which)
         metadata = checkpoint.read_metadata(chosen.directory)
@@ -155,12 +161,16 @@ def _open_renamed(source: str, chosen: checkpoint.ChosenStep, labels: Source) ->
     )
 
 
-def _open_weights(source: str, labels: Source | None) -> OpenedCheckpoint:
+def _open_weights(source: str, labels: Source | None, needs_classifier: bool) -> OpenedCheckpoint:
     path = locate(source)
     state = to_canonical(read_state_dict(path))
-    _check_classifier(source, is_2d(state), np.ndim(state.get("head.weight")) == 2)
+    is_image, has_head = is_2d(state), np.ndim(state.get("head.weight")) == 2
     del state
-    target = resolve_target(path, TargetSpec(labels=labels))
+    if needs_classifier:
+        _check_classifier(source, is_image, has_head)
+    # The classes of an image model are not those of videos.
+    spec = TargetSpec(num_classes=0) if is_image or not has_head else TargetSpec(labels=labels)
+    target = resolve_target(path, spec)
     data = target.config.data
     return OpenedCheckpoint(
         source=source,

@@ -2,6 +2,7 @@
 
 import os
 
+from vswin_jax.errors import InputError
 from vswin_jax.inference.kept_predictor import PendingPredictor, PredictorRequest
 from vswin_jax.inference.opened_checkpoint import Source
 from vswin_jax.inference.predictor import (
@@ -79,6 +80,11 @@ def pending_predictor(
     labels: Source | None = None,
 ) -> PendingPredictor:
     """Open a checkpoint, or take the predictor that the last call has left; see `predict`."""
+    if not isinstance(checkpoint, str | os.PathLike):
+        raise InputError(
+            f"Expected the checkpoint as a path or a name but a {type(checkpoint).__name__} came: "
+            f"the videos are the first argument, the checkpoint is the second one."
+        )
     request = PredictorRequest(
         checkpoint=os.path.expanduser(os.fspath(checkpoint)),
         views=None if views is None else tuple(views),

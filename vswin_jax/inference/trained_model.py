@@ -94,7 +94,7 @@ class TrainedModel:
         self._compiled: set[tuple[Any, ...]] = set()
         self._logits = jax.jit(functools.partial(_logits, self.model))
         self._features = jax.jit(functools.partial(_features, self.model))
-        self._probabilities = jax.jit(functools.partial(_probabilities, self.model, self.task))
+        self._probabilities = jax.jit(functools.partial(class_probabilities, self.model, self.task))
 
     def __call__(self, clips: Clips) -> Float32[Array, "B K"]:
         """Return the logits of clips `[B, T, H, W, 3]`: uint8 RGB, or normalised.
@@ -174,9 +174,10 @@ def _features(model: SwinTransformer3D, params: PyTree, clips: jax.Array) -> dic
     return model.apply({"params": params}, normalize(clips), method="features")
 
 
-def _probabilities(
+def class_probabilities(
     model: SwinTransformer3D, task: Task, params: PyTree, clips: jax.Array
 ) -> jax.Array:
+    """Return the probability of each class of uint8 or normalised clips, `[B, K]`."""
     scores = task.view_scores(_logits(model, params, clips))
     labels = task.blank_labels(*scores.shape)
     return task.average_views(scores[:, None], labels)["probabilities"]

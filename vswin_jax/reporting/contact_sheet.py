@@ -52,19 +52,19 @@ def draw_sheet(clips: Sequence[ShownClip], title: str) -> np.ndarray:
     """
     length, size = len(clips[0].frames), min(min(clip.frames.shape[1:3]) for clip in clips)
     chosen = np.linspace(0, length - 1, min(FRAMES_SHOWN, length)).round().astype(int)
-    side = min(_enlarged(size, SMALLEST), LARGEST)
+    side = min(enlarged_size(size, SMALLEST), LARGEST)
     top, step = 2 * LINE + GAP, side + GAP
     left = TEXT_WIDTH + 2 * GAP
-    sheet = _blank(top + len(clips) * step, left + len(chosen) * step)
+    sheet = blank_picture(top + len(clips) * step, left + len(chosen) * step)
     pen = ImageDraw.Draw(sheet)
-    _write(pen, (GAP, 0), title, sheet.width - GAP)
+    write_line(pen, (GAP, 0), title, sheet.width - GAP)
     for column, frame in enumerate(chosen):
-        _write(pen, (left + column * step, LINE), f"{frame}", side, GREY)
+        write_line(pen, (left + column * step, LINE), f"{frame}", side, GREY)
     for row, clip in enumerate(clips):
         y = top + row * step
         _describe(pen, clip, y)
         for column, frame in enumerate(chosen):
-            picture = _fitted(clip.frames[frame], side)
+            picture = fit_frame(clip.frames[frame], side)
             sheet.paste(Image.fromarray(picture), (left + column * step, y))
     return np.asarray(sheet)
 
@@ -80,9 +80,14 @@ def save_mosaic(path: str | os.PathLike, clips: Sequence[ShownClip], rate: float
 
     The video has every frame of every clip, with the label and the file below.
     """
+    save_pictures(path, [_mosaic(clips, frame) for frame in range(len(clips[0].frames))], rate)
+
+
+def save_pictures(path: str | os.PathLike, pictures: Sequence[np.ndarray], rate: float) -> None:
+    """Write pictures of one even size as H.264 in mp4, atomically; `rate` is in frames/s."""
     with atomic_write(path) as partial, av.open(os.fspath(partial), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001))
-        first, *rest = (_mosaic(clips, frame) for frame in range(len(clips[0].frames)))
+        first, *rest = pictures
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "16"}
@@ -92,30 +97,31 @@ def save_mosaic(path: str | os.PathLike, clips: Sequence[ShownClip], rate: float
 
 
 def _mosaic(clips: Sequence[ShownClip], frame: int) -> np.ndarray:
-    side = _enlarged(clips[0].frames.shape[2], 2 * SMALLEST)
+    side = enlarged_size(clips[0].frames.shape[2], 2 * SMALLEST)
     columns = math.ceil(math.sqrt(len(clips)))
     width, height = side + GAP, side + 2 * LINE + GAP
-    picture = _blank(math.ceil(len(clips) / columns) * height, columns * width)
+    picture = blank_picture(math.ceil(len(clips) / columns) * height, columns * width)
     pen = ImageDraw.Draw(picture)
     for index, clip in enumerate(clips):
         x, y = index % columns * width, index // columns * height
-        picture.paste(Image.fromarray(_fitted(clip.frames[frame], side)), (x, y))
-        _write(pen, (x, y + side), clip.label, side)
-        _write(pen, (x, y + side + LINE), clip.name, side, GREY, keep_end=True)
+        picture.paste(Image.fromarray(fit_frame(clip.frames[frame], side)), (x, y))
+        write_line(pen, (x, y + side), clip.label, side)
+        write_line(pen, (x, y + side + LINE), clip.name, side, GREY, keep_end=True)
     return np.asarray(picture)
 
 
-def _blank(height: int, width: int) -> Image.Image:
+def blank_picture(height: int, width: int) -> Image.Image:
+    """Return a white picture with even sides of at least this size."""
     # H.264 stores colour at half the resolution, so both sides have to be even.
     return Image.new("RGB", (width + width % 2, height + height % 2), "white")
 
 
-def _enlarged(size: int, least: int) -> int:
+def enlarged_size(size: int, least: int) -> int:
     """Return `size` times the largest whole factor, at least 1, that stays within `least`."""
     return size * max(1, least // size)
 
 
-def _fitted(frame: np.ndarray, side: int) -> np.ndarray:
+def fit_frame(frame: np.ndarray, side: int) -> np.ndarray:
     """Resize `frame` to a longer side of `side` pixels, with its aspect ratio kept."""
     longer = max(frame.shape[:2])
     height, width = (max(1, round(length * side / longer)) for length in frame.shape[:2])
@@ -127,10 +133,10 @@ def _fitted(frame: np.ndarray, side: int) -> np.ndarray:
 def _describe(pen: ImageDraw.ImageDraw, clip: ShownClip, top: int) -> None:
     lines = _wrap(clip.label, TEXT_WIDTH)
     for index, line in enumerate(lines):
-        _write(pen, (GAP, top + index * LINE), line, TEXT_WIDTH)
+        write_line(pen, (GAP, top + index * LINE), line, TEXT_WIDTH)
     below = top + len(lines) * LINE
-    _write(pen, (GAP, below), clip.name, TEXT_WIDTH, GREY, keep_end=True)
-    _write(pen, (GAP, below + LINE), clip.position, TEXT_WIDTH, GREY)
+    write_line(pen, (GAP, below), clip.name, TEXT_WIDTH, GREY, keep_end=True)
+    write_line(pen, (GAP, below + LINE), clip.position, TEXT_WIDTH, GREY)
 
 
 def _wrap(text: str, width: int) -> list[str]:
@@ -146,7 +152,7 @@ def _wrap(text: str, width: int) -> list[str]:
     return lines
 
 
-def _write(
+def write_line(
     pen: ImageDraw.ImageDraw,
     at: tuple[int, int],
     text: str,

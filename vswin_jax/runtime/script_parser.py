@@ -1,6 +1,10 @@
 """Command lines of scripts: a parser whose --help is the script's docstring, types and errors."""
 
 import argparse
+import difflib
+import itertools
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +14,34 @@ from vswin_jax.runtime.printable import printable
 from vswin_jax.runtime.standard_streams import print_message
 
 
+class SuggestingParser(argparse.ArgumentParser):
+    """A parser that names the near arguments of a misspelt one."""
+
+    def parse_args(
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> argparse.Namespace:
+        """Parse arguments; a misspelt one is reported before one that is missing."""
+        args = sys.argv[1:] if args is None else [*args]
+        for text in itertools.takewhile("--".__ne__, args):
+            name = text.partition("=")[0]
+            if name.startswith("--") and not self._is_known(name):
+                near = difflib.get_close_matches(name, self._option_string_actions, n=1)
+                hint = f": did you mean {near[0]}?" if near else ", see --help"
+                self.error(f"unknown argument {name}{hint}")
+        return super().parse_args(args, namespace)
+
+    def _is_known(self, name: str) -> bool:
+        """Return True for an argument, or the beginning of one."""
+        return any(option.startswith(name) for option in self._option_string_actions)
+
+
 def script_parser(docstring: str | None, **options: Any) -> argparse.ArgumentParser:
     """Build a parser whose help is `docstring`: its first line up to a colon, then its other lines.
 
     `options` are those of `argparse.ArgumentParser`.
     """
     first_line, _, rest = (docstring or "").partition("\n")
-    return argparse.ArgumentParser(
+    return SuggestingParser(
         description=first_line.partition(":")[0] + ".",
         epilog=rest,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -199,15 +199,25 @@ def make_eval_step(
     """
 
     def eval_step(params: Any, batch: Batch) -> dict[str, jax.Array]:
-        views = batch["video"].shape[1]
         classify = functools.partial(_view_scores, model, task, params, batch["flip"])
         with use_activation_mesh(mesh):
-            grouped = jax.lax.map(classify, _group_views(batch["video"], views_per_pass))
-        groups, rows, size, classes = grouped.shape
-        by_row = grouped.swapaxes(0, 1).reshape(rows, groups * size, classes)[:, :views]
+            by_row = map_views(classify, batch["video"], views_per_pass)
         return task.average_views(by_row, batch["label"])
 
     return jax.jit(eval_step, compiler_options=compiler_options(mesh, autotune))
+
+
+def map_views(
+    function: Callable[[jax.Array], jax.Array], video: jax.Array, views_per_pass: int
+) -> Float[Array, "B V ..."]:
+    """Apply `function`, from [B, n, ...] to [B, n, ...], to at most `views_per_pass` views at once.
+
+    `video` is [B, V, T, H, W, 3]; any V works.
+    """
+    grouped = jax.lax.map(function, _group_views(video, views_per_pass))
+    groups, rows, size = grouped.shape[:3]
+    by_row = grouped.swapaxes(0, 1).reshape(rows, groups * size, *grouped.shape[3:])
+    return by_row[:, : video.shape[1]]
 
 
 def _group_views(video: jax.Array, views_per_pass: int) -> jax.Array:

@@ -1,6 +1,5 @@
 """Reads and writes Swin weights of many libraries, without torch or TensorFlow."""
 
-from vswin_jax.weights.export import export_state_dict, write_safetensors, write_torch
 from vswin_jax.weights.files.read import read_state_dict, weights_exist
 from vswin_jax.weights.files.torch_file import extract_state_dict, read_torch_file
 from vswin_jax.weights.files.weight_directory import find_weight_file
@@ -18,6 +17,7 @@ from vswin_jax.weights.layouts.layouts import (
 from vswin_jax.weights.layouts.names import from_state_dict, to_state_dict
 from vswin_jax.weights.load import load_weights, load_with_report
 from vswin_jax.weights.load_report import LoadReport, LoadReportEntry
+from vswin_jax.weights.pytorch_export import export_state_dict, write_safetensors, write_torch
 from vswin_jax.weights.zoo import RELEASED, ReleasedCheckpoint, fetch, find_released
 
 __all__ = [

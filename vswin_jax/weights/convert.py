@@ -13,12 +13,12 @@ import numpy as np
 from vswin_jax.errors import InputError, unknown_name
 from vswin_jax.runtime.atomic_write import atomic_write
 from vswin_jax.runtime.output_path import local_path, output_file
-from vswin_jax.weights.export import export_state_dict, write_safetensors, write_torch
 from vswin_jax.weights.files.orbax_directory import write_workdir
 from vswin_jax.weights.layouts import layouts
 from vswin_jax.weights.layouts.target_spec import ConversionTarget, TargetSpec, resolve_target
 from vswin_jax.weights.load import load_with_report
 from vswin_jax.weights.load_report import LoadReport
+from vswin_jax.weights.pytorch_export import export_state_dict, write_safetensors, write_torch
 
 KINDS = ("orbax", *layouts.LAYOUTS_3D)
 _FILES = (".safetensors", ".pth", ".pt", ".bin")

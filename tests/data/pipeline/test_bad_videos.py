@@ -210,7 +210,7 @@ def test_a_video_is_listed_and_logged_once(
         for step in (4, 8):
             first.count_bad("a.mp4", "a is torn.", step=step, epoch=1)
     assert [record.getMessage() for record in caplog.records] == [
-        "step 4 reads another video instead: a is torn."
+        "step 4: a video is replaced by another one: a is torn."
     ]
     other_host, restarted = BadVideos(path, 1.0), BadVideos(path, 1.0)
     other_host.count_bad("b.mp4", "b is torn.", step=5, epoch=1)

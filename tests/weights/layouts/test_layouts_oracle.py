@@ -13,10 +13,14 @@ import pytest
 from safetensors.numpy import load_file
 
 from vswin_jax.models import SwinTransformer3D, create_model, init_params
-from vswin_jax.weights.export import export_state_dict, relative_position_index, write_safetensors
 from vswin_jax.weights.layouts.describe import describe
 from vswin_jax.weights.layouts.layouts import detect_layout, to_canonical
 from vswin_jax.weights.layouts.names import Params, from_state_dict
+from vswin_jax.weights.pytorch_export import (
+    export_state_dict,
+    relative_position_index,
+    write_safetensors,
+)
 
 torch = pytest.importorskip("torch", reason="the oracle needs torch")
 

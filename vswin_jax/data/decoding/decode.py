@@ -6,7 +6,10 @@ import numpy as np
 
 from vswin_jax.data.decoding.frames import EncodedFrames, EncodedReader, FrameFolder, FrameReader
 from vswin_jax.data.decoding.video import Video
-from vswin_jax.data.decoding.video_file import VideoFile
+from vswin_jax.runtime.lazy_module import LazyModule
+
+# PyAV, which is not needed where other processes decode.
+video_file = LazyModule("vswin_jax.data.decoding.video_file")
 
 
 def open_video(
@@ -21,7 +24,7 @@ def open_video(
         return FrameReader(video)
     if isinstance(video, EncodedFrames):
         return EncodedReader(video, name)
-    return VideoFile(video, name)
+    return video_file.VideoFile(video, name)
 
 
 def three_frames(video: Video) -> np.ndarray:

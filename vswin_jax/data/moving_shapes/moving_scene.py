@@ -75,6 +75,27 @@ def render(scene: Scene, motion: tuple[int, int, int, int], num_frames: int) -> 
     return np.concatenate([_frames(scene, states[chunk], shifts[chunk]) for chunk in chunks])
 
 
+def object_boxes(scene: Scene, motion: tuple[int, int, int, int], num_frames: int) -> np.ndarray:
+    """Return the object's bounding box in each frame of `render`, bool `[num_frames, S, S]`.
+
+    Like the object, a box that crosses an edge goes on at the opposite one.
+    """
+    states = (scene.start + np.arange(num_frames)[:, None] * scene.speed * motion) % 1
+    layers = _object_layers(scene.sprite, states, scene.background.shape[0])
+    return np.stack([_box(*pair) for pair in zip(layers[..., 3] > 127, states, strict=True)])
+
+
+def _box(mask: np.ndarray, state: np.ndarray) -> np.ndarray:
+    """Return the box around `mask`, cut open opposite to the object's centre."""
+    side = len(mask)
+    column, row = np.rint(state[:2] * side - side / 2).astype(int)
+    centred = np.roll(mask, (-row, -column), (0, 1))
+    box = np.zeros_like(mask)
+    rows, columns = (np.flatnonzero(centred.any(axis)) for axis in (1, 0))
+    box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
+    return np.roll(box, (row, column), (0, 1))
+
+
 def _frames(scene: Scene, states: np.ndarray, shifts: np.ndarray) -> np.ndarray:
     layers = _object_layers(scene.sprite, states, scene.background.shape[0])
     backgrounds = np.stack([_shifted(scene.background, shift) for shift in shifts])

@@ -17,14 +17,17 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
-from av.codec.context import Flags
 
 from vswin_jax.data.moving_shapes.moving_scene import MOTIONS, Scene, make_scene, render
 from vswin_jax.errors import InputError
 from vswin_jax.runtime.cpu_count import usable_cpus
 from vswin_jax.runtime.file_lock import exclusive_lock
+from vswin_jax.runtime.lazy_module import LazyModule
+
+# Not needed where the videos exist already.
+av = LazyModule("av")
+context = LazyModule("av.codec.context")
 
 CLASSES: tuple[str, ...] = tuple(MOTIONS)
 FORMAT_VERSION = 1
@@ -137,7 +140,7 @@ def write_video(path: str | os.PathLike[str], frames: np.ndarray, fps: int) -> N
         stream.pix_fmt = "yuv420p"
         stream.codec_context.gop_size = 1
         stream.codec_context.thread_count = 1
-        stream.codec_context.flags |= Flags.bitexact
+        stream.codec_context.flags |= context.Flags.bitexact
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())

@@ -85,7 +85,7 @@ class BadVideos:
         self._reported.add(name)
         if self._table:
             self._table.add(name, reason, step, epoch)
-        log.warning("step %d reads another video instead: %s", step, reason)
+        log.warning("step %d: a video is replaced by another one: %s", step, reason)
 
 
 def candidates(

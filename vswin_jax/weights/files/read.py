@@ -1,5 +1,7 @@
 """Reads any kind of checkpoint as a state_dict; the file type is detected from the content."""
 
+import contextlib
+import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,13 +49,22 @@ def locate(source: str | os.PathLike[str]) -> Path:
         return zoo.fetch(text)
     if os.sep in text or Path(text).suffix not in ("", ".pth"):
         raise InputError(
-            f"There is no checkpoint at {text}: give an existing file or directory, a released "
-            f"checkpoint's name, or a URL."
+            f"There is no checkpoint at {text}{_near(text)}: give an existing file or directory, a "
+            f"released checkpoint's name, or a URL."
         )
     try:
         return zoo.fetch(zoo.find_released(text).name)
     except InputError as error:
         raise InputError(f"There is no checkpoint at {text}, and: {error}") from None
+
+
+def _near(path: str) -> str:
+    """Return a phrase with the nearest name in the directory of `path`, if there is one."""
+    parent, name = os.path.split(path.rstrip(os.sep))
+    with contextlib.suppress(OSError):
+        near = difflib.get_close_matches(name, os.listdir(parent or os.curdir), n=1)
+        return f" (did you mean {os.path.join(parent, near[0])}?)" if near else ""
+    return ""
 
 
 def read_state_dict(

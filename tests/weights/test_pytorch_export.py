@@ -12,9 +12,13 @@ from safetensors.numpy import load_file
 
 from vswin_jax.errors import InputError
 from vswin_jax.models import create_model, init_params
-from vswin_jax.weights.export import export_state_dict, relative_position_index, write_safetensors
 from vswin_jax.weights.layouts.layouts import LAYOUTS_3D, detect_layout, to_canonical
 from vswin_jax.weights.layouts.names import Params, to_state_dict
+from vswin_jax.weights.pytorch_export import (
+    export_state_dict,
+    relative_position_index,
+    write_safetensors,
+)
 
 SMALL = {"embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "window_size": (2, 3, 3)}
 
@@ -127,7 +131,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vswin_jax.weights.export._write_tensor", fail)
+    monkeypatch.setattr("vswin_jax.weights.pytorch_export._write_tensor", fail)
     with pytest.raises(InputError, match="cannot be written: No space left on device; give a path"):
         write_safetensors(path, {"a": np.zeros(2)})
     assert [(file, file.read_bytes()) for file in tmp_path.iterdir()] == [(path, b"old")]

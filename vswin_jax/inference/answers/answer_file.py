@@ -1,0 +1,132 @@
+"""A file of answers that is written as they come and continued by a later start."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from vswin_jax.errors import InputError
+from vswin_jax.inference.answers.answer_formats import (
+    Settings,
+    format_line,
+    format_of,
+    parse_line,
+    read_answers,
+    read_settings,
+    settings_path,
+    write_settings,
+)
+from vswin_jax.inference.answers.answer_rows import Answer
+from vswin_jax.runtime.disk_full import reraise_disk_full
+from vswin_jax.runtime.file_lock import exclusive_lock
+
+_ADVICE = "the same command goes on with the videos that have no answers yet"
+# Other names and places of the same model and videos.
+_MAY_DIFFER = ("checkpoint", "label_names")
+
+
+class AnswerFile:
+    """The answers in `path`, and those that this process adds.
+
+    Lines of JSON are appended to the file itself; those of another format to a file beside it,
+    which is removed when `finish` has written the answers of all videos.
+
+    Attributes:
+      earlier: the answers that an earlier start has left.
+    """
+
+    def __init__(self, path: Path, label_names: Sequence[str]) -> None:
+        self.path, self._label_names = path, label_names
+        self._journal = path if path.suffix.lower() == ".jsonl" else _journal_beside(path)
+        self.earlier = [*self._complete_answers(), *_drop_torn_line(self._journal)]
+        self._file: BinaryIO | None = None
+
+    def _complete_answers(self) -> list[Answer]:
+        is_complete = self._journal != self.path and self.path.exists()
+        return read_answers(self.path) if is_complete else []
+
+    def add(self, answers: Sequence[Answer]) -> None:
+        """Append answers; each is in the file when this returns."""
+        if self._file is None:
+            self._file = self._journal.open("ab")
+        self._file.write(b"".join(map(format_line, answers)))
+        self._file.flush()
+
+    def finish(self, answers: Sequence[Answer]) -> None:
+        """Write the answers of all videos in the order of the data set."""
+        format_of(self.path).write(self.path, answers, self._label_names)
+        if self._journal != self.path:
+            self._journal.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close the file; its answers are kept for the next start."""
+        if self._file is not None:
+            self._file.close()
+
+
+@contextlib.contextmanager
+def open_answer_file(path: Path, settings: Settings, *, overwrite: bool) -> Iterator[AnswerFile]:
+    """Open the file of answers for the block, in which no other process writes to it.
+
+    With `overwrite` earlier answers are deleted.
+
+    Raises:
+      InputError: it has answers of other settings, or it is no file of answers.
+    """
+    with (
+        reraise_disk_full(path.parent, lambda: _ADVICE),
+        exclusive_lock(path.with_name(f".{path.name}.lock"), f"writing answers to '{path}'"),
+    ):
+        if overwrite:
+            for file in (settings_path(path), path, _journal_beside(path)):
+                file.unlink(missing_ok=True)
+        if settings_path(path).exists():
+            _check_same(path, settings)
+        elif path.exists():
+            raise InputError(
+                f"{os.fspath(path)!r} exists and is not of `python -m vswin_jax.predict`, because "
+                f"{settings_path(path).name} is missing: give another name, or overwrite it."
+            )
+        write_settings(path, settings)
+        with contextlib.closing(AnswerFile(path, settings["label_names"])) as file:
+            yield file
+
+
+def _journal_beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part.jsonl")
+
+
+def _drop_torn_line(journal: Path) -> list[Answer]:
+    """Return the answers of a journal; a line that a killed process left is cut off."""
+    if not journal.exists():
+        return []
+    lines = journal.read_bytes().splitlines(keepends=True)
+    if lines and not lines[-1].endswith(b"\n"):
+        os.truncate(journal, sum(map(len, lines[:-1])))
+        lines.pop()
+    try:
+        return [parse_line(line) for line in lines]
+    except (ValueError, LookupError, TypeError) as error:
+        raise InputError(
+            f"{os.fspath(journal)!r} has lines that are no answers: give another name, or "
+            f"overwrite it."
+        ) from error
+
+
+def _check_same(path: Path, settings: Settings) -> None:
+    """Compare the settings with those of the start that made the file."""
+    old = read_settings(path)
+    names = [name for name in settings if name not in _MAY_DIFFER]
+    shown = [
+        f"{name} {old.get(name)!r}, not {settings[name]!r}"
+        for name in names
+        if old.get(name) != settings[name]
+    ]
+    if old["label_names"] != tuple(settings["label_names"]):
+        shown.append("other classes")
+    if shown:
+        raise InputError(
+            f"The answers in {os.fspath(path)!r} are of other settings ({'; '.join(shown[:4])}): "
+            f"give another name, or overwrite them."
+        )

@@ -1,0 +1,215 @@
+"""Files of answers: JSON lines, CSV or Parquet, with the settings in a JSON file beside.
+
+- jsonl: an object a line with video, truth (if known), classes, probabilities, scores (if all were
+  asked for), or video and error
+- csv: video, truth, class_1, probability_1, ..., error, and a column `score:CLASS` for each class
+- parquet: the columns of jsonl
+"""
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vswin_jax.errors import InputError, unknown_name
+from vswin_jax.inference.answers.answer_rows import Answer
+from vswin_jax.runtime.atomic_write import atomic_write, write_json
+
+_SETTINGS_SUFFIX = ".settings.json"
+_SCORE = "score:"
+# Joins the classes of a video with several, as in the lists that training reads.
+_JOIN = ";"
+
+Settings = Mapping[str, Any]
+
+
+class AnswerFormat(NamedTuple):
+    """The functions that write and read all answers of a file; both get the names of classes."""
+
+    write: Callable[[Path, Sequence[Answer], Sequence[str]], None]
+    read: Callable[[Path], list[Answer]]
+
+
+def format_of(path: Path) -> AnswerFormat:
+    """Return the format that the suffix of `path` names.
+
+    Raises:
+      InputError: it names none, or Parquet and pyarrow is missing.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise unknown_name("suffix of a file of answers", suffix, FORMATS, "the suffix of out")
+    if suffix == ".parquet":
+        _check_pyarrow()
+    return FORMATS[suffix]
+
+
+def settings_path(path: Path) -> Path:
+    """Return the file with the settings of the answers in `path`."""
+    return path.with_name(path.name + _SETTINGS_SUFFIX)
+
+
+def write_settings(path: Path, settings: Settings) -> None:
+    """Write the settings of the answers in `path`."""
+    write_json(settings_path(path), settings, sync=True)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return the settings of the answers in `path`.
+
+    Raises:
+      InputError: there are none, or they are damaged.
+    """
+    file = settings_path(path)
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        return {**settings, "label_names": tuple(settings["label_names"])}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(
+            f"Expected answers of `python -m vswin_jax.predict` but {os.fspath(path)!r} has no "
+            f"usable {file.name} beside it ({_first_line(error)}): keep both files together."
+        ) from error
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """Return the answers in a file.
+
+    Raises:
+      InputError: there is no such file, or it is damaged.
+    """
+    try:
+        return format_of(path).read(path)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(
+            f"{os.fspath(path)!r} cannot be read as answers ({_first_line(error)}): check the "
+            f"path, or delete it and predict again."
+        ) from error
+
+
+def parse_line(line: bytes) -> Answer:
+    """Return the answer of a line of JSON.
+
+    Raises:
+      KeyError, TypeError, ValueError: it is none.
+    """
+    return Answer.from_json(json.loads(line))
+
+
+def format_line(answer: Answer) -> bytes:
+    """Return an answer as a line of JSON."""
+    # Names that are not UTF-8 have surrogates, which \u escapes keep.
+    return json.dumps(answer.to_json()).encode() + b"\n"
+
+
+def _write_jsonl(path: Path, answers: Sequence[Answer], label_names: Sequence[str]) -> None:
+    with atomic_write(path, sync=True) as partial, partial.open("wb") as file:
+        file.writelines(map(format_line, answers))
+
+
+def _read_jsonl(path: Path) -> list[Answer]:
+    with path.open("rb") as file:
+        return [parse_line(line) for line in file if line.strip()]
+
+
+def _write_csv(path: Path, answers: Sequence[Answer], label_names: Sequence[str]) -> None:
+    with (
+        atomic_write(path, sync=True) as partial,
+        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        csv.writer(file).writerows(_csv_rows(answers, label_names))
+
+
+def _csv_rows(answers: Sequence[Answer], label_names: Sequence[str]) -> Iterator[list[Any]]:
+    topk = max((len(answer.classes) for answer in answers), default=0)
+    has_scores = any(answer.scores is not None for answer in answers)
+    top = [f"{name}_{k}" for k in range(1, topk + 1) for name in ("class", "probability")]
+    scores = [_SCORE + name for name in label_names] if has_scores else []
+    yield ["video", "truth", *top, "error", *scores]
+    for answer in answers:
+        pairs = zip(answer.classes, answer.probabilities, strict=True)
+        cells = [cell for pair in pairs for cell in pair]
+        # A lone ";" is a known empty set of classes, an empty cell an unknown one.
+        truth = "" if answer.truth is None else _JOIN.join(answer.truth) or _JOIN
+        yield [
+            *(answer.video, truth, *cells, *[""] * (2 * topk - len(cells))),
+            answer.error or "",
+            *(answer.scores or [""] * len(scores)),
+        ]
+
+
+def _read_csv(path: Path) -> list[Answer]:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = csv.DictReader(file)
+        return [_answer_of_cells(row) for row in rows]
+
+
+def _answer_of_cells(row: Mapping[str, str]) -> Answer:
+    error = row["error"] or None
+    classes = [value for name, value in row.items() if name.startswith("class_") and value]
+    numbers = [float(v) for name, v in row.items() if name.startswith("probability_") and v]
+    scores = [float(v) for name, v in row.items() if name.startswith(_SCORE) and v]
+    return Answer(
+        video=row["video"],
+        truth=tuple(filter(None, row["truth"].split(_JOIN))) if row["truth"] else None,
+        classes=tuple(classes),
+        probabilities=tuple(numbers),
+        scores=tuple(scores) or None,
+        error=error,
+    )
+
+
+def _write_parquet(path: Path, answers: Sequence[Answer], label_names: Sequence[str]) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    names, numbers = pa.list_(pa.string()), pa.list_(pa.float32())
+    schema = pa.schema(
+        [
+            *(("video", pa.string()), ("truth", names), ("classes", names)),
+            *(("probabilities", numbers), ("scores", numbers), ("error", pa.string())),
+        ]
+    )
+    rows = [_encodable(answer.to_json()) for answer in answers]
+    with atomic_write(path, sync=True) as partial:
+        parquet.write_table(pa.Table.from_pylist(rows, schema=schema), partial)
+
+
+def _encodable(value: Any) -> Any:
+    """Replace what is not UTF-8, which Parquet cannot hold, by escapes."""
+    if isinstance(value, str):
+        return value.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    if isinstance(value, list):
+        return [_encodable(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _encodable(item) for name, item in value.items()}
+    return value
+
+
+def _read_parquet(path: Path) -> list[Answer]:
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as file:
+        return [Answer.from_json(row) for row in file.read().to_pylist()]
+
+
+def _check_pyarrow() -> None:
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise InputError(
+            "Parquet files need pyarrow, which is not installed: run pip install pyarrow, or give "
+            "a name that ends in .jsonl or .csv."
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+FORMATS: Mapping[str, AnswerFormat] = {
+    ".jsonl": AnswerFormat(_write_jsonl, _read_jsonl),
+    ".csv": AnswerFormat(_write_csv, _read_csv),
+    ".parquet": AnswerFormat(_write_parquet, _read_parquet),
+}
