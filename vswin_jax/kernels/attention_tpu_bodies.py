@@ -136,6 +136,7 @@ def _backward_chunk(
     out_grad = grads.out[window, :, pl.ds(chunk.lanes, chunk.width)]
 
     def one_head(head: jax.Array) -> None:
+        """Add the gradients of one head."""
         query_lanes = _head_lanes(block.rows, chunk, block, head)
         key_lanes = _head_lanes(block.tokens, chunk, block, head)
         query = _select_head(queries, query_lanes, block.scale)

@@ -220,6 +220,7 @@ class _Process:
     def call(
         self, function: Callable[..., Any], arguments: tuple[Any, ...], out: np.ndarray | None
     ) -> Any:
+        """Run `function` as `ClipProcesses.call` does; its exceptions are raised here."""
         slot = None if out is None else self._memory.locate(out)
         freed = frozenset(self._mapped - self._memory.block_ids())
         sends_descriptor = slot is not None and slot.block not in self._mapped

@@ -123,7 +123,9 @@ def _report_left_out(names: Sequence[str], path: str, frames: bool) -> None:
     largest = sorted(kinds.items(), key=lambda kind: -len(kind[1]))
     shown = join_some([f"{kind}: {len(of)} ({of[0]!r})" for kind, of in largest], _MAX_NAMES)
     expected = "folders of images" if frames else "files with a video's suffix"
-    counts = f"{len(names)} files and folders in {path!r} are left out"
+    single = len(names) == 1
+    what, verb = ("file or folder", "is") if single else ("files and folders", "are")
+    counts = f"{len(names)} {what} in {path!r} {verb} left out"
     log.warning("%s, as only %s in class folders are videos: %s", counts, expected, shown)
 
 
