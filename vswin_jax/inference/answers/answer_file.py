@@ -22,8 +22,10 @@ from vswin_jax.runtime.disk_full import reraise_disk_full
 from vswin_jax.runtime.file_lock import exclusive_lock
 
 _ADVICE = "the same command goes on with the videos that have no answers yet"
-# Other names and places of the same model and videos.
-_MAY_DIFFER = ("checkpoint", "label_names")
+# The same weights may have moved.
+_PLACE = "checkpoint"
+# Settings that are too long to show.
+_LONG = {"label_names": "classes", "weights": "weights", "data": "videos"}
 
 
 class AnswerFile:
@@ -117,16 +119,15 @@ def _drop_torn_line(journal: Path) -> list[Answer]:
 def _check_same(path: Path, settings: Settings) -> None:
     """Compare the settings with those of the start that made the file."""
     old = read_settings(path)
-    names = [name for name in settings if name not in _MAY_DIFFER]
-    shown = [
-        f"{name} {old.get(name)!r}, not {settings[name]!r}"
-        for name in names
-        if old.get(name) != settings[name]
-    ]
-    if old["label_names"] != tuple(settings["label_names"]):
-        shown.append("other classes")
-    if shown:
+    new = {**settings, "label_names": tuple(settings["label_names"])}
+    differing = [name for name in new if name != _PLACE and old.get(name) != new[name]]
+    if differing:
+        shown = "; ".join(_difference(name, old.get(name), new[name]) for name in differing[:4])
         raise InputError(
-            f"The answers in {os.fspath(path)!r} are of other settings ({'; '.join(shown[:4])}): "
-            f"give another name, or overwrite them."
+            f"The answers in {os.fspath(path)!r} are of other settings ({shown}): give another "
+            f"name, or overwrite them."
         )
+
+
+def _difference(name: str, old: object, new: object) -> str:
+    return f"other {_LONG[name]}" if name in _LONG else f"{name} {old!r}, not {new!r}"

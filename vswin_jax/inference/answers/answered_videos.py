@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from vswin_jax import factory
 from vswin_jax.data.clips.clip_spec import ClipSpec
@@ -23,10 +24,12 @@ from vswin_jax.inference.answers.answer_rows import Answer, make_answer
 from vswin_jax.inference.answers.answer_scores import score_answers
 from vswin_jax.inference.opened_checkpoint import OpenedCheckpoint, open_checkpoint
 from vswin_jax.inference.opened_checkpoint import Source as Checkpoint
+from vswin_jax.inference.params_digest import params_digest
 from vswin_jax.inference.predictor import TOPK, UnreadableVideo, Videos, checked_topk
 from vswin_jax.inference.video_batches import BatchOutputs, run_batches
 from vswin_jax.inference.video_lists import SomeVideos, VideoList, open_videos
 from vswin_jax.inference.views import with_views
+from vswin_jax.models import SwinTransformer3D
 from vswin_jax.runtime.output_path import output_file
 from vswin_jax.runtime.progress import Progress
 from vswin_jax.sharding.mesh import make_mesh
@@ -103,16 +106,12 @@ def predict_to_file(
     checked_topk(topk)
     is_opened = isinstance(checkpoint, OpenedCheckpoint)
     opened = checkpoint if is_opened else open_checkpoint(checkpoint, which, labels)
-    source = open_videos(
-        videos,
-        root=root,
-        kind=kind,
-        label_names=opened.label_names,
-        multi_label=opened.config.data.multi_label,
-    )
-    run = _Run(
-        opened, source, with_views(factory.clip_spec(opened.config), views), topk, all_scores
-    )
+    classes = {"label_names": opened.label_names, "multi_label": opened.config.data.multi_label}
+    source = open_videos(videos, root=root, kind=kind, **classes)
+    model = opened.build_model()
+    params = opened.load(model)
+    spec = with_views(factory.clip_spec(opened.config), views)
+    run = _Run(opened, model, params, source, spec, topk, all_scores)
     with open_answer_file(path, run.settings, overwrite=overwrite) as file:
         return run.write(file, batch_size, choose_processes(processes), report)
 
@@ -122,6 +121,8 @@ class _Run:
     """The videos and the settings of one call."""
 
     opened: OpenedCheckpoint
+    model: SwinTransformer3D
+    params: PyTree
     source: Source
     spec: ClipSpec
     topk: int
@@ -135,6 +136,7 @@ class _Run:
         return {
             "checkpoint": opened.source,
             "step": opened.step,
+            "weights": params_digest(self.params),
             "model": opened.config.model.name,
             "dtype": opened.config.model.dtype,
             "frames": spec.num_frames,
@@ -196,17 +198,19 @@ class _Run:
     ) -> Iterator[BatchOutputs]:
         mesh = make_mesh(devices=jax.local_devices())
         config = self.opened.config
-        model = self.opened.build_model()
-        params = self.opened.load(model)
-        warning = self.opened.head_warning(params)
+        warning = self.opened.head_warning(self.params)
         if warning:
             log.warning("warning: %s", warning)
         step = make_eval_step(
-            model, config.eval.views_per_pass, task_from_config(config), mesh, config.train.autotune
+            self.model,
+            config.eval.views_per_pass,
+            task_from_config(config),
+            mesh,
+            config.train.autotune,
         )
         size = _batch_size(batch_size or config.eval.batch_size, len(videos), mesh.size)
         return run_batches(
-            step, params, videos, self.spec, batch_size=size, mesh=mesh, processes=processes
+            step, self.params, videos, self.spec, batch_size=size, mesh=mesh, processes=processes
         )
 
     def _answers(self, batch: BatchOutputs, videos: SomeVideos) -> Iterator[tuple[int, Answer]]:

@@ -1,6 +1,5 @@
 """Computes the features of the test views of videos and writes them in shards."""
 
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import PyTree
 
 from vswin_jax import factory
 from vswin_jax.data.clips.clip_spec import ClipSpec
@@ -37,6 +35,7 @@ from vswin_jax.inference.feature_files.npy_names import npy_files
 from vswin_jax.inference.feature_files.parquet_shards import check_pyarrow
 from vswin_jax.inference.feature_files.shard_formats import FORMATS
 from vswin_jax.inference.opened_checkpoint import OpenedCheckpoint
+from vswin_jax.inference.params_digest import params_digest
 from vswin_jax.inference.video_batches import run_batches
 from vswin_jax.inference.views import with_views
 from vswin_jax.runtime.output_path import output_directory
@@ -199,7 +198,7 @@ def _model_settings(
     return {
         "checkpoint": opened.source,
         "step": opened.step,
-        "weights": _digest(program.params),
+        "weights": params_digest(program.params),
         "model": opened.config.model.name,
         "compute_dtype": opened.config.model.dtype,
         "layer": layer,
@@ -222,12 +221,3 @@ def _data_settings(source: Source, plan: ShardPlan) -> dict[str, Any]:
         "multi_label": source.multi_label,
         "label_names": list(source.label_names),
     }
-
-
-def _digest(params: PyTree) -> str:
-    """Return a digest of all parameters."""
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree.leaves_with_path(params):
-        digest.update(jax.tree_util.keystr(path).encode())
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()
