@@ -71,7 +71,6 @@ def make_train_step(
     )
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        """Update the state by the gradients of one batch; its metrics are sums."""
         augment_key, dropout_key = step_keys(seed, state.step)
         _check_batch_size(len(batch["label"]), grad_accum_steps, mesh)
         with use_activation_mesh(mesh):
