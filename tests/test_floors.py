@@ -60,6 +60,7 @@ CONFINED = {
     "pyarrow": (
         "inference/answers/answer_formats.py",
         "inference/feature_files/parquet_shards.py",
+        "inference/parquet_library.py",
     ),
 }
 

@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 
 from vswin_jax.errors import InputError, unknown_name
 from vswin_jax.inference.answers.answer_rows import Answer
+from vswin_jax.inference.parquet_library import check_pyarrow
 from vswin_jax.runtime.atomic_write import atomic_write, write_json
+from vswin_jax.runtime.printable import encodable
 
 _SETTINGS_SUFFIX = ".settings.json"
 _SCORE = "score:"
@@ -42,7 +44,7 @@ def format_of(path: Path) -> AnswerFormat:
     if suffix not in FORMATS:
         raise unknown_name("suffix of a file of answers", suffix, FORMATS, "the suffix of out")
     if suffix == ".parquet":
-        _check_pyarrow()
+        check_pyarrow()
     return FORMATS[suffix]
 
 
@@ -179,7 +181,7 @@ def _write_parquet(path: Path, answers: Sequence[Answer], label_names: Sequence[
 def _encodable(value: Any) -> Any:
     """Replace what is not UTF-8, which Parquet cannot hold, by escapes."""
     if isinstance(value, str):
-        return value.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        return encodable(value)
     if isinstance(value, list):
         return [_encodable(item) for item in value]
     if isinstance(value, dict):
@@ -192,16 +194,6 @@ def _read_parquet(path: Path) -> list[Answer]:
 
     with parquet.ParquetFile(path) as file:
         return [Answer.from_json(row) for row in file.read().to_pylist()]
-
-
-def _check_pyarrow() -> None:
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError:
-        raise InputError(
-            "Parquet files need pyarrow, which is not installed: run pip install pyarrow, or give "
-            "a name that ends in .jsonl or .csv."
-        ) from None
 
 
 def _first_line(error: Exception) -> str:

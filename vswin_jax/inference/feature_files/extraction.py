@@ -32,10 +32,10 @@ from vswin_jax.inference.feature_files.feature_shard_plan import (
     default_videos_per_shard,
 )
 from vswin_jax.inference.feature_files.npy_names import npy_files
-from vswin_jax.inference.feature_files.parquet_shards import check_pyarrow
 from vswin_jax.inference.feature_files.shard_formats import FORMATS
 from vswin_jax.inference.opened_checkpoint import OpenedCheckpoint
 from vswin_jax.inference.params_digest import params_digest
+from vswin_jax.inference.parquet_library import check_pyarrow
 from vswin_jax.inference.video_batches import run_batches
 from vswin_jax.inference.views import with_views
 from vswin_jax.runtime.output_path import output_directory

@@ -7,25 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from vswin_jax.errors import InputError
 from vswin_jax.inference.feature_files.feature_shard import NO_LABEL, FeatureShard, UnreadVideo
+from vswin_jax.inference.parquet_library import check_pyarrow
 from vswin_jax.runtime.atomic_write import atomic_write
 from vswin_jax.runtime.printable import encodable
-
-
-def check_pyarrow() -> None:
-    """Raise an error if the library for Parquet is missing.
-
-    Raises:
-      InputError: it is.
-    """
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            "Parquet files need pyarrow, which is not installed: run `pip install "
-            "'vswin_jax[parquet]'`, or choose another format."
-        ) from error
 
 
 def write_parquet(path: Path, partial: Path, shard: FeatureShard) -> None:
