@@ -14,14 +14,16 @@ from vswin_jax.runtime.printable import encodable
 
 
 def write_parquet(path: Path, partial: Path, shard: FeatureShard) -> None:
-    """Write a shard as one table; features are fixed-size lists of all values of a video."""
+    """Write a shard as one table; features are lists of all values of a video."""
     import pyarrow as pa
     from pyarrow import parquet
 
     shape = shard.features.shape[1:]
     classes = shard.labels.shape[1] if shard.labels.ndim == 2 else None
     values = pa.array(np.ascontiguousarray(shard.features).reshape(-1))
-    features = pa.FixedSizeListArray.from_arrays(values, math.prod(shape))
+    # Not lists of a fixed size: PyArrow 25 cannot read those with nulls.
+    offsets = np.arange(len(shard.features) + 1, dtype=np.int64) * math.prod(shape)
+    features = pa.LargeListArray.from_arrays(offsets, values)
     bad = shard.unreadable
     labels = [None if label == NO_LABEL else label for label in _classes_of(shard.labels)]
     label_type = pa.int64() if classes is None else pa.list_(pa.int64())
