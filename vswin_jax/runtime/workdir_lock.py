@@ -10,8 +10,8 @@ from vswin_jax.runtime.file_lock import exclusive_lock
 from vswin_jax.runtime.output_path import output_directory
 
 LOCK_FILE = "run.lock"
-# A run that was stopped a moment ago, and started again at once, may still be ending.
-_WAIT_SECONDS = 5.0
+# A run that was stopped a moment ago, and started again at once, may still be saving.
+_WAIT_SECONDS = 15.0
 
 # The workdirs that this process has locked, or process 0 of its run.
 _locked: set[Path] = set()
