@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from vswin_jax.errors import InputError
 from vswin_jax.runtime.callable_module import make_callable
 from vswin_jax.runtime.printable import printable
-from vswin_jax.runtime.script_parser import print_error, script_parser
+from vswin_jax.runtime.script_parser import command_parser, print_error
 from vswin_jax.runtime.standard_streams import print_message, run_script
 
 if TYPE_CHECKING:
@@ -62,9 +62,7 @@ def _columns(scores: Mapping[str, float]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = script_parser(
-        __doc__.partition("\n\nFrom Python")[0], prog="python -m vswin_jax.combine"
-    )
+    parser = command_parser(__doc__, "combine")
     add = parser.add_argument
     path = {"type": os.path.expanduser}
     add("files", **path, nargs="+", metavar="FILE", help="answers with the scores of all classes")

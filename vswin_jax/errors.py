@@ -41,6 +41,14 @@ def rename_arguments(names: Mapping[str, str]) -> Iterator[None]:
         raise
 
 
+def first_line(error: Exception, most: int | None = None) -> str:
+    """Return the first line of an error of another library, at most `most` characters of it.
+
+    It is the name of the error's type if the error has no text.
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]
+
+
 def join_some(items: Sequence[str], most: int) -> str:
     """Join the first `most` items with commas and count the others: "a, b and 3 more"."""
     more = f" and {len(items) - most} more" if len(items) > most else ""

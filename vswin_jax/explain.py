@@ -40,7 +40,7 @@ from vswin_jax.errors import InputError
 from vswin_jax.runtime.callable_module import make_callable
 from vswin_jax.runtime.checkpoint_arguments import add_checkpoint_arguments, log_downloads
 from vswin_jax.runtime.printable import printable
-from vswin_jax.runtime.script_parser import print_error, script_parser
+from vswin_jax.runtime.script_parser import command_parser, print_error
 from vswin_jax.runtime.standard_streams import print_message, run_script
 
 if TYPE_CHECKING:
@@ -98,9 +98,7 @@ def _print(explanation: "Explanation") -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = script_parser(
-        __doc__.partition("\n\nFrom Python")[0], prog="python -m vswin_jax.explain"
-    )
+    parser = command_parser(__doc__, "explain")
     add = parser.add_argument
     path = {"type": os.path.expanduser}
     add("videos", **path, nargs="+", metavar="VIDEO", help="a video file, or a folder")

@@ -41,7 +41,7 @@ from vswin_jax.errors import InputError
 from vswin_jax.runtime.callable_module import make_callable
 from vswin_jax.runtime.checkpoint_arguments import add_checkpoint_arguments, log_downloads
 from vswin_jax.runtime.printable import printable
-from vswin_jax.runtime.script_parser import print_error, script_parser
+from vswin_jax.runtime.script_parser import command_parser, print_error
 from vswin_jax.runtime.standard_streams import print_message, print_result, run_script
 
 if TYPE_CHECKING:
@@ -108,9 +108,7 @@ def _summary(exported: "ExportedModel") -> tuple[str, ...]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = script_parser(
-        __doc__.partition("\n\nFrom Python")[0], prog="python -m vswin_jax.export"
-    )
+    parser = command_parser(__doc__, "export")
     add = parser.add_argument
     path = {"type": os.path.expanduser}
     add("out", **path, metavar="OUT", help="the file, or the directory of a SavedModel, to write")

@@ -53,14 +53,11 @@ from vswin_jax.runtime.checkpoint_arguments import (
 )
 from vswin_jax.runtime.cluster_member import ClusterMember
 from vswin_jax.runtime.printable import printable
-from vswin_jax.runtime.script_parser import positive_int, print_error, script_parser
+from vswin_jax.runtime.script_parser import command_parser, positive_int, print_error, print_reasons
 from vswin_jax.runtime.standard_streams import print_message
 
 if TYPE_CHECKING:
     from vswin_jax.inference import ExtractedFeatures
-
-# Of a long list of unreadable videos; all are in the shards.
-_MAX_SENTENCES = 20
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -108,8 +105,7 @@ def _run(options: argparse.Namespace, member: ClusterMember | None) -> int:
 
 def _print(result: "ExtractedFeatures") -> int:
     """Print the result of this start and return the exit status."""
-    for video in result.unreadable[:_MAX_SENTENCES]:
-        print_error(InputError(video.reason))
+    print_reasons(video.reason for video in result.unreadable)
     bad, good = len(result.unreadable), result.num_videos
     if bad > 1:
         print_message(f"error: {bad} of {good + bad} videos have no features")
@@ -125,9 +121,7 @@ def _print(result: "ExtractedFeatures") -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = script_parser(
-        __doc__.partition("\n\nFrom Python the")[0], prog="python -m vswin_jax.features"
-    )
+    parser = command_parser(__doc__, "features")
     add = parser.add_argument
     path = {"type": os.path.expanduser}
     add("videos", **path, nargs="+", metavar="VIDEO", help="a video file, a folder, or a list")

@@ -47,7 +47,7 @@ from vswin_jax.runtime.checkpoint_arguments import (
 )
 from vswin_jax.runtime.output_path import output_file
 from vswin_jax.runtime.printable import printable
-from vswin_jax.runtime.script_parser import positive_int, print_error, script_parser
+from vswin_jax.runtime.script_parser import command_parser, positive_int, print_error, print_reasons
 from vswin_jax.runtime.standard_streams import print_message, run_script
 
 if TYPE_CHECKING:
@@ -56,8 +56,6 @@ if TYPE_CHECKING:
 
 # Arguments that only answers in a file have.
 _NEED_OUT = ("scores", "root", "kind", "batch_size", "overwrite")
-# Of a long list of unreadable videos; the file has all of them.
-_MAX_SENTENCES = 20
 
 # A picture of more rows would be larger than matplotlib can draw.
 _MAX_ROWS = 50
@@ -109,8 +107,7 @@ def _write(options: argparse.Namespace) -> int:
         overwrite=bool(options.overwrite),
         report=print_message,
     )
-    for bad in answered.unreadable[:_MAX_SENTENCES]:
-        print_error(InputError(bad.reason))
+    print_reasons(bad.reason for bad in answered.unreadable)
     _print_answered(answered)
     return (1 if answered.num_videos else 2) if answered.unreadable else 0
 
@@ -187,9 +184,7 @@ def _row(prediction: "Prediction") -> "plots.PredictionRow":
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = script_parser(
-        __doc__.partition("\n\nFrom Python")[0], prog="python -m vswin_jax.predict"
-    )
+    parser = command_parser(__doc__, "predict")
     add = parser.add_argument
     path = {"type": os.path.expanduser}
     add("videos", **path, nargs="+", metavar="VIDEO", help="a video file, or a folder")

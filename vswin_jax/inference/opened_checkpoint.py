@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from vswin_jax import checkpoint, factory
 from vswin_jax.config.renames import load_saved_config
-from vswin_jax.errors import InputError
+from vswin_jax.errors import InputError, first_line
 from vswin_jax.models import SwinTransformer3D
 from vswin_jax.weights import find_weight_file, is_2d, load_with_report, to_canonical
 from vswin_jax.weights.convert import RANDOM_PARAMETERS
@@ -125,7 +125,7 @@ def _reraise_remote(source: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, InputError) or not is_url(source):
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        reason = first_line(error, 200)
         raise InputError(
             f"The checkpoint at {source} cannot be read ({reason}): check the address and the "
             f"network, or copy it to this machine."

@@ -1,6 +1,7 @@
 """Runs a compiled step on the test views of all videos of a source, in batches."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from jaxtyping import Int, PyTree
 from vswin_jax.data.clips.clip_spec import ClipSpec
 from vswin_jax.data.example import Source
 from vswin_jax.data.pipeline.pipeline import eval_batches
+from vswin_jax.errors import InputError
 from vswin_jax.inference.stored_programs import stored_programs
 from vswin_jax.sharding.mesh import place_batch
 
@@ -32,6 +34,17 @@ class BatchOutputs:
     ids: Int[np.ndarray, " B"]
     outputs: Mapping[str, np.ndarray]
     failures: Mapping[int, str]
+
+
+def divisible_batch_size(size: int, devices: int) -> int:
+    """Return the smallest number of videos from `size` on that the devices divide.
+
+    Raises:
+      InputError: `size` is less than one.
+    """
+    if size < 1:
+        raise InputError(f"Expected a batch size of 1 or more but {size} came.")
+    return math.ceil(size / devices) * devices
 
 
 def run_batches(

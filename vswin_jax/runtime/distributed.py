@@ -22,7 +22,7 @@ import jax
 from jax._src import distributed as jax_distributed
 from jax._src import xla_bridge
 
-from vswin_jax.errors import InputError
+from vswin_jax.errors import InputError, first_line
 from vswin_jax.runtime.cluster_member import ClusterMember
 
 # A process that is suspended for longer, in a debugger or on a busy machine, counts as dead.
@@ -66,7 +66,7 @@ def join(member: ClusterMember | None, heartbeat_seconds: int = HEARTBEAT_SECOND
     except RuntimeError as error:
         where = member.coordinator if member else "the coordinator that the environment names"
         raise InputError(
-            f"Expected to meet the other processes at {where} but {_first_line(error)}: start all "
+            f"Expected to meet the other processes at {where} but {first_line(error)}: start all "
             f"of them with the same address, where process 0 runs and the port is free."
         ) from error
     # Gloo, for collectives on CPUs, fails if a peer is more than 30 seconds late for the first one.
@@ -225,7 +225,3 @@ def shutdown(timeout_seconds: float = SHUTDOWN_TIMEOUT_SECONDS) -> None:
 def shutdown_when_all_done() -> None:
     """Disconnect from the other processes when all of them are done, however long that takes."""
     shutdown(_BARRIER_TIMEOUT_SECONDS)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -4,7 +4,7 @@ import argparse
 import difflib
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from vswin_jax.errors import InputError
 from vswin_jax.runtime.output_path import output_file
 from vswin_jax.runtime.printable import printable
 from vswin_jax.runtime.standard_streams import print_message
+
+_MOST_REASONS = 20
 
 
 class SuggestingParser(argparse.ArgumentParser):
@@ -49,6 +51,12 @@ def script_parser(docstring: str | None, **options: Any) -> argparse.ArgumentPar
     )
 
 
+def command_parser(docstring: str | None, verb: str) -> argparse.ArgumentParser:
+    """Build the parser of `python -m vswin_jax.VERB`; its last paragraph is about Python alone."""
+    text = (docstring or "").partition("\n\nFrom Python the module itself")[0]
+    return script_parser(text, prog=f"python -m vswin_jax.{verb}")
+
+
 def positive_int(text: str) -> int:
     """Parse a whole number from 1 up, as the `type` of an argument."""
     if not (text.isascii() and text.isdigit() and int(text)):
@@ -68,3 +76,9 @@ def print_error(error: InputError) -> int:
     """Print an error of the user's input and return the exit status for it."""
     print_message(f"error: {printable(str(error))}")
     return 2
+
+
+def print_reasons(reasons: Iterable[str]) -> None:
+    """Print the reasons why videos cannot be read; of a long list the first ones."""
+    for reason in itertools.islice(reasons, _MOST_REASONS):
+        print_error(InputError(reason))

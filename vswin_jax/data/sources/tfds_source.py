@@ -16,7 +16,7 @@ from vswin_jax.data.sources.record_files import FORMATS, FileSlice, RecordFiles
 from vswin_jax.data.sources.record_source import RecordSource
 from vswin_jax.data.sources.tfds_features import FeatureKeys, find_keys
 from vswin_jax.data.sources.tfds_path import TfdsPath, parse_tfds_path
-from vswin_jax.errors import InputError
+from vswin_jax.errors import InputError, first_line
 
 LABELS_FILE = "labels-{split}.npy"
 
@@ -52,7 +52,7 @@ def _open_directory(directory: str) -> tfds.core.DatasetBuilder:
         return tfds.builder_from_directory(directory)
     except Exception as error:  # the parsers of TFDS raise exceptions of many types
         raise InputError(
-            f"{directory!r} cannot be opened as a TFDS data set ({_first_line(error)}): prepare "
+            f"{directory!r} cannot be opened as a TFDS data set ({first_line(error)}): prepare "
             "it again."
         ) from error
 
@@ -70,7 +70,7 @@ def _open_prepared(name: str, root: str) -> tfds.core.DatasetBuilder:
         ) from error
     except Exception as error:
         raise InputError(
-            f"The TFDS data set {name!r} cannot be opened ({_first_line(error)}): prepare it again."
+            f"The TFDS data set {name!r} cannot be opened ({first_line(error)}): prepare it again."
         ) from error
 
 
@@ -165,14 +165,10 @@ def _read_labels(path: str, count: int) -> np.ndarray:
     try:
         labels = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path!r} cannot be read ({_first_line(error)}): remove it.") from error
+        raise InputError(f"{path!r} cannot be read ({first_line(error)}): remove it.") from error
     if labels.shape != (count,):
         raise InputError(
             f"Expected {path!r} to hold the {count} labels of the records beside it but its shape "
             f"is {labels.shape}: remove it."
         )
     return labels.astype(np.int32)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -18,14 +18,14 @@ from vswin_jax.inference.answers.answer_formats import (
     write_settings,
 )
 from vswin_jax.inference.answers.answer_rows import Answer
+from vswin_jax.inference.written_settings import describe_changes
 from vswin_jax.runtime.disk_full import reraise_disk_full
 from vswin_jax.runtime.file_lock import exclusive_lock
 
 _ADVICE = "the same command goes on with the videos that have no answers yet"
 # The same weights may have moved.
-_PLACE = "checkpoint"
-# Settings that are too long to show.
-_LONG = {"label_names": "classes", "weights": "weights", "data": "videos"}
+_MAY_DIFFER = ("checkpoint",)
+_PHRASES = {"label_names": "other classes", "weights": "other weights", "data": "other videos"}
 
 
 class AnswerFile:
@@ -120,14 +120,9 @@ def _check_same(path: Path, settings: Settings) -> None:
     """Compare the settings with those of the start that made the file."""
     old = read_settings(path)
     new = {**settings, "label_names": tuple(settings["label_names"])}
-    differing = [name for name in new if name != _PLACE and old.get(name) != new[name]]
-    if differing:
-        shown = "; ".join(_difference(name, old.get(name), new[name]) for name in differing[:4])
+    shown = describe_changes(old, new, ignored=_MAY_DIFFER, phrases=_PHRASES)
+    if shown:
         raise InputError(
             f"The answers in {os.fspath(path)!r} are of other settings ({shown}): give another "
             f"name, or overwrite them."
         )
-
-
-def _difference(name: str, old: object, new: object) -> str:
-    return f"other {_LONG[name]}" if name in _LONG else f"{name} {old!r}, not {new!r}"

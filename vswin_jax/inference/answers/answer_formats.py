@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vswin_jax.errors import InputError, unknown_name
+from vswin_jax.errors import InputError, first_line, unknown_name
 from vswin_jax.inference.answers.answer_rows import Answer
 from vswin_jax.inference.parquet_library import check_pyarrow
 from vswin_jax.runtime.atomic_write import atomic_write, write_json
@@ -28,7 +28,7 @@ Settings = Mapping[str, Any]
 
 
 class AnswerFormat(NamedTuple):
-    """The functions that write and read all answers of a file; both get the names of classes."""
+    """The functions that write all answers of a file, with the names of classes, and read them."""
 
     write: Callable[[Path, Sequence[Answer], Sequence[str]], None]
     read: Callable[[Path], list[Answer]]
@@ -69,9 +69,10 @@ def read_settings(path: Path) -> dict[str, Any]:
         settings = json.loads(file.read_text(encoding="utf-8"))
         return {**settings, "label_names": tuple(settings["label_names"])}
     except (OSError, ValueError, LookupError, TypeError) as error:
+        reason = first_line(error, 200)
         raise InputError(
             f"Expected answers of `python -m vswin_jax.predict` but {os.fspath(path)!r} has no "
-            f"usable {file.name} beside it ({_first_line(error)}): keep both files together."
+            f"usable {file.name} beside it ({reason}): keep both files together."
         ) from error
 
 
@@ -84,8 +85,9 @@ def read_answers(path: Path) -> list[Answer]:
     try:
         return format_of(path).read(path)
     except (OSError, ValueError, LookupError, TypeError) as error:
+        reason = first_line(error, 200)
         raise InputError(
-            f"{os.fspath(path)!r} cannot be read as answers ({_first_line(error)}): check the "
+            f"{os.fspath(path)!r} cannot be read as answers ({reason}): check the "
             f"path, or delete it and predict again."
         ) from error
 
@@ -194,10 +196,6 @@ def _read_parquet(path: Path) -> list[Answer]:
 
     with parquet.ParquetFile(path) as file:
         return [Answer.from_json(row) for row in file.read().to_pylist()]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 FORMATS: Mapping[str, AnswerFormat] = {

@@ -1,7 +1,6 @@
 """Predicts the classes of many videos and writes the answers to a file."""
 
 import logging
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from vswin_jax.data.clips.clip_spec import ClipSpec
 from vswin_jax.data.example import Source
 from vswin_jax.data.pipeline.clip_processes import choose_processes
 from vswin_jax.data.sources.sources import VideoSource
-from vswin_jax.errors import InputError
 from vswin_jax.inference.answers.answer_file import AnswerFile, open_answer_file
 from vswin_jax.inference.answers.answer_formats import format_of
 from vswin_jax.inference.answers.answer_rows import Answer, make_answer
@@ -26,7 +24,7 @@ from vswin_jax.inference.opened_checkpoint import OpenedCheckpoint, open_checkpo
 from vswin_jax.inference.opened_checkpoint import Source as Checkpoint
 from vswin_jax.inference.params_digest import params_digest
 from vswin_jax.inference.predictor import TOPK, UnreadableVideo, Videos, checked_topk
-from vswin_jax.inference.video_batches import BatchOutputs, run_batches
+from vswin_jax.inference.video_batches import BatchOutputs, divisible_batch_size, run_batches
 from vswin_jax.inference.video_lists import SomeVideos, VideoList, open_videos
 from vswin_jax.inference.views import with_views
 from vswin_jax.models import SwinTransformer3D
@@ -208,7 +206,8 @@ class _Run:
             mesh,
             config.train.autotune,
         )
-        size = _batch_size(batch_size or config.eval.batch_size, len(videos), mesh.size)
+        requested = batch_size or config.eval.batch_size
+        size = divisible_batch_size(min(requested, len(videos)), mesh.size)
         return run_batches(
             step, self.params, videos, self.spec, batch_size=size, mesh=mesh, processes=processes
         )
@@ -251,14 +250,3 @@ class _Run:
             unreadable=tuple(bad),
             scores=score_answers(ordered, names, multi_label=multi_label),
         )
-
-
-def _batch_size(requested: int, num_videos: int, devices: int) -> int:
-    """Return the number of videos of a batch, which the devices divide.
-
-    Raises:
-      InputError: less than one is requested.
-    """
-    if requested < 1:
-        raise InputError(f"Expected a batch size of 1 or more but {requested} came.")
-    return math.ceil(min(requested, num_videos) / devices) * devices

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-from vswin_jax.errors import InputError
+from vswin_jax.errors import InputError, first_line
 from vswin_jax.inference.feature_files.feature_shard import FeatureShard
 from vswin_jax.inference.feature_files.feature_shard_plan import Piece, ShardPlan
 from vswin_jax.inference.feature_files.shard_formats import FORMATS
+from vswin_jax.inference.written_settings import describe_changes
 from vswin_jax.runtime.atomic_write import write_json
 from vswin_jax.runtime.disk_full import reraise_disk_full
 from vswin_jax.runtime.file_lock import exclusive_lock
 
 SETTINGS_FILE = "features.json"
+_PHRASES = {"data": "other videos or labels", "weights": "other weights"}
 _ADVICE = "the same command goes on with the shards that are missing"
 
 Settings = Mapping[str, Any]
@@ -58,8 +60,9 @@ class FeatureDirectory:
         try:
             return self._format.read(path)
         except (OSError, ValueError, LookupError, EOFError, BadZipFile) as error:
+            reason = first_line(error, 200)
             raise InputError(
-                f"{os.fspath(path)!r} cannot be read ({_first_line(error)}): delete it and start "
+                f"{os.fspath(path)!r} cannot be read ({reason}): delete it and start "
                 f"the command again, which writes it anew."
             ) from error
 
@@ -125,8 +128,9 @@ def read_settings(path: Path) -> dict[str, Any]:
         # Fails where the sizes of the set are not numbers.
         _ = FeatureDirectory(path, settings).plan.num_shards
     except (ValueError, LookupError, TypeError, ArithmeticError) as error:
+        reason = first_line(error, 200)
         raise InputError(
-            f"{os.fspath(file)!r} is damaged ({_first_line(error)}): delete its directory and "
+            f"{os.fspath(file)!r} is damaged ({reason}): delete its directory and "
             f"write the features anew."
         ) from error
     return settings
@@ -143,21 +147,10 @@ def _write_settings(path: Path, settings: Settings) -> None:
 def _check_same(path: Path, old: Settings, new: Settings) -> None:
     """Compare the settings that an earlier start has written with those of this one."""
     # The address of the same weights may have changed.
-    names = [name for name in new if name not in ("checkpoint", "label_names")]
-    differing = [name for name in names if old.get(name) != new[name]]
-    if differing:
-        shown = "; ".join(_difference(name, old.get(name), new[name]) for name in differing[:4])
+    ignored = ("checkpoint", "label_names")
+    shown = describe_changes(old, new, ignored=ignored, phrases=_PHRASES)
+    if shown:
         raise InputError(
             f"The features in {os.fspath(path)!r} are of other settings ({shown}): give the same "
             f"ones to go on there, or another directory."
         )
-
-
-def _difference(name: str, old: Any, new: Any) -> str:
-    # Nobody knows a digest by sight.
-    changed = {"data": "other videos or labels", "weights": "other weights"}
-    return changed.get(name) or f"{name} {old!r}, not {new!r}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

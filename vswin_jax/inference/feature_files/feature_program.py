@@ -12,8 +12,9 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from vswin_jax.data.clips.clip_spec import ClipSpec
-from vswin_jax.errors import InputError, unknown_name
+from vswin_jax.errors import unknown_name
 from vswin_jax.inference.opened_checkpoint import OpenedCheckpoint
+from vswin_jax.inference.video_batches import divisible_batch_size
 from vswin_jax.models import SwinTransformer3D
 from vswin_jax.models.heads import pool
 from vswin_jax.runtime.compilation import compiler_options
@@ -59,10 +60,9 @@ class FeatureProgram:
         Raises:
           InputError: less than one is requested.
         """
-        if requested is not None and requested < 1:
-            raise InputError(f"Expected a batch size of 1 or more but {requested} came.")
-        fitting = max(1, min(_BATCH_SIZE, _MAX_BATCH_BYTES // self.video_bytes))
-        return math.ceil((requested or fitting) / devices) * devices
+        if requested is None:
+            requested = max(1, min(_BATCH_SIZE, _MAX_BATCH_BYTES // self.video_bytes))
+        return divisible_batch_size(requested, devices)
 
 
 def feature_program(

@@ -4,15 +4,14 @@ A shard holds neighbouring videos of the data set. Its batches hold no other vid
 does not depend on the process that computes it, nor on where an earlier start has ended.
 """
 
-import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from vswin_jax.data.example import Example, Source
-from vswin_jax.data.pipeline.bad_videos import nameless
+from vswin_jax.data.example import Source
 from vswin_jax.errors import InputError
+from vswin_jax.inference.video_lists import SomeVideos
 
 # About the bytes of a shard, where the caller does not say how many videos one has.
 _SHARD_BYTES = 256 << 20
@@ -76,14 +75,7 @@ def default_videos_per_shard(video_bytes: int) -> int:
     return max(1, min(_MAX_VIDEOS, _SHARD_BYTES // video_bytes))
 
 
-class VideoLabel(NamedTuple):
-    """The name of a video, and its label; None if a damaged record has none."""
-
-    name: str
-    label: int | tuple[int, ...] | None
-
-
-class ShardStream:
+class ShardStream(SomeVideos):
     """A `Source` of the videos of several shards, in which every batch is of one shard.
 
     The last video of a shard is repeated to fill its last batch.
@@ -92,9 +84,6 @@ class ShardStream:
     def __init__(
         self, source: Source, plan: ShardPlan, shards: Sequence[int], batch_size: int
     ) -> None:
-        self.label_names, self.multi_label = source.label_names, source.multi_label
-        self._source = source
-        self._seen: dict[int, VideoLabel] = {}
         self._videos: list[int] = []
         self._shards: list[int] = []
         self._ends: dict[int, int] = {}
@@ -104,20 +93,7 @@ class ShardStream:
             self._videos += videos
             self._shards += [shard] * len(videos)
             self._ends[shard] = len(self._videos) - 1
-
-    @property
-    def identity(self) -> str:
-        """The identity of the data set, of which these are some videos."""
-        return self._source.identity
-
-    def __len__(self) -> int:
-        return len(self._videos)
-
-    def __getitem__(self, position: int) -> Example:
-        example = self._source[self._videos[position]]
-        # Kept, because a record would have to be read again for its name.
-        self._seen[position] = VideoLabel(example.name, example.label)
-        return dataclasses.replace(example, id=position)
+        super().__init__(source, self._videos)
 
     def video(self, position: int) -> int:
         """Return the index in the data set of the video at a position."""
@@ -134,8 +110,3 @@ class ShardStream:
     def is_repeated(self, position: int) -> bool:
         """Return True for a video that only fills a batch."""
         return position > 0 and self._videos[position] == self._videos[position - 1]
-
-    def take(self, position: int) -> VideoLabel:
-        """Return the name and label of a video that was read, and forget them."""
-        unknown = VideoLabel(nameless(self._videos[position]), None)
-        return self._seen.pop(position, unknown)
