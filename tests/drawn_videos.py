@@ -179,7 +179,7 @@ def picture(index: int, height: int, width: int) -> np.ndarray:
     waves = [127 + 120 * np.sin((x * (c + 1) + 2 * y + 4 * index) / 7 + c) for c in range(3)]
     image = np.stack(waves, -1).astype(np.uint8)
     left = index * 5 % (width - 8)
-    image[3:12, left : left + 7] = (230, 30, 60 + 6 * index)
+    image[3:12, left : left + 7] = (230, 30, (60 + 6 * index) % 256)
     return image
 
 

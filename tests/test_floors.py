@@ -24,7 +24,7 @@ FLOORS = (
     ("factory", "preview"),
     ("analysis", "evaluation"),
     ("inference",),
-    ("combine", "explain", "export", "features", "main", "predict"),
+    ("combine", "explain", "export", "features", "main", "predict", "timeline"),
 )
 TOP_FILES = (
     "__init__.py",
@@ -36,6 +36,7 @@ TOP_FILES = (
     "features.py",
     "main.py",
     "predict.py",
+    "timeline.py",
 )
 
 # What the packages that make up the model and its training may not import.
@@ -56,7 +57,7 @@ CONFINED = {
     "apache_beam": ("prepare/beam.py",),
     "tensorflow": ("data/pipeline/tensorflow_filler.py", "inference/exports/saved_model.py"),
     "clu": ("reporting/metric_writer.py",),
-    "matplotlib": ("reporting/plots.py",),
+    "matplotlib": ("reporting/plots.py", "reporting/timeline_plot.py"),
     "pyarrow": (
         "inference/answers/answer_formats.py",
         "inference/feature_files/parquet_shards.py",

@@ -13,6 +13,14 @@ from vswin_jax.inference.feature_files import (
 from vswin_jax.inference.kept_predictor import forget_predictor
 from vswin_jax.inference.predictions import predict, predict_each
 from vswin_jax.inference.predictor import Prediction, Predictor, UnreadableVideo
+from vswin_jax.inference.timelines import (
+    LiveScores,
+    Segment,
+    Timeline,
+    WindowScorer,
+    live_timeline,
+    timeline,
+)
 from vswin_jax.inference.trained_model import TrainedModel, load
 
 __all__ = [
@@ -21,19 +29,25 @@ __all__ = [
     "Explanation",
     "ExportedModel",
     "ExtractedFeatures",
+    "LiveScores",
     "Prediction",
     "Predictor",
+    "Segment",
     "StoredFeatures",
+    "Timeline",
     "TrainedModel",
     "UnreadableVideo",
+    "WindowScorer",
     "combine",
     "explain",
     "export",
     "features",
     "forget_predictor",
+    "live_timeline",
     "load",
     "load_features",
     "predict",
     "predict_each",
     "predict_to_file",
+    "timeline",
 ]

@@ -14,12 +14,11 @@ from ml_collections import ConfigDict
 
 from vswin_jax import factory
 from vswin_jax.data.example import Example
-from vswin_jax.errors import InputError
 from vswin_jax.inference.clip_inputs import checked_clips, normalize
 from vswin_jax.inference.clips_ahead import read_views
 from vswin_jax.inference.opened_checkpoint import OpenedCheckpoint, Source, open_checkpoint
 from vswin_jax.inference.stored_programs import stored_programs
-from vswin_jax.inference.video_paths import VideoPath, find_videos
+from vswin_jax.inference.video_paths import VideoPath, find_one_video
 from vswin_jax.inference.views import with_views
 from vswin_jax.models import SwinTransformer3D
 from vswin_jax.training.step_inputs import PIXEL_MEAN, PIXEL_STD
@@ -131,13 +130,8 @@ class TrainedModel:
         Raises:
           InputError: there is no such video, it cannot be read, or the views are impossible.
         """
-        found = find_videos(video)
-        if len(found) > 1:
-            raise InputError(
-                f"Expected one video but the folder {found[0].path!r} is in has {len(found)}: give "
-                f"the path of one of them."
-            )
-        example = Example(found[0].video, label=0, id=0, name=found[0].path)
+        found = find_one_video(video)
+        example = Example(found.video, label=0, id=0, name=found.path)
         return read_views(example, with_views(self.spec, views))
 
     def _call(self, function: Callable[..., Any], clips: Clips) -> Any:

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,35 +63,39 @@ def run_batches(
     or threads if it is 0. The results of a batch are fetched while the next one runs. Programs are
     kept for later processes.
     """
-    params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
     omitted: dict[int, str] = {}
     batches = eval_batches(
         source, spec, batch_size=batch_size, processes=processes, omitted=omitted
     )
+    with contextlib.closing(batches):
+        for rows, (ids, is_real) in run_each(step, params, batches, mesh):
+            yield BatchOutputs(
+                ids=ids[is_real],
+                outputs={name: values[is_real] for name, values in rows.items()},
+                failures={
+                    index: omitted.pop(index) for index in ids[~is_real & (ids >= 0)].tolist()
+                },
+            )
+
+
+def run_each(
+    step: BatchStep, params: PyTree, batches: Iterable[Mapping[str, np.ndarray]], mesh: Mesh
+) -> Iterator[tuple[dict[str, np.ndarray], tuple[np.ndarray, np.ndarray]]]:
+    """Yield the step's results of each batch, with the batch's ids and which rows are real.
+
+    The results of a batch are fetched while the next one runs. Programs are kept for later
+    processes.
+    """
+    params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
     pending = None
     compiling: contextlib.AbstractContextManager[None] = stored_programs()
-    with contextlib.closing(batches):
-        for batch in batches:
-            with compiling:
-                outputs = step(params, place_batch(batch, mesh))
-            compiling = contextlib.nullcontext()
-            if pending is not None:
-                yield _fetch(*pending, omitted)
-            # The arrays of a batch are used again for a later one.
-            pending = outputs, batch["id"].copy(), batch["mask"] > 0
+    for batch in batches:
+        with compiling:
+            outputs = step(params, place_batch(batch, mesh))
+        compiling = contextlib.nullcontext()
         if pending is not None:
-            yield _fetch(*pending, omitted)
-
-
-def _fetch(
-    outputs: Mapping[str, jax.Array],
-    ids: np.ndarray,
-    is_real: np.ndarray,
-    omitted: dict[int, str],
-) -> BatchOutputs:
-    rows = jax.device_get(dict(outputs))
-    return BatchOutputs(
-        ids=ids[is_real],
-        outputs={name: values[is_real] for name, values in rows.items()},
-        failures={index: omitted.pop(index) for index in ids[~is_real & (ids >= 0)].tolist()},
-    )
+            yield jax.device_get(dict(pending[0])), pending[1]
+        # The arrays of a batch are used again for a later one.
+        pending = outputs, (batch["id"].copy(), batch["mask"] > 0)
+    if pending is not None:
+        yield jax.device_get(dict(pending[0])), pending[1]

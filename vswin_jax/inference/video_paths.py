@@ -42,6 +42,21 @@ def find_videos(path: VideoPath) -> list[FoundVideo]:
     return found
 
 
+def find_one_video(path: VideoPath) -> FoundVideo:
+    """Return the only video that `path` names.
+
+    Raises:
+      InputError: there is none, or a folder with several.
+    """
+    found = find_videos(path)
+    if len(found) > 1:
+        raise InputError(
+            f"Expected one video but the folder {found[0].path!r} is in has {len(found)}: give the "
+            f"path of one of them."
+        )
+    return found[0]
+
+
 def _in_folder(folder: str, parents: frozenset[str]) -> Iterator[FoundVideo]:
     """Yield the videos of a folder; `parents` are the real paths of those that it is in."""
     real = os.path.realpath(folder)

@@ -69,7 +69,7 @@ def save_confusion(path: str | os.PathLike, matrix: np.ndarray, label_names: Seq
     size = len(matrix)
     named = size <= NAMED_CLASSES
     side = min(4.0 + 0.28 * size, 11.0) if named else 8.0
-    figure = _figure(side + (1.2 if named else 4.6), side)
+    figure = new_figure(side + (1.2 if named else 4.6), side)
     grid = figure.add_gridspec(1, 1 if named else 2, width_ratios=[1] if named else [1.75, 1])
     axes = figure.add_subplot(grid[0, 0])
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -77,13 +77,13 @@ def save_confusion(path: str | os.PathLike, matrix: np.ndarray, label_names: Seq
     mean = shares.diagonal()[matrix.sum(axis=1) > 0].mean() if matrix.any() else 0.0
     axes.set_title(f"Confusion matrix, mean class accuracy {mean:.1%}", loc="left", color=INK)
     if named:
-        _name_ticks(axes, [_shorten(name) for name in label_names])
+        _name_ticks(axes, [shorten(name) for name in label_names])
     else:
         _circle_confusions(axes, matrix)
         _list_confusions(figure.add_subplot(grid[0, 1]), matrix, label_names)
     if size <= COUNTED_CLASSES:
         _write_counts(axes, matrix, shares)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_matrix(figure: Figure, axes: Axes, shares: np.ndarray) -> None:
@@ -123,7 +123,7 @@ def _list_confusions(axes: Axes, matrix: np.ndarray, names: Sequence[str]) -> No
         y = 1 - (position + 0.5) / LISTED_CONFUSIONS
         count = f"{matrix[true, predicted]}"
         axes.text(0.06, y, count, ha="right", va="center", color=RED, transform=axes.transAxes)
-        text = f"{_shorten(names[true])}\n   predicted as {_shorten(names[predicted])}"
+        text = f"{shorten(names[true])}\n   predicted as {shorten(names[predicted])}"
         axes.text(0.1, y, text, va="center", fontsize=7.5, color=INK, transform=axes.transAxes)
 
 
@@ -150,17 +150,17 @@ def save_average_precisions(
         best = f"the best {HALF} of {len(ranked)} classes (videos)"
         parts = {best: ranked[:HALF], f"the worst {HALF}": ranked[-HALF:]}
     mean = precisions[ranked].mean() if len(ranked) else 0.0
-    figure = _figure(7.5 * len(parts), 1.4 + 0.24 * max(len(part) for part in parts.values()))
+    figure = new_figure(7.5 * len(parts), 1.4 + 0.24 * max(len(part) for part in parts.values()))
     heading = f"Average precision, mean (dashed) {mean:.1%}"
     figure.suptitle(heading, x=0.01, ha="left", color=INK)
     panels = figure.subplots(1, len(parts), squeeze=False)[0]
     for axes, (title, part) in zip(panels, parts.items(), strict=True):
-        names = [f"{_shorten(label_names[k], 40)}  ({videos[k]})" for k in part]
+        names = [f"{shorten(label_names[k], 40)}  ({videos[k]})" for k in part]
         _draw_shares(axes, names, precisions[part], [BLUE] * len(part))
         axes.set_ylim(len(part) - 0.4, -0.6)
         axes.axvline(mean, color=GREY, linewidth=1, linestyle="--", zorder=0)
         axes.set_title(title, loc="left", fontsize=10, color=INK)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 @rc_context(PLAIN_TEXT)
@@ -175,7 +175,7 @@ def save_curves(
     A series whose name begins with "training" is noisy: it is drawn thin, with its moving mean on
     top.
     """
-    figure = _figure(11, 4.2)
+    figure = new_figure(11, 4.2)
     left, right = figure.subplots(1, 2)
     _draw_series(left, losses)
     _draw_series(right, accuracies)
@@ -183,7 +183,7 @@ def save_curves(
     left.set_ylim(bottom=0)
     right.set(xlabel="step", title=title, ylim=(0, 1.01))
     right.yaxis.set_major_formatter(PercentFormatter(1.0, 0))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_series(axes: Axes, series: Mapping[str, Series]) -> None:
@@ -225,12 +225,12 @@ def save_predictions(
     path: str | os.PathLike, rows: Sequence[PredictionRow], *, frames_shown: int = 6
 ) -> None:
     """Draw each video as a row: frames spread over its clip, and bars of its top classes."""
-    figure = _figure(13, 0.5 + 2.0 * len(rows))
+    figure = new_figure(13, 0.5 + 2.0 * len(rows))
     grid = figure.add_gridspec(len(rows), 2, width_ratios=[2.4, 1])
     for position, row in enumerate(rows):
         _draw_frames(figure.add_subplot(grid[position, 0]), row, frames_shown)
         _draw_bars(figure.add_subplot(grid[position, 1]), row)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_frames(axes: Axes, row: PredictionRow, frames_shown: int) -> None:
@@ -241,13 +241,13 @@ def _draw_frames(axes: Axes, row: PredictionRow, frames_shown: int) -> None:
     axes.imshow(np.concatenate(padded, axis=1)[:, :-gap])
     axes.axis("off")
     truth = f"   ({' + '.join(row.truth) or 'no class'})" if row.truth is not None else ""
-    title = f"{_shorten(row.name, 60)}{printable(truth)}"
+    title = f"{shorten(row.name, 60)}{printable(truth)}"
     axes.set_title(title, loc="left", fontsize=10, color=INK)
 
 
 def _draw_bars(axes: Axes, row: PredictionRow) -> None:
     colours = [_bar_colour(label, row.truth) for label in row.labels]
-    _draw_shares(axes, list(map(_shorten, row.labels)), row.probabilities, colours)
+    _draw_shares(axes, list(map(shorten, row.labels)), row.probabilities, colours)
     axes.set_ylim(max(len(colours), 5) - 0.4, -0.6)
 
 
@@ -274,16 +274,19 @@ def _bar_colour(label: str, truth: tuple[str, ...] | None) -> str:
     return GREEN if label in truth else GREY
 
 
-def _shorten(name: str, longest: int = LONGEST_NAME) -> str:
+def shorten(name: str, longest: int = LONGEST_NAME) -> str:
+    """Return a printable name of at most `longest` characters."""
     name = printable(name)
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure; the sizes are in inches."""
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
-def _save(figure: Figure, path: str | os.PathLike) -> None:
+def save_figure(figure: Figure, path: str | os.PathLike) -> None:
+    """Write a figure as PNG, atomically."""
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     path = Path(path)

@@ -17,24 +17,60 @@ MAX_PIXELS = 8192 * 4320
 # Longer over shorter side. Frames are resized by their shorter side, so this bounds the longer one.
 MAX_ASPECT = 32
 _LIMITS = {"max_pixels": str(MAX_PIXELS)}
+# To open a network source, and to wait for its next packet.
+_NETWORK_SECONDS = (20.0, 60.0)
 # PyAV before 19 refuses files whose titles are not UTF-8, unless it is told otherwise.
 _METADATA: dict[str, Any] = (
     {"metadata_errors": "surrogateescape"} if int(av.__version__.split(".")[0]) < 19 else {}
 )
 
 
-def open_container(video: str | os.PathLike[str] | bytes, name: str) -> av.container.InputContainer:
-    """Open a file, or a file's bytes, and set up a single-threaded decoder for `video_stream`.
+def open_container(
+    video: str | os.PathLike[str] | bytes, name: str, threads: int = 1
+) -> av.container.InputContainer:
+    """Open a file, or a file's bytes, and set up a decoder of some threads for `video_stream`.
 
     Raises:
       InputError: it is not a video, cannot be decoded here, or has frames that are too large.
     """
-    container = _open(video, name)
+    return _prepare(_open(video, name), name, threads)
+
+
+def open_live(source: str, name: str, threads: int) -> av.container.InputContainer:
+    """Open a camera device such as /dev/video0, an address of FFmpeg, or "-" for stdin.
+
+    Raises:
+      InputError: there is no such source, or it has no video that can be decoded here.
+    """
+    is_camera = source.startswith("/dev/video")
+    # A network source that has ended without a word would be waited for.
+    timeout = _NETWORK_SECONDS if "://" in source else None
+    options = {**_LIMITS, "fflags": "nobuffer"}
+    try:
+        container = av.open(
+            "pipe:0" if source == "-" else source,
+            format="v4l2" if is_camera else None,
+            options=options,
+            timeout=timeout,
+            **_METADATA,
+        )
+    except (av.FFmpegError, OSError, ValueError) as error:
+        cause = getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            f"The live source {name!r} cannot be opened ({cause}): check that `ffmpeg -i {source}` "
+            f"opens it."
+        ) from error
+    return _prepare(container, name, threads)
+
+
+def _prepare(
+    container: av.container.InputContainer, name: str, threads: int
+) -> av.container.InputContainer:
     try:
         decoder = _video_decoder(container, name)
-        # Many clips are decoded side by side, so threads within one decoder would only compete.
-        decoder.thread_type = "NONE"
-        decoder.thread_count = 1
+        # Where many clips are decoded side by side, threads within a decoder would only compete.
+        decoder.thread_type = "NONE" if threads == 1 else "AUTO"
+        decoder.thread_count = threads
         # Pictures are cropped at their left and top to the pixel, not to a multiple of 32.
         decoder.flags |= Flags.unaligned
         # The bitstream may state a larger size than the container's header.

@@ -13,9 +13,13 @@ video_file = LazyModule("vswin_jax.data.decoding.video_file")
 
 
 def open_video(
-    video: str | os.PathLike[str] | bytes | FrameFolder | EncodedFrames, name: str = ""
+    video: str | os.PathLike[str] | bytes | FrameFolder | EncodedFrames,
+    name: str = "",
+    threads: int = 1,
 ) -> Video:
     """Open a video file, a folder of frames, or a video in memory, which errors call `name`.
+
+    The decoder of a file has so many `threads`.
 
     Raises:
       InputError: it is missing, not a video, cut short, or has no frames.
@@ -24,7 +28,7 @@ def open_video(
         return FrameReader(video)
     if isinstance(video, EncodedFrames):
         return EncodedReader(video, name)
-    return video_file.VideoFile(video, name)
+    return video_file.VideoFile(video, name, threads)
 
 
 def three_frames(video: Video) -> np.ndarray:

@@ -58,6 +58,16 @@ class Video(abc.ABC):
         frames = self._decode_unique(np.unique(indices))
         return assemble(frames, np.asarray(indices), self.num_frames, self.name, transform, out)
 
+    def decode_each(self, indices: Sequence[int] | np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (index, upright RGB frame) of distinct `indices`, most of them in order.
+
+        One frame at a time is in memory. Frames that cannot be decoded may be left out.
+
+        Raises:
+          InputError: a part of the file cannot be decoded.
+        """
+        return self._decode_unique(np.unique(indices))
+
     def close(self) -> None:  # noqa: B027
         """Close the file, if the video keeps one open."""
 

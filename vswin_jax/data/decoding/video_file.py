@@ -30,10 +30,13 @@ _UNKNOWN = -1  # the index of a frame that is not shown or not requested
 class VideoFile(Video):
     """An open video file; use it in a `with` statement."""
 
-    def __init__(self, video: str | os.PathLike[str] | bytes, name: str = "") -> None:
+    def __init__(
+        self, video: str | os.PathLike[str] | bytes, name: str = "", threads: int = 1
+    ) -> None:
         is_bytes = isinstance(video, bytes)
         self.name = (name or "video bytes") if is_bytes else os.fspath(video)
         self._video = video
+        self._threads = threads
         self._index: PacketIndex | None = None
         self._container = self._open()
         self._converter = FrameConverter(self._decoder, self._first_frame)
@@ -92,7 +95,7 @@ class VideoFile(Video):
         self._container.close()
 
     def _open(self) -> av.container.InputContainer:
-        container = open_container(self._video, self.name)
+        container = open_container(self._video, self.name, self._threads)
         self._stream = video_stream(container)
         self._decoder = self._stream.codec_context
         return container
