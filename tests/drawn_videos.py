@@ -280,17 +280,17 @@ def _read_pictures(path: Path) -> list[np.ndarray]:
     return pictures
 
 
-def write_broken(path: Path) -> None:
-    """Write a video that can be opened, and whose frames in the middle cannot be decoded."""
+def write_broken(path: Path, count: int = 12, first: int = 4) -> None:
+    """Write a video that can be opened, and whose frames from `first` on cannot be decoded."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("png", rate=12)
         stream.width, stream.height, stream.pix_fmt = 32, 32, "rgb24"
-        for _ in range(12):
+        for _ in range(count):
             picture = np.zeros((32, 32, 3), np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
     content = bytearray(path.read_bytes())
     with av.open(str(path)) as container:
-        for packet in [packet for packet in container.demux(video=0) if packet.size][4:9]:
+        for packet in [packet for packet in container.demux(video=0) if packet.size][first:-3]:
             content[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
     path.write_bytes(content)

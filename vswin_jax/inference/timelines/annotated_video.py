@@ -18,7 +18,7 @@ from vswin_jax.data.decoding.container import open_container
 from vswin_jax.data.decoding.decode import open_video
 from vswin_jax.data.decoding.frames import FrameFolder
 from vswin_jax.data.decoding.video_stream import video_stream
-from vswin_jax.inference.timelines.frame_cursor import LongVideo, frame_times
+from vswin_jax.data.pipeline.frame_cursor import LongVideo, frame_times
 from vswin_jax.inference.timelines.segments import (
     SegmentOptions,
     smooth_over_time,
@@ -26,11 +26,14 @@ from vswin_jax.inference.timelines.segments import (
 )
 from vswin_jax.inference.timelines.timeline_files import Timeline
 from vswin_jax.prepare.mp4 import TIME_BASE, to_pts
+from vswin_jax.reporting.contact_sheet import enlarged_size, fit_frame
 from vswin_jax.runtime.atomic_write import atomic_write
 from vswin_jax.runtime.printable import printable
 from vswin_jax.runtime.progress import Progress, WriteLine
 
 _MOST_LINES = 3
+# Pixels of the longer side, below which a frame is enlarged by a whole factor.
+_LEAST_SIDE = 320
 _TEXT_SHARE = 20  # the height of the frame over that of a line of text
 _MIN_TEXT = 12  # pixels
 # The sound is copied if mp4 files commonly have its codec.
@@ -88,8 +91,9 @@ class Captions:
         return tuple(f"{printable(name)}  {-score:.0%}" for score, name in chosen[:_MOST_LINES])
 
     def draw(self, frame: UInt8[np.ndarray, "H W 3"], time: float) -> UInt8[np.ndarray, "H W 3"]:
-        """Return a copy of the frame with the text at its top left corner."""
-        frame = np.array(frame)
+        """Return a copy of the frame with the text at its top left; small ones are enlarged."""
+        longer = max(frame.shape[:2])
+        frame = np.array(fit_frame(frame, enlarged_size(longer, _LEAST_SIDE)))
         lines = self.lines(time)
         if lines:
             text = _text_picture(lines, max(_MIN_TEXT, frame.shape[0] // _TEXT_SHARE))

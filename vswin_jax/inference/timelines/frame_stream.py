@@ -10,15 +10,15 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from vswin_jax.data.pipeline.clip_processes import ClipProcesses
-from vswin_jax.data.pipeline.process_limits import ProcessLimits
-from vswin_jax.errors import InputError
-from vswin_jax.inference.timelines.frame_cursor import (
+from vswin_jax.data.pipeline.frame_cursor import (
     LongVideo,
     close_cursor,
     open_cursor,
     read_frames,
     read_frames_at,
 )
+from vswin_jax.data.pipeline.process_limits import ProcessLimits
+from vswin_jax.errors import InputError
 
 # Of one call, which reads a chunk. Some files have to be decoded as a whole to count their frames.
 _LIMITS = ProcessLimits(cpu_seconds=1200.0, wall_seconds=2400.0)

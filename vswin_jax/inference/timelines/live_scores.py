@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vswin_jax.data.clips.window_plan import check_windows
 from vswin_jax.inference.opened_checkpoint import Source, open_checkpoint
 from vswin_jax.inference.timelines.live_reader import LiveReader
-from vswin_jax.inference.timelines.window_plan import check_windows
 from vswin_jax.inference.timelines.window_scores import WindowScorer, crop_window
 from vswin_jax.runtime.cpu_count import usable_cpus
 

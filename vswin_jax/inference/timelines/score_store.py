@@ -123,10 +123,11 @@ def open_store(
     with reraise_disk_full(path, lambda: _ADVICE):
         path.mkdir(parents=True, exist_ok=True)
         with exclusive_lock(path / ".lock", f"writing a timeline to '{path}'"):
-            if overwrite:
-                for name in (SETTINGS_FILE, SCORES_FILE, _PARTIAL_FILE):
+            if overwrite and (path / SETTINGS_FILE).exists():
+                for name in (SCORES_FILE, _PARTIAL_FILE):
                     (path / name).unlink(missing_ok=True)
-            check_same_settings(path / SETTINGS_FILE, settings)
+            else:
+                check_same_settings(path / SETTINGS_FILE, settings)
             write_json(path / SETTINGS_FILE, settings, sync=True)
             with contextlib.closing(ScoreStore(path, num_classes, batch_size)) as store:
                 yield store

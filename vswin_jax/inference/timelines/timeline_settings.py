@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vswin_jax.data.clips.window_plan import WindowPlan
+from vswin_jax.data.pipeline.frame_cursor import LongVideo
 from vswin_jax.errors import InputError
 from vswin_jax.inference.params_digest import params_digest
-from vswin_jax.inference.timelines.frame_cursor import LongVideo
-from vswin_jax.inference.timelines.window_plan import WindowPlan
 from vswin_jax.inference.timelines.window_scores import WindowScorer
 from vswin_jax.inference.written_settings import describe_changes
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
+from vswin_jax.data.clips.window_plan import check_windows
+from vswin_jax.data.pipeline.frame_cursor import LongVideo
 from vswin_jax.errors import InputError
 from vswin_jax.inference.opened_checkpoint import Source, open_checkpoint
 from vswin_jax.inference.timelines.annotated_video import write_annotated
-from vswin_jax.inference.timelines.frame_cursor import LongVideo
 from vswin_jax.inference.timelines.frame_stream import FrameStream
 from vswin_jax.inference.timelines.score_store import ScoreStore, open_store
 from vswin_jax.inference.timelines.segments import SegmentOptions, find_segments
 from vswin_jax.inference.timelines.timeline_files import Timeline, write_timeline
 from vswin_jax.inference.timelines.timeline_settings import timeline_settings
-from vswin_jax.inference.timelines.window_plan import check_windows
 from vswin_jax.inference.timelines.window_scores import WindowScorer
 from vswin_jax.inference.video_paths import VideoPath, find_one_video
 from vswin_jax.runtime.cpu_count import usable_cpus

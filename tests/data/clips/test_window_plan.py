@@ -5,8 +5,8 @@ import pytest
 
 from vswin_jax.data.clips import sampling
 from vswin_jax.data.clips.clip_spec import ClipSpec
+from vswin_jax.data.clips.window_plan import check_windows, plan_windows
 from vswin_jax.errors import InputError
-from vswin_jax.inference.timelines.window_plan import check_windows, plan_windows
 
 DENSE = ClipSpec(num_frames=4, frame_interval=2, size=32, resize=32)
 UNIFORM = ClipSpec(num_frames=4, sampling="uniform", num_clips=1, size=32, resize=32)

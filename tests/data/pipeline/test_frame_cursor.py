@@ -12,9 +12,8 @@ from vswin_jax.data.clips.clip_spec import ClipSpec
 from vswin_jax.data.decoding.decode import open_video
 from vswin_jax.data.decoding.frames import FrameFolder
 from vswin_jax.data.decoding.video import Video
+from vswin_jax.data.pipeline.frame_cursor import FrameCursor, LongVideo, frames_in_order
 from vswin_jax.errors import InputError
-from vswin_jax.inference.timelines.frame_cursor import FrameCursor, LongVideo, frames_in_order
-from vswin_jax.inference.timelines.frame_stream import FrameStream
 
 SPEC = ClipSpec(num_frames=4, frame_interval=2, resize=32, size=32)
 KINDS = [
@@ -70,21 +69,6 @@ def test_a_frame_that_never_comes_is_an_error_after_those_before_it() -> None:
     assert [int(next(frames)[0, 0, 0]) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(InputError, match=r"Frame 3 of 200 in 'late\.mp4' cannot be decoded"):
         next(frames)
-
-
-def test_chunks_continue_at_any_frame(tmp_path: Path) -> None:
-    path = str(write(KINDS[0], tmp_path / "a"))
-    with FrameStream(LongVideo(path, path, SPEC, stride=0.1)) as stream:
-        count = len(np.unique(stream.plan.indices))
-        # The array of a chunk is used again.
-        whole = np.concatenate([chunk.copy() for chunk in stream.chunks(0, count)])
-        rest = np.concatenate([chunk.copy() for chunk in stream.chunks(5, count)])
-        thumbnails = stream.read_at(np.array([30, 2, 2]))
-    np.testing.assert_array_equal(rest, whole[5:])
-    with open_video(path) as video:
-        expected = video.decode(np.array([30, 2, 2]))
-    assert thumbnails.shape == (3, 32, 48, 3)
-    np.testing.assert_array_equal(thumbnails, expected)
 
 
 def test_damage_ends_the_frames_and_keeps_those_before_it(tmp_path: Path) -> None:

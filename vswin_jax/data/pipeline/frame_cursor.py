@@ -10,10 +10,10 @@ from jaxtyping import Float64, Int64, UInt8
 
 from vswin_jax.data.clips import transforms
 from vswin_jax.data.clips.clip_spec import ClipSpec
+from vswin_jax.data.clips.window_plan import WindowPlan, plan_windows
 from vswin_jax.data.decoding.decode import open_video
 from vswin_jax.data.decoding.video import Video
 from vswin_jax.errors import InputError
-from vswin_jax.inference.timelines.window_plan import WindowPlan, plan_windows
 
 # Frames that may arrive before an earlier one: decoders reorder fewer.
 _MAX_HELD = 64
