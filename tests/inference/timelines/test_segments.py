@@ -25,7 +25,7 @@ def test_a_change_of_class_is_half_way_between_windows() -> None:
         CENTRES,
         5.0,
         NAMES,
-        SegmentOptions(),
+        SegmentOptions(threshold=0.5, smooth=0),
     )
     assert [(part.start, part.end, part.label) for part in found] == [
         (0.0, 2.0, "rest"),
@@ -37,13 +37,15 @@ def test_a_change_of_class_is_half_way_between_windows() -> None:
 
 def test_classes_may_overlap_and_the_shortest_are_left_out() -> None:
     rows = scores([0.5, 0.5, 0.5, 0.5, 0.5], [0.1, 0.4, 0.4, 0.1, 0.4], [0.0] * 5)
-    found = find_segments(rows, CENTRES, 5.0, NAMES, SegmentOptions(threshold=0.4))
+    found = find_segments(rows, CENTRES, 5.0, NAMES, SegmentOptions(threshold=0.4, smooth=0))
     assert [(part.start, part.end, part.label) for part in found] == [
         (0.0, 5.0, "rest"),
         (1.0, 3.0, "jump"),
         (4.0, 5.0, "jump"),
     ]
-    long = find_segments(rows, CENTRES, 5.0, NAMES, SegmentOptions(threshold=0.4, shortest=1.5))
+    long = find_segments(
+        rows, CENTRES, 5.0, NAMES, SegmentOptions(threshold=0.4, smooth=0, shortest=1.5)
+    )
     assert [part.start for part in long] == [0.0, 1.0]
 
 
@@ -53,13 +55,13 @@ def test_smoothing_closes_a_gap() -> None:
     # The mean of the windows within a second; fewer of them at the ends.
     np.testing.assert_allclose(smoothed[:, 0], [0.9, 0.7, 0.7, 0.7, 0.9], atol=1e-6)
     np.testing.assert_array_equal(smooth_over_time(rows, CENTRES, 0.0), rows)
-    found = find_segments(rows, CENTRES, 5.0, NAMES, SegmentOptions(smooth=2.0))
+    found = find_segments(rows, CENTRES, 5.0, NAMES, SegmentOptions(threshold=0.5, smooth=2.0))
     assert found == [Segment(0.0, 5.0, "rest", pytest.approx(0.78))]
 
 
 def test_no_class_reaches_the_threshold() -> None:
     rows = np.full((5, 3), 1 / 3, np.float32)
-    assert find_segments(rows, CENTRES, 5.0, NAMES, SegmentOptions()) == []
+    assert find_segments(rows, CENTRES, 5.0, NAMES, SegmentOptions(threshold=0.5, smooth=0)) == []
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from vswin_jax.data.decoding.upright_rgb import FrameConverter
 from vswin_jax.data.decoding.video_stream import video_stream
 from vswin_jax.errors import InputError
 
+THREAD = "live source"
 _DEFAULT_RATE = 30.0  # frames a second, where a source does not state its rate
 # Frames to decode, from all to the fewest, as FFmpeg's skip_frame.
 _SKIPS = ("DEFAULT", "NONREF", "NONKEY")
@@ -68,7 +69,7 @@ class LiveReader:
         self._time = 0.0
         self._failure: str | None = None
         self._is_open = True
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
         self._thread.start()
 
     def wait_until(self, seconds: float) -> tuple[float, list[np.ndarray]] | None:

@@ -8,6 +8,11 @@ from jaxtyping import Float, Float64
 
 from vswin_jax.errors import InputError
 
+# With windows a second apart, a change of class is then found within a second; see the benchmark
+# of long videos.
+THRESHOLD = 0.3
+SMOOTH = 2.0  # seconds
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -36,8 +41,8 @@ class SegmentOptions:
       shortest: segments of fewer seconds are left out.
     """
 
-    threshold: float = 0.5
-    smooth: float = 0.0
+    threshold: float = THRESHOLD
+    smooth: float = SMOOTH
     shortest: float = 0.0
 
     def __post_init__(self) -> None:
@@ -82,8 +87,8 @@ def find_segments(
 
     A window counts for the time that is nearest to its centre, from 0 to `end` seconds, so that a
     change of class lies within half a stride of the place where most of a window is of the new one.
-    Segments of several classes may overlap under a threshold below one half, or if the model has
-    independent classes. They are ordered by their start.
+    Under a threshold below one half segments may overlap where the class changes, and anywhere if
+    the classes of the model are independent. They are ordered by their start.
     """
     smoothed = smooth_over_time(probabilities, centres, options.smooth)
     borders = window_borders(centres, end)

@@ -16,7 +16,7 @@ from vswin_jax.inference.opened_checkpoint import Source, open_checkpoint
 from vswin_jax.inference.timelines.annotated_video import write_annotated
 from vswin_jax.inference.timelines.frame_stream import FrameStream
 from vswin_jax.inference.timelines.score_store import ScoreStore, open_store
-from vswin_jax.inference.timelines.segments import SegmentOptions, find_segments
+from vswin_jax.inference.timelines.segments import SMOOTH, THRESHOLD, SegmentOptions, find_segments
 from vswin_jax.inference.timelines.timeline_files import Timeline, write_timeline
 from vswin_jax.inference.timelines.timeline_settings import timeline_settings
 from vswin_jax.inference.timelines.window_scores import WindowScorer
@@ -39,8 +39,8 @@ def timeline(
     *,
     stride: float = 1.0,
     window: float | None = None,
-    smooth: float = 0.0,
-    threshold: float = 0.5,
+    smooth: float = SMOOTH,
+    threshold: float = THRESHOLD,
     shortest: float = 0.0,
     crops: int | None = None,
     frame_rate: float | None = None,
