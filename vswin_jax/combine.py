@@ -39,6 +39,7 @@ def run(arguments: Sequence[str]) -> int:
             weights=options.weights,
             topk=options.topk,
             allow_missing=options.allow_missing,
+            overwrite=options.overwrite,
         )
     except InputError as error:
         return print_error(error)
@@ -71,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--topk", type=int, default=5, metavar="K", help="classes a video (5)")
     missing_help = "leave out videos that only some of the files answer"
     add("--allow-missing", action="store_true", help=missing_help)
+    overwrite_help = "replace answers in --out that are no earlier combination"
+    add("--overwrite", action="store_true", help=overwrite_help)
     return parser
 
 

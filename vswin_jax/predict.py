@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from vswin_jax.reporting import plots
 
 # Arguments that only answers in a file have.
-_NEED_OUT = ("scores", "root", "kind", "batch_size", "overwrite")
+_NEED_OUT = ("scores", "root", "kind", "batch_size", "retry_errors", "overwrite")
 
 # A picture of more rows would be larger than matplotlib can draw.
 _MAX_ROWS = 50
@@ -104,6 +104,7 @@ def _write(options: argparse.Namespace) -> int:
         root=options.root or "",
         kind=options.kind or "auto",
         batch_size=options.batch_size,
+        retry_errors=bool(options.retry_errors),
         overwrite=bool(options.overwrite),
         report=print_message,
     )
@@ -118,7 +119,9 @@ def _print_answered(answered: "AnsweredVideos") -> None:
     earlier = f", {answered.earlier} of them by an earlier start" if answered.earlier else ""
     bad = f"; {len(answered.unreadable)} cannot be read" if answered.unreadable else ""
     scores = f"; {describe_scores(answered.scores)}" if answered.scores else ""
-    line = f"{answered.path}: answers for {answered.num_videos} videos{earlier}{bad}{scores}"
+    others = f"; {answered.others} of other videos are kept" if answered.others else ""
+    videos = f"answers for {answered.num_videos} videos{earlier}{bad}{scores}{others}"
+    line = f"{answered.path}: {videos}"
     print(printable(line), flush=True)
 
 
@@ -197,6 +200,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--kind", help="the format of a list, as config.data.format")
     batch_help = "videos of a batch (that of the evaluation)"
     add("--batch-size", type=positive_int, metavar="N", help=batch_help)
+    retry_help = "try videos again that could not be read"
+    add("--retry-errors", action="store_true", default=None, help=retry_help)
     add("--overwrite", action="store_true", default=None, help="delete earlier answers of FILE")
     add("--plot", metavar="PNG", help="draw the frames and the probabilities")
     return parser

@@ -17,7 +17,10 @@ import vswin_jax
 from vswin_jax.errors import InputError
 from vswin_jax.evaluation.run_evaluation import evaluate_checkpoint
 from vswin_jax.inference import AnsweredVideos, predict_to_file
-from vswin_jax.inference.answers.answer_formats import read_answers, read_settings
+from vswin_jax.inference.answers.answer_file import AnswerFile
+from vswin_jax.inference.answers.answer_formats import format_of, read_answers, read_settings
+from vswin_jax.inference.answers.answer_rows import Answer
+from vswin_jax.inference.answers.earlier_answers import EarlierAnswers
 from vswin_jax.inference.opened_checkpoint import open_checkpoint
 from vswin_jax.predict import run
 
@@ -143,6 +146,146 @@ def test_other_settings_are_refused_and_overwritten_on_request(
     with pytest.raises(InputError, match=r"is not of `python -m vswin_jax.predict`"):
         answer(tiny_run, video, foreign)
     assert foreign.read_text() == "video,x\n"
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_answers_for_other_videos_are_kept(
+    tiny_run: "Run", folder: Path, tmp_path: Path, suffix: str
+) -> None:
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    out = tmp_path / f"answers.{suffix}"
+    first, second = folder / "grow", folder / "move_left"
+    answer(tiny_run, first, out)
+    before = read_answers(out)
+    added = answer(tiny_run, second, out)
+    assert (added.num_videos, added.earlier, added.others) == (1, 0, 1)
+    assert read_answers(out)[-1:] == before
+    again = answer(tiny_run, first, out)
+    assert (again.num_videos, again.earlier, again.others) == (1, 1, 2)
+    assert sorted(one.video for one in read_answers(out)) == sorted(
+        str(path) for part in (first, second) for path in part.iterdir()
+    )
+
+
+def test_a_video_that_was_missing_or_bad_is_answered_when_it_is_there(
+    tiny_run: "Run", folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "answers.csv"
+    good, late, bad = (tmp_path / f"{name}.mp4" for name in ("good", "late", "bad"))
+    video = next(folder.glob("grow/*.mp4"))
+    shutil.copy(video, good)
+    bad.write_bytes(b"torn")
+    videos = [good, late, bad]
+    first = predict_to_file(videos, tiny_run.workdir, out, processes=0)
+    assert [one.video for one in first.unreadable] == [str(late), str(bad)]
+    shutil.copy(video, late)
+    shutil.copy(video, bad)
+    second = predict_to_file(videos, tiny_run.workdir, out, processes=0)
+    # The bad one has its reason until it is to be tried again.
+    assert [one.video for one in second.unreadable] == [str(bad)]
+    third = predict_to_file(videos, tiny_run.workdir, out, processes=0, retry_errors=True)
+    assert (third.num_videos, third.earlier, third.unreadable) == (3, 2, ())
+    assert [one.video for one in read_answers(out)] == list(map(str, videos))
+
+
+def test_a_list_with_a_video_twice_has_two_rows(
+    tiny_run: "Run", folder: Path, tmp_path: Path
+) -> None:
+    video = next(folder.glob("grow/*.mp4"))
+    (tmp_path / "list.txt").write_text(f"{video} grow\n{video} shrink\n")
+    out = tmp_path / "answers.jsonl"
+    for earlier in (0, 2):
+        answered = answer(tiny_run, tmp_path / "list.txt", out)
+        assert (answered.num_videos, answered.earlier) == (2, earlier)
+        assert [one.truth for one in read_answers(out)] == [("grow",), ("shrink",)]
+    assert read_settings(out)["scores"] == dict(answered.scores)
+
+
+def test_the_same_names_in_another_folder_are_other_videos(
+    tiny_run: "Run", folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "answers.jsonl"
+    answer(tiny_run, folder, out, kind="folder")
+    shutil.copytree(folder, tmp_path / "other")
+    with pytest.raises(InputError, match="other settings \\(videos in another folder\\)"):
+        answer(tiny_run, tmp_path / "other", out, kind="folder")
+
+
+class Killed(BaseException):
+    """Ends a start where a signal would, with the files as they are."""
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize("place", ["between batches", "before the file", "after the file"])
+def test_a_start_that_is_killed_anywhere_is_completed(
+    tiny_run: "Run",
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    suffix: str,
+    place: str,
+) -> None:
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    whole, out = tmp_path / f"whole.{suffix}", tmp_path / f"answers.{suffix}"
+    options = {"batch_size": 3, "all_scores": False}
+    answer(tiny_run, folder, whole, **options)
+    answer(tiny_run, folder / "grow", out, **options)
+    unlink, add, finish = Path.unlink, AnswerFile.add, AnswerFile.finish
+
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        if place == "between batches":
+            patched.setattr(AnswerFile, "add", lambda *given: (add(*given), killed()))
+        elif place == "before the file":
+            patched.setattr(AnswerFile, "finish", killed)
+        else:
+
+            def unlink_others(path: Path, **given: bool) -> None:
+                return killed() if path.name.endswith(".part.jsonl") else unlink(path, **given)
+
+            patched.setattr(Path, "unlink", unlink_others)
+        with pytest.raises(Killed):
+            answer(tiny_run, folder, out, **options)
+    assert AnswerFile.finish is finish
+    again = answer(tiny_run, folder, out, **options)
+    assert again.earlier == {"between batches": 4, "before the file": 9, "after the file": 9}[place]
+    assert (again.num_videos, again.others) == (8, 0)
+    assert out.read_bytes() == whole.read_bytes()
+    assert not out.with_name(f"{out.name}.part.jsonl").exists()
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_any_names_are_read_as_they_were_written(tmp_path: Path, suffix: str) -> None:
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    names = ("a;b", "[c]", "twice", "twice", 'quo"te, and\nline')
+    rows = [
+        Answer("plain.mp4", ("a;b",), ("a;b",), (0.5,), (0.5, 0.125, 0.25, 0.125, 0.0)),
+        Answer("two.mp4", ("[c]", "twice"), ("[c]",), (0.5,), (0.125, 0.5, 0.25, 0.125, 0.0)),
+        Answer("none.mp4", (), names[-1:], (1.0,), (0.0, 0.0, 0.0, 0.0, 1.0)),
+        Answer("unknown.mp4", None, ("twice",), (0.5,), (0.0, 0.0, 0.5, 0.5, 0.0)),
+        Answer("line\nbreak.mp4", ("twice",), error="torn"),
+    ]
+    path = tmp_path / f"a.{suffix}"
+    format_of(path).write(path, rows, names)
+    assert read_answers(path) == rows
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_names_that_are_not_utf_8_are_found_again(suffix: str, tmp_path: Path) -> None:
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    name = b"caf\xe9.mp4".decode(errors="surrogateescape")
+    path = tmp_path / f"a.{suffix}"
+    format_of(path).write(path, [Answer(name, error="torn"), Answer("b.mp4", error="torn")], ())
+    earlier = EarlierAnswers(read_answers(path), retry_errors=False)
+    assert [one.video for one in earlier.of_others([name])] == ["b.mp4"]
+    assert earlier.take(name) is not None
+    assert earlier.take(name) is None
 
 
 @pytest.mark.parametrize(

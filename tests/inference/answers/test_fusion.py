@@ -10,7 +10,12 @@ import vswin_jax
 from vswin_jax.combine import run
 from vswin_jax.errors import InputError
 from vswin_jax.inference import combine
-from vswin_jax.inference.answers.answer_formats import format_of, read_answers, write_settings
+from vswin_jax.inference.answers.answer_formats import (
+    format_of,
+    read_answers,
+    read_settings,
+    write_settings,
+)
 from vswin_jax.inference.answers.answer_rows import Answer, make_answer
 
 NAMES = ("jump", "run", "swim")
@@ -88,6 +93,23 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     for files, options, message in cases:
         with pytest.raises(InputError, match=message):
             combine(files, **options)
+
+
+def test_no_answers_are_lost_to_a_combination(tmp_path: Path) -> None:
+    files = [write(tmp_path / f"{name}.jsonl", FIRST) for name in ("x", "y")]
+    before = files[0].read_bytes()
+    with pytest.raises(InputError, match="is one of those to combine: change out"):
+        combine(files, files[0])
+    third = write(tmp_path / "z.jsonl", SECOND)
+    with pytest.raises(
+        InputError, match=r"z\.jsonl' exists and is not of .*combine`: give another"
+    ):
+        combine(files, third)
+    assert files[0].read_bytes() == before
+    combine(files, third, overwrite=True, weights=[1, 3])
+    # The result of an earlier combination is replaced.
+    combine(files, third)
+    assert set(read_settings(third)["combined"].values()) == {0.5}
 
 
 def test_the_command_prints_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

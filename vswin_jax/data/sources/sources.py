@@ -59,6 +59,7 @@ class VideoSource:
 
     Attributes:
       labels: int32 [N], or a tuple of classes for each video if videos have sets of labels.
+      root: the folder that relative paths begin in.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class VideoSource:
         self.labels = labels
         self.multi_label = isinstance(labels, tuple)
         self._rows = rows
-        self._root = root
+        self.root = root
         self._frames = frames
 
     def __len__(self) -> int:
@@ -81,7 +82,7 @@ class VideoSource:
 
     def __getitem__(self, index: int) -> Example:
         row = self._rows[index]
-        path = os.path.join(self._root, row.path)
+        path = os.path.join(self.root, row.path)
         video = FrameFolder(path, row.num_frames) if self._frames else path
         label = self.labels[index]
         return Example(video, label if self.multi_label else int(label), index, row.path)

@@ -1,8 +1,10 @@
 """A file of answers that is written as they come and continued by a later start."""
 
 import contextlib
+import hashlib
+import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,46 +27,66 @@ from vswin_jax.runtime.file_lock import exclusive_lock
 _ADVICE = "the same command goes on with the videos that have no answers yet"
 # The same weights may have moved.
 _MAY_DIFFER = ("checkpoint",)
-_PHRASES = {"label_names": "other classes", "weights": "other weights", "data": "other videos"}
+_PHRASES = {
+    "label_names": "other classes",
+    "weights": "other weights",
+    "data": "other videos",
+    "root": "videos in another folder",
+}
 
 
 class AnswerFile:
     """The answers in `path`, and those that this process adds.
 
     Lines of JSON are appended to the file itself; those of another format to a file beside it,
-    which is removed when `finish` has written the answers of all videos.
+    which is removed when `finish` has written the answers of all videos. Its first line has the
+    digest of the file that it continues, without which it would be read again after a kill between
+    the two.
 
     Attributes:
       earlier: the answers that an earlier start has left.
     """
 
-    def __init__(self, path: Path, label_names: Sequence[str]) -> None:
-        self.path, self._label_names = path, label_names
+    def __init__(self, path: Path, settings: Settings) -> None:
+        self.path, self._settings = path, settings
         self._journal = path if path.suffix.lower() == ".jsonl" else _journal_beside(path)
-        self.earlier = [*self._complete_answers(), *_drop_torn_line(self._journal)]
         self._file: BinaryIO | None = None
+        if self._journal == path:
+            self.earlier = _parse(path, _whole_lines(path))
+        else:
+            self.earlier = [*(read_answers(path) if path.exists() else ()), *self._continued()]
 
-    def _complete_answers(self) -> list[Answer]:
-        is_complete = self._journal != self.path and self.path.exists()
-        return read_answers(self.path) if is_complete else []
+    def _continued(self) -> list[Answer]:
+        """Return the answers of the file beside; one that is finished is removed."""
+        lines = _whole_lines(self._journal)
+        if lines[:1] == [_header(self.path)]:
+            return _parse(self._journal, lines[1:])
+        if self._journal.exists():
+            self._journal.unlink()
+        return []
 
     def add(self, answers: Sequence[Answer]) -> None:
         """Append answers; each is in the file when this returns."""
         if self._file is None:
             self._file = self._journal.open("ab")
+            if self._journal != self.path and not self._file.tell():
+                self._file.write(_header(self.path))
         self._file.write(b"".join(map(format_line, answers)))
         self._file.flush()
 
-    def finish(self, answers: Sequence[Answer]) -> None:
-        """Write the answers of all videos in the order of the data set."""
-        format_of(self.path).write(self.path, answers, self._label_names)
-        if self._journal != self.path:
-            self._journal.unlink(missing_ok=True)
+    def finish(self, answers: Sequence[Answer], scores: Mapping[str, float]) -> None:
+        """Write the answers of all videos in order, and their scores to the settings."""
+        format_of(self.path).write(self.path, answers, self._settings["label_names"])
+        if self._journal != self.path and self._journal.exists():
+            self.close()
+            self._journal.unlink()
+        write_settings(self.path, {**self._settings, "scores": scores})
 
     def close(self) -> None:
         """Close the file; its answers are kept for the next start."""
         if self._file is not None:
             self._file.close()
+            self._file = None
 
 
 @contextlib.contextmanager
@@ -91,7 +113,7 @@ def open_answer_file(path: Path, settings: Settings, *, overwrite: bool) -> Iter
                 f"{settings_path(path).name} is missing: give another name, or overwrite it."
             )
         write_settings(path, settings)
-        with contextlib.closing(AnswerFile(path, settings["label_names"])) as file:
+        with contextlib.closing(AnswerFile(path, settings)) as file:
             yield file
 
 
@@ -99,20 +121,30 @@ def _journal_beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.part.jsonl")
 
 
-def _drop_torn_line(journal: Path) -> list[Answer]:
-    """Return the answers of a journal; a line that a killed process left is cut off."""
-    if not journal.exists():
+def _header(path: Path) -> bytes:
+    """Return the first line of the file that continues `path`, which may be missing."""
+    content = path.read_bytes() if path.exists() else b""
+    return json.dumps({"continues": hashlib.sha256(content).hexdigest()}).encode() + b"\n"
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    """Return the lines of a file, or none; a part that a killed process has left is cut off."""
+    if not path.exists():
         return []
-    lines = journal.read_bytes().splitlines(keepends=True)
+    lines = path.read_bytes().splitlines(keepends=True)
     if lines and not lines[-1].endswith(b"\n"):
-        os.truncate(journal, sum(map(len, lines[:-1])))
+        os.truncate(path, sum(map(len, lines[:-1])))
         lines.pop()
+    return lines
+
+
+def _parse(path: Path, lines: Sequence[bytes]) -> list[Answer]:
     try:
         return [parse_line(line) for line in lines]
     except (ValueError, LookupError, TypeError) as error:
         raise InputError(
-            f"{os.fspath(journal)!r} has lines that are no answers: give another name, or "
-            f"overwrite it."
+            f"{os.fspath(path)!r} has lines that are no answers: give another name, or overwrite "
+            f"it."
         ) from error
 
 

@@ -2,7 +2,8 @@
 
 - jsonl: an object a line with video, truth (if known), classes, probabilities, scores (if all were
   asked for), or video and error
-- csv: video, truth, class_1, probability_1, ..., error, and a column `score:CLASS` for each class
+- csv: video, truth, class_1, probability_1, ..., error, and a column `score:CLASS` for each class;
+  several true classes are joined by ";", or are a list in JSON if a name has ";" or begins with "["
 - parquet: the columns of jsonl
 """
 
@@ -134,33 +135,47 @@ def _csv_rows(answers: Sequence[Answer], label_names: Sequence[str]) -> Iterator
     for answer in answers:
         pairs = zip(answer.classes, answer.probabilities, strict=True)
         cells = [cell for pair in pairs for cell in pair]
-        # A lone ";" is a known empty set of classes, an empty cell an unknown one.
-        truth = "" if answer.truth is None else _JOIN.join(answer.truth) or _JOIN
         yield [
-            *(answer.video, truth, *cells, *[""] * (2 * topk - len(cells))),
+            *(answer.video, _truth_cell(answer.truth), *cells, *[""] * (2 * topk - len(cells))),
             answer.error or "",
             *(answer.scores or [""] * len(scores)),
         ]
 
 
+def _truth_cell(truth: tuple[str, ...] | None) -> str:
+    # A lone ";" is a known empty set of classes, an empty cell an unknown one.
+    if truth is None:
+        return ""
+    is_plain = all(name and _JOIN not in name and not name.startswith("[") for name in truth)
+    return _JOIN.join(truth) or _JOIN if is_plain else json.dumps([*truth])
+
+
+def _parse_truth(cell: str) -> tuple[str, ...] | None:
+    if cell.startswith("["):
+        return tuple(map(str, json.loads(cell)))
+    return tuple(filter(None, cell.split(_JOIN))) if cell else None
+
+
 def _read_csv(path: Path) -> list[Answer]:
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows = csv.DictReader(file)
-        return [_answer_of_cells(row) for row in rows]
+        rows = csv.reader(file)
+        header = next(rows, [])
+        # Found by position: several classes may have one name.
+        error_column = header.index("error", 2)
+        return [_answer_of_cells(row, error_column) for row in rows if row]
 
 
-def _answer_of_cells(row: Mapping[str, str]) -> Answer:
-    error = row["error"] or None
-    classes = [value for name, value in row.items() if name.startswith("class_") and value]
-    numbers = [float(v) for name, v in row.items() if name.startswith("probability_") and v]
-    scores = [float(v) for name, v in row.items() if name.startswith(_SCORE) and v]
+def _answer_of_cells(row: Sequence[str], error_column: int) -> Answer:
+    top = row[2:error_column]
+    probabilities = [*map(float, filter(None, top[1::2]))]
+    scores = [*map(float, filter(None, row[error_column + 1 :]))]
     return Answer(
-        video=row["video"],
-        truth=tuple(filter(None, row["truth"].split(_JOIN))) if row["truth"] else None,
-        classes=tuple(classes),
-        probabilities=tuple(numbers),
+        video=row[0],
+        truth=_parse_truth(row[1]),
+        classes=tuple(top[: 2 * len(probabilities) : 2]),
+        probabilities=tuple(probabilities),
         scores=tuple(scores) or None,
-        error=error,
+        error=row[error_column] or None,
     )
 
 

@@ -9,6 +9,8 @@ from jaxtyping import Float
 
 # Digits that tell all numbers of 32 bits apart.
 _DIGITS = 9
+# Parts of the reasons for paths without a file: of `find_videos`, and of the system.
+_MISSING_REASONS = ("There is no video file at", "(No such file or directory)")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,11 @@ class Answer:
     probabilities: tuple[float, ...] = ()
     scores: tuple[float, ...] | None = None
     error: str | None = None
+
+    @property
+    def was_missing(self) -> bool:
+        """True if there was no file when the video was to be read."""
+        return self.error is not None and any(text in self.error for text in _MISSING_REASONS)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that are set, as a row of JSON."""

@@ -20,6 +20,7 @@ from vswin_jax.inference.answers.answer_file import AnswerFile, open_answer_file
 from vswin_jax.inference.answers.answer_formats import format_of
 from vswin_jax.inference.answers.answer_rows import Answer, make_answer
 from vswin_jax.inference.answers.answer_scores import score_answers
+from vswin_jax.inference.answers.earlier_answers import EarlierAnswers
 from vswin_jax.inference.opened_checkpoint import OpenedCheckpoint, open_checkpoint
 from vswin_jax.inference.opened_checkpoint import Source as Checkpoint
 from vswin_jax.inference.params_digest import params_digest
@@ -47,6 +48,7 @@ class AnsweredVideos:
       earlier: those of them that an earlier start had answered.
       unreadable: the videos without answers, with the reasons.
       scores: the scores by name, if the classes of the videos are known; see `score_answers`.
+      others: answers in the file for videos that are not among these.
     """
 
     path: Path
@@ -54,6 +56,7 @@ class AnsweredVideos:
     earlier: int
     unreadable: tuple[UnreadableVideo, ...]
     scores: Mapping[str, float]
+    others: int
 
 
 def predict_to_file(
@@ -70,6 +73,7 @@ def predict_to_file(
     kind: str = "auto",
     batch_size: int | None = None,
     processes: int = -1,
+    retry_errors: bool = False,
     overwrite: bool = False,
     report: Callable[[str], None] = log.info,
 ) -> AnsweredVideos:
@@ -77,7 +81,7 @@ def predict_to_file(
 
     Videos are decoded in several processes while all devices of the machine compute. A second call
     goes on with the videos that have no answers yet, also with ones that are new in the list or
-    folder. A video that cannot be read is a row with the reason.
+    folder, and keeps the answers for others. A video that cannot be read is a row with the reason.
 
     Args:
       videos: one path or several, or one list or data set; see `open_videos`.
@@ -93,6 +97,7 @@ def predict_to_file(
       kind: the format of a list or data set.
       batch_size: videos of a batch; by default that of the evaluation.
       processes: processes that decode; -1 is one for each usable CPU, 0 uses threads.
+      retry_errors: try videos again that could not be read.
       overwrite: delete earlier answers.
       report: gets lines about the progress.
 
@@ -109,7 +114,7 @@ def predict_to_file(
     model = opened.build_model()
     params = opened.load(model)
     spec = with_views(factory.clip_spec(opened.config), views)
-    run = _Run(opened, model, params, source, spec, topk, all_scores)
+    run = _Run(opened, model, params, source, spec, topk, all_scores, retry_errors)
     with open_answer_file(path, run.settings, overwrite=overwrite) as file:
         return run.write(file, batch_size, choose_processes(processes), report)
 
@@ -125,6 +130,7 @@ class _Run:
     spec: ClipSpec
     topk: int
     all_scores: bool
+    retry_errors: bool
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -146,6 +152,8 @@ class _Run:
             "multi_label": self._multi_label,
             # Records have no names until they are read, so their order must be the same.
             "data": None if self._has_names else self.source.identity,
+            # The same names below another folder are other videos.
+            "root": os.path.abspath(self.source.root) if self._has_root else None,
             "label_names": names,
         }
 
@@ -157,6 +165,10 @@ class _Run:
     def _has_names(self) -> bool:
         return isinstance(self.source, VideoList | VideoSource)
 
+    @property
+    def _has_root(self) -> bool:
+        return isinstance(self.source, VideoSource)
+
     def write(
         self,
         file: AnswerFile,
@@ -165,7 +177,7 @@ class _Run:
         report: Callable[[str], None],
     ) -> AnsweredVideos:
         """Answer the videos that have no answers yet, and write all in order."""
-        answers = dict(self._earlier(file))
+        answers, others = self._earlier(file)
         earlier = len(answers)
         missing = [index for index in range(len(self.source)) if index not in answers]
         if missing:
@@ -177,19 +189,23 @@ class _Run:
                 answers |= new
                 progress.add(len(new))
         ordered = [*self._missing_paths(), *(answers[index] for index in range(len(self.source)))]
-        file.finish(ordered)
-        return self._result(file, ordered, earlier)
+        result = self._result(file, ordered, earlier, len(others))
+        file.finish([*ordered, *others], result.scores)
+        return result
 
-    def _earlier(self, file: AnswerFile) -> Iterator[tuple[int, Answer]]:
-        """Yield the answers of an earlier start by the indices of their videos."""
+    def _earlier(self, file: AnswerFile) -> tuple[dict[int, Answer], list[Answer]]:
+        """Return the answers of earlier starts by the indices of their videos, and those of others.
+
+        Records have no names until they are read: their answers are in order.
+        """
         if not self._has_names:
-            yield from enumerate(file.earlier)
-            return
-        by_name = {answer.video: answer for answer in file.earlier}
-        for index in range(len(self.source)):
-            answer = by_name.get(self.source[index].name)
-            if answer is not None:
-                yield index, answer
+            return dict(enumerate(file.earlier)), []
+        earlier = EarlierAnswers(file.earlier, retry_errors=self.retry_errors)
+        names = [self.source[index].name for index in range(len(self.source))]
+        found = {index: earlier.take(name) for index, name in enumerate(names)}
+        missing = [answer.video for answer in self._missing_paths()]
+        answers = {index: answer for index, answer in found.items() if answer is not None}
+        return answers, earlier.of_others([*names, *missing])
 
     def _batches(
         self, videos: SomeVideos, batch_size: int | None, processes: int
@@ -206,8 +222,9 @@ class _Run:
             mesh,
             config.train.autotune,
         )
-        requested = batch_size or config.eval.batch_size
-        size = divisible_batch_size(min(requested, len(videos)), mesh.size)
+        # The same in a later start with fewer videos left: the results are the same to the bit.
+        requested = batch_size or min(config.eval.batch_size, len(self.source))
+        size = divisible_batch_size(requested, mesh.size)
         return run_batches(
             step, self.params, videos, self.spec, batch_size=size, mesh=mesh, processes=processes
         )
@@ -240,7 +257,9 @@ class _Run:
         for missing in getattr(self.source, "missing", ()):
             yield Answer(missing.video, error=missing.reason)
 
-    def _result(self, file: AnswerFile, ordered: Sequence[Answer], earlier: int) -> AnsweredVideos:
+    def _result(
+        self, file: AnswerFile, ordered: Sequence[Answer], earlier: int, others: int
+    ) -> AnsweredVideos:
         bad = [UnreadableVideo(a.video, a.error) for a in ordered if a.error is not None]
         names, multi_label = self.opened.label_names, self._multi_label
         return AnsweredVideos(
@@ -249,4 +268,5 @@ class _Run:
             earlier=earlier,
             unreadable=tuple(bad),
             scores=score_answers(ordered, names, multi_label=multi_label),
+            others=others,
         )

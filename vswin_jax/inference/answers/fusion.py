@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -18,9 +19,12 @@ from vswin_jax.inference.answers.answer_formats import (
 from vswin_jax.inference.answers.answer_rows import Answer, make_answer
 from vswin_jax.inference.answers.answer_scores import score_answers
 from vswin_jax.inference.predictor import TOPK, checked_topk
+from vswin_jax.runtime.file_lock import exclusive_lock
 from vswin_jax.runtime.output_path import output_file
 
 AnyPath = str | os.PathLike[str]
+# The setting with the files and their shares.
+_COMBINED = "combined"
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ def combine(
     weights: Sequence[float] | None = None,
     topk: int = TOPK,
     allow_missing: bool = False,
+    overwrite: bool = False,
 ) -> CombinedAnswers:
     """Combine the answers of several models or views by the weighted mean of their scores.
 
@@ -79,15 +84,14 @@ def combine(
       weights: a positive number for each file, which need not add up to 1; by default equal ones.
       topk: classes for each video.
       allow_missing: leave out videos that only some of the files answer.
+      overwrite: replace a file that is no earlier combination.
 
     Raises:
       InputError: files without all scores, of other classes or of other videos; wrong weights.
     """
     shares = _shares(files, weights)
     checked_topk(topk)
-    path = None if out is None else Path(output_file(os.fspath(out), "out"))
-    if path is not None:
-        format_of(path)
+    path = None if out is None else _checked_out(out, files, overwrite=overwrite)
     sets = [_read(Path(os.fspath(file))) for file in files]
     _check_classes(sets)
     videos, left_out = _common_videos(sets, allow_missing=allow_missing)
@@ -98,14 +102,45 @@ def combine(
         for video, row in zip(videos, means, strict=True)
     ]
     if path is not None:
-        format_of(path).write(path, answers, names)
-        write_settings(path, _settings(sets, shares, topk))
+        _write(path, answers, _settings(sets, shares, topk))
     return CombinedAnswers(
         answers=tuple(answers),
         left_out=left_out,
         scores=score_answers(answers, names, multi_label=sets[0].multi_label),
         own_scores=tuple(one.summary(videos) for one in sets),
     )
+
+
+def _checked_out(out: AnyPath, files: Sequence[AnyPath], *, overwrite: bool) -> Path:
+    """Return the path of the file to write, unless that would lose answers."""
+    path = Path(output_file(os.fspath(out), "out"))
+    format_of(path)
+    if path.exists() and any(os.path.exists(file) and path.samefile(file) for file in files):
+        raise InputError(
+            f"Expected another file for the combined answers but {os.fspath(path)!r} is one of "
+            f"those to combine: change out."
+        )
+    if path.exists() and not overwrite and not _is_combination(path):
+        raise InputError(
+            f"{os.fspath(path)!r} exists and is not of `python -m vswin_jax.combine`: give another "
+            f"name, or overwrite it."
+        )
+    return path
+
+
+def _is_combination(path: Path) -> bool:
+    try:
+        return _COMBINED in read_settings(path)
+    except InputError:
+        return False
+
+
+def _write(path: Path, answers: Sequence[Answer], settings: Mapping[str, Any]) -> None:
+    with exclusive_lock(path.with_name(f".{path.name}.lock"), f"writing answers to '{path}'"):
+        # Answers are never beside the settings of others.
+        path.unlink(missing_ok=True)
+        write_settings(path, settings)
+        format_of(path).write(path, answers, settings["label_names"])
 
 
 def _shares(files: Sequence[AnyPath], weights: Sequence[float] | None) -> list[float]:
@@ -176,12 +211,10 @@ def _truth(sets: Sequence[_AnsweredSet], video: str) -> tuple[str, ...] | None:
     return next((truth for truth in known if truth is not None), None)
 
 
-def _settings(
-    sets: Sequence[_AnsweredSet], shares: Sequence[float], topk: int
-) -> dict[str, object]:
+def _settings(sets: Sequence[_AnsweredSet], shares: Sequence[float], topk: int) -> dict[str, Any]:
     files = {os.fspath(one.path): share for one, share in zip(sets, shares, strict=True)}
     return {
-        "combined": files,
+        _COMBINED: files,
         "topk": min(topk, len(sets[0].label_names)),
         "all_scores": True,
         "multi_label": sets[0].multi_label,
