@@ -16,8 +16,8 @@ START = time.perf_counter()
 CLASSES, FRAMES, CALLS = 400, 16, 3
 
 
-def write_checkpoint(directory: Path) -> None:
-    """Write a Swin-T with random weights, float32, that predicts from one view."""
+def write_checkpoint(directory: Path, frames: int = FRAMES) -> None:
+    """Write a Swin-T with random weights, float32, that predicts from one view of some frames."""
     import jax
     import numpy as np
 
@@ -31,7 +31,7 @@ def write_checkpoint(directory: Path) -> None:
     params = jax.tree.map(lambda leaf: rng.normal(0, 0.02, leaf.shape).astype("f4"), shapes)
     config = base_config()
     config.model.dtype = "float32"
-    config.data.num_frames = FRAMES
+    config.data.num_frames = frames
     config.eval.num_clips = config.eval.num_crops = 1
     names = [f"class_{index}" for index in range(CLASSES)]
     directory.mkdir(parents=True)
