@@ -160,7 +160,7 @@ def _add_windows(parser: argparse.ArgumentParser) -> None:
     add("--window", type=float, metavar="SECONDS", help=window_help)
     add("--crops", type=int, choices=(1, 3, 5), help="crops of a window (the run's own)")
     add("--frame-rate", type=float, metavar="FPS", help="frames a second of a folder of frames")
-    add("--batch-size", type=positive_int, metavar="N", help="windows of a batch (8 a device)")
+    add("--batch-size", type=positive_int, metavar="N", help="windows of a batch (up to 8 a device)")
 
 
 make_callable(__name__)

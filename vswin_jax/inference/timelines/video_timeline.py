@@ -72,7 +72,7 @@ def timeline(
       topk: classes of a window in the files.
       which: as for `load`.
       labels: as for `load`.
-      batch_size: windows of a batch; by default 8 a device.
+      batch_size: windows of a batch; by default up to 8 a device.
       overwrite: delete an earlier timeline in `out`.
       report: gets lines about the progress.
 
@@ -147,8 +147,8 @@ def _compute(
     first = store.begin(total)
     if first == total:
         return
-    if first:
-        report(f"{first} of {total} windows are computed before")
+    before = f", {first} of them computed before" if first else ""
+    report(f"{total} windows of {stream.plan.duration:.0f} s{before}; {scorer.model.note}")
     progress = Progress(total - first, report, unit="windows")
     for rows in scorer.score(stream, first):
         store.add(rows)

@@ -19,6 +19,8 @@ from vswin_jax.training.steps import make_eval_step
 
 # Windows of a batch on each device: their frames are in memory.
 _BATCH_SIZE = 8
+# A CPU gains nothing from larger batches, and each result would come later.
+_CPU_BATCH_BYTES = 4 << 20
 
 
 class WindowScorer:
@@ -52,7 +54,8 @@ class WindowScorer:
         self.spec = with_views(spec, (1, spec.num_crops if crops is None else crops))
         self._mesh = make_mesh(devices=jax.local_devices())
         devices = self._mesh.size
-        self.batch_size = divisible_batch_size(batch_size or _BATCH_SIZE * devices, devices)
+        requested = batch_size or _default_batch_size(self.spec) * devices
+        self.batch_size = divisible_batch_size(requested, devices)
         config = self.model.config
         self._step = make_eval_step(
             self.model.model,
@@ -97,6 +100,14 @@ class WindowScorer:
                 "id": order,
                 "mask": (order < count).astype(np.float32),
             }
+
+
+def _default_batch_size(spec: ClipSpec) -> int:
+    """Return the number of windows of a batch on one device."""
+    if jax.default_backend() != "cpu":
+        return _BATCH_SIZE
+    window_bytes = spec.views * spec.num_frames * spec.size**2 * 3
+    return min(_BATCH_SIZE, max(1, _CPU_BATCH_BYTES // window_bytes))
 
 
 def read_windows(
