@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from vswin_jax.data.decoding.frames import EncodedFrames, FrameFolder
+from vswin_jax.data.decoding.untrusted_file import UntrustedFile
 
 
 @dataclass(frozen=True)
@@ -11,13 +12,14 @@ class Example:
     """One labelled video.
 
     Attributes:
-      video: a path, the bytes of a file, a folder of frames, or the bytes of every frame.
+      video: a path, the bytes of a file, an untrusted file, a folder of frames, or the bytes of
+        every frame.
       label: the class index; of a multi-label source, all class indices in ascending order.
       id: the index in the source.
       name: for messages and tables, the path as the user wrote it or the name in a record.
     """
 
-    video: str | bytes | FrameFolder | EncodedFrames
+    video: str | bytes | UntrustedFile | FrameFolder | EncodedFrames
     label: int | tuple[int, ...]
     id: int
     name: str

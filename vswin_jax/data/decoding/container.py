@@ -8,6 +8,11 @@ import av
 from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
 
+from vswin_jax.data.decoding.untrusted_file import (
+    UNTRUSTED_OPTIONS,
+    FileSource,
+    UntrustedFile,
+)
 from vswin_jax.data.decoding.video_stream import video_stream
 from vswin_jax.errors import InputError
 
@@ -25,9 +30,7 @@ _METADATA: dict[str, Any] = (
 )
 
 
-def open_container(
-    video: str | os.PathLike[str] | bytes, name: str, threads: int = 1
-) -> av.container.InputContainer:
+def open_container(video: FileSource, name: str, threads: int = 1) -> av.container.InputContainer:
     """Open a file, or a file's bytes, and set up a decoder of some threads for `video_stream`.
 
     Raises:
@@ -90,12 +93,15 @@ def unreadable(name: str, error: Exception) -> InputError:
     )
 
 
-def _open(video: str | os.PathLike[str] | bytes, name: str) -> av.container.InputContainer:
+def _open(video: FileSource, name: str) -> av.container.InputContainer:
+    is_untrusted = isinstance(video, UntrustedFile)
+    path = video.path if is_untrusted else video
     # "file:" keeps FFmpeg from taking a name such as "a:b.mp4" for a network protocol.
-    source = io.BytesIO(video) if isinstance(video, bytes) else f"file:{os.fspath(video)}"
+    source = io.BytesIO(path) if isinstance(path, bytes) else f"file:{os.fspath(path)}"
+    # FFmpeg decodes a frame here if the header lacks its size; the limit applies to that too.
+    options = {**_LIMITS, **(UNTRUSTED_OPTIONS if is_untrusted else {})}
     try:
-        # FFmpeg decodes a frame here if the header lacks its size; the limit applies to that too.
-        return av.open(source, options=_LIMITS, **_METADATA)
+        return av.open(source, options=options, **_METADATA)
     except (av.FFmpegError, OSError) as error:
         raise unreadable(name, error) from error
 

@@ -1,10 +1,9 @@
 """Opens every kind of video: a file, a file's bytes, or frames that are images."""
 
-import os
-
 import numpy as np
 
 from vswin_jax.data.decoding.frames import EncodedFrames, EncodedReader, FrameFolder, FrameReader
+from vswin_jax.data.decoding.untrusted_file import FileSource
 from vswin_jax.data.decoding.video import Video
 from vswin_jax.runtime.lazy_module import LazyModule
 
@@ -13,7 +12,7 @@ video_file = LazyModule("vswin_jax.data.decoding.video_file")
 
 
 def open_video(
-    video: str | os.PathLike[str] | bytes | FrameFolder | EncodedFrames,
+    video: FileSource | FrameFolder | EncodedFrames,
     name: str = "",
     threads: int = 1,
 ) -> Video:

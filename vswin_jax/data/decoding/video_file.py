@@ -18,6 +18,7 @@ from av.video.frame import PictureType
 from vswin_jax.data.decoding.assembly import check_decoded
 from vswin_jax.data.decoding.container import open_container, unreadable
 from vswin_jax.data.decoding.packets import PacketIndex, index_packets, packet_ranges
+from vswin_jax.data.decoding.untrusted_file import FileSource
 from vswin_jax.data.decoding.upright_rgb import FrameConverter
 from vswin_jax.data.decoding.video import Video
 from vswin_jax.data.decoding.video_stream import decode_stream, read_packets, video_stream
@@ -30,11 +31,9 @@ _UNKNOWN = -1  # the index of a frame that is not shown or not requested
 class VideoFile(Video):
     """An open video file; use it in a `with` statement."""
 
-    def __init__(
-        self, video: str | os.PathLike[str] | bytes, name: str = "", threads: int = 1
-    ) -> None:
-        is_bytes = isinstance(video, bytes)
-        self.name = (name or "video bytes") if is_bytes else os.fspath(video)
+    def __init__(self, video: FileSource, name: str = "", threads: int = 1) -> None:
+        has_path = isinstance(video, str | os.PathLike)
+        self.name = os.fspath(video) if has_path else name or "video bytes"
         self._video = video
         self._threads = threads
         self._index: PacketIndex | None = None
