@@ -3,6 +3,7 @@
 They are drawn with Pillow: Matplotlib would resample the pixels, and so blur small clips.
 """
 
+import io
 import math
 import os
 from collections.abc import Sequence
@@ -72,7 +73,14 @@ def draw_sheet(clips: Sequence[ShownClip], title: str) -> np.ndarray:
 def save_sheet(path: str | os.PathLike, sheet: np.ndarray) -> None:
     """Write a sheet as PNG, atomically."""
     with atomic_write(path) as partial:
-        Image.fromarray(sheet).save(partial, format="PNG")
+        partial.write_bytes(encode_sheet(sheet))
+
+
+def encode_sheet(sheet: np.ndarray) -> bytes:
+    """Return a sheet as the bytes of a PNG."""
+    content = io.BytesIO()
+    Image.fromarray(sheet).save(content, format="PNG")
+    return content.getvalue()
 
 
 def save_mosaic(path: str | os.PathLike, clips: Sequence[ShownClip], rate: float) -> None:

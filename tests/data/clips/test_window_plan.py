@@ -73,6 +73,15 @@ def test_the_first_frame_may_be_repeated() -> None:
     assert plan_windows(at_rate(18, 10), spec, 1.0).indices.tolist() == [[0] * 4, [10] * 4]
 
 
+@pytest.mark.parametrize("most", [2, 7, 40])
+def test_a_long_video_may_have_a_larger_stride(most: int) -> None:
+    times = at_rate(400, 10)
+    plan = plan_windows(times, DENSE, stride=1.0, most=most)
+    assert len(plan.indices) == min(most, len(plan_windows(times, DENSE, stride=1.0).indices))
+    assert plan.starts[0] == 0
+    assert plan.ends[-1] == pytest.approx(40)
+
+
 @pytest.mark.parametrize(
     ("spec", "stride", "window", "message"),
     [

@@ -61,15 +61,22 @@ def check_windows(spec: ClipSpec, stride: float, window: float | None) -> None:
 
 
 def plan_windows(
-    times: Float64[np.ndarray, " N"], spec: ClipSpec, stride: float, window: float | None = None
+    times: Float64[np.ndarray, " N"],
+    spec: ClipSpec,
+    stride: float,
+    window: float | None = None,
+    most: int | None = None,
 ) -> WindowPlan:
     """Place windows at each multiple of `stride` seconds, and one at the end of the video.
 
     A window has the frames of a test view: with dense sampling `num_frames` at the distance
     `frame_interval`, and with uniform sampling as many of the `window` seconds. A shorter video is
-    one window. `times` are those of the video's frames, in seconds from the first one.
+    one window. `times` are those of the video's frames, in seconds from the first one. With `most`,
+    2 or more, the stride of a long video is larger, so that it has at most so many windows.
     """
     duration = float(times[-1]) + _last_duration(times)
+    if most is not None:
+        stride = max(stride, duration / (most - 1))
     total = resampled_length(times, spec.fps) if spec.fps else len(times)
     # The length of a window in frames, of those at `spec.fps` if that is set.
     span = spec.num_frames * spec.frame_interval

@@ -31,6 +31,7 @@ class LongVideo:
       window: seconds of a window, for uniform sampling.
       frame_rate: frames a second, for images.
       threads: of the decoder.
+      most_windows: the stride of a long video is larger, so that it has at most so many windows.
     """
 
     video: Any
@@ -40,6 +41,7 @@ class LongVideo:
     window: float | None = None
     frame_rate: float | None = None
     threads: int = 1
+    most_windows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,9 @@ class FrameCursor:
         self._video = open_video(source.video, source.name, source.threads)
         try:
             times = frame_times(self._video, source)
-            plan = plan_windows(times, source.spec, source.stride, source.window)
+            plan = plan_windows(
+                times, source.spec, source.stride, source.window, source.most_windows
+            )
             self._needed = np.unique(plan.indices)
             self._frames = frames_in_order(self._video, self._needed[position:])
             first = next(self._frames, None)

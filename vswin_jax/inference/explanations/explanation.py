@@ -99,14 +99,21 @@ class Explainer:
             self._run = AttentionReader(network, self.stage, settings.block)
             check_head(network, self.stage, settings.head)
 
-    def __call__(self, video: str, clip: UInt8[np.ndarray, "1 T H W 3"]) -> Explanation:
-        """Explain one clip; `video` names it."""
+    def __call__(
+        self, video: str, clip: UInt8[np.ndarray, "1 T H W 3"], label: str | int | None = None
+    ) -> Explanation:
+        """Explain one clip; `video` names it, and `label` replaces that of the settings.
+
+        Raises:
+          InputError: there is no such class.
+        """
         if self.settings.method == "gradcam":
-            return self._grad_cam(video, clip)
+            index = self._class if label is None else class_index(label, self.model.label_names)
+            return self._grad_cam(video, clip, index)
         return self._attention(video, clip)
 
-    def _grad_cam(self, video: str, clip: np.ndarray) -> Explanation:
-        result = self._run(self.model.params, clip, np.array([self._class]))
+    def _grad_cam(self, video: str, clip: np.ndarray, label: int) -> Explanation:
+        result = self._run(self.model.params, clip, np.array([label]))
         tokens = np.asarray(result.maps)[0]
         heat = self._scaled(tokens, clip, smooth=True)
         index = int(result.classes[0])

@@ -28,11 +28,11 @@ def save_explanation(explanation: Explanation, files: Mapping[str, Path]) -> Non
 
 
 def _save_strip(explanation: Explanation, path: Path) -> None:
-    save_sheet(path, draw_strip(_overlaid_clip(explanation)))
+    save_sheet(path, draw_strip(overlaid_clip(explanation)))
 
 
 def _save_video(explanation: Explanation, path: Path) -> None:
-    save_pictures(path, draw_video(_overlaid_clip(explanation)), VIDEO_RATE)
+    save_pictures(path, draw_video(overlaid_clip(explanation)), VIDEO_RATE)
 
 
 def _save_map(explanation: Explanation, path: Path) -> None:
@@ -49,7 +49,8 @@ _SAVERS: dict[str, Callable[[Explanation, Path], None]] = {
 }
 
 
-def _overlaid_clip(explanation: Explanation) -> OverlaidClip:
+def overlaid_clip(explanation: Explanation) -> OverlaidClip:
+    """Return the clip and its map with captions, to be drawn."""
     name = os.path.join(*Path(os.path.normpath(explanation.video)).parts[-2:])
     return OverlaidClip(
         frames=explanation.frames,

@@ -35,15 +35,19 @@ class FrameStream:
       plan: its windows.
       failure: the error that ended the frames before the end of the video, or "".
 
+    Args:
+      processes: a pool of one process, which the caller closes; by default the stream has its own.
+
     Raises:
       InputError: the video cannot be read.
     """
 
-    def __init__(self, source: LongVideo) -> None:
+    def __init__(self, source: LongVideo, processes: ClipProcesses | None = None) -> None:
         self.source = source
         self.failure = ""
+        self._owns_process = processes is None and os.name == "posix"
         # Other systems cannot pass a socket to a process: this one decodes there.
-        self._processes = ClipProcesses(1, _LIMITS) if os.name == "posix" else None
+        self._processes = ClipProcesses(1, _LIMITS) if self._owns_process else processes
         self._thread = ThreadPoolExecutor(1)
         try:
             opened = self._call(open_cursor, (source,), None)
@@ -108,13 +112,13 @@ class FrameStream:
         return self._processes.memory.empty(int(np.prod(shape))).reshape(shape)
 
     def close(self) -> None:
-        """End the process, and the thread that waits for it."""
-        if self._processes is not None:
+        """Close the video: end its own process, and the thread that waits for it."""
+        if self._owns_process and self._processes is not None:
             self._processes.close()
         # A call of a process that was killed ends with an error.
-        self._thread.shutdown(wait=self._processes is None, cancel_futures=True)
-        if self._processes is None:
-            close_cursor()
+        self._thread.shutdown(wait=not self._owns_process, cancel_futures=True)
+        if not self._owns_process:
+            self._call(close_cursor, (), None)
 
     def __enter__(self) -> "FrameStream":
         return self
