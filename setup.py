@@ -7,6 +7,8 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "vswin_jax/__init__.py").read_text())[1]
+# For `python -m vswin_jax.serve`.
+DEMO = ["python-multipart>=0.0.20", "starlette>=1.0", "uvicorn>=0.40"]
 
 setup(
     name="vswin_jax",
@@ -17,7 +19,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["vswin_jax", "vswin_jax.*"]),
-    package_data={"vswin_jax.weights.layouts": ["labels/*.txt"]},
+    package_data={
+        "vswin_jax.inference.serving": ["page/*"],
+        "vswin_jax.weights.layouts": ["labels/*.txt"],
+    },
     install_requires=[
         "absl-py>=2.1",
         # There are no wheels for Windows.
@@ -47,11 +52,13 @@ setup(
     ],
     extras_require={
         "beam": ["apache-beam>=2.70"],
+        "demo": DEMO,
         # For `python -m vswin_jax.export --to onnx`, beside torch and torchvision.
         "onnx": ["onnx>=1.19", "onnxruntime>=1.22", "onnxscript>=0.5"],
         # For answers and features in Parquet files.
         "parquet": ["pyarrow>=17.0"],
         "test": [
+            *DEMO,
             "beartype>=0.19",
             "hypothesis>=6.100",
             # The command `ffmpeg`, of FFmpeg 9.

@@ -24,7 +24,7 @@ FLOORS = (
     ("factory", "preview"),
     ("analysis", "evaluation"),
     ("inference",),
-    ("combine", "explain", "export", "features", "main", "predict", "timeline"),
+    ("combine", "explain", "export", "features", "main", "predict", "serve", "timeline"),
 )
 TOP_FILES = (
     "__init__.py",
@@ -36,6 +36,7 @@ TOP_FILES = (
     "features.py",
     "main.py",
     "predict.py",
+    "serve.py",
     "timeline.py",
 )
 
@@ -58,6 +59,21 @@ CONFINED = {
     "tensorflow": ("data/pipeline/tensorflow_filler.py", "inference/exports/saved_model.py"),
     "clu": ("reporting/metric_writer.py",),
     "matplotlib": ("reporting/plots.py", "reporting/timeline_plot.py"),
+    "starlette": (
+        *(
+            f"inference/serving/{name}.py"
+            for name in ("error_responses", "receive_upload", "request_guard", "request_options")
+        ),
+        *(
+            f"inference/serving/{name}.py"
+            for name in ("request_runner", "server_thread", "web_app", "web_libraries")
+        ),
+    ),
+    "uvicorn": ("inference/serving/server_thread.py", "inference/serving/web_libraries.py"),
+    "python_multipart": (
+        "inference/serving/multipart_video.py",
+        "inference/serving/web_libraries.py",
+    ),
     "pyarrow": (
         "inference/answers/answer_formats.py",
         "inference/feature_files/parquet_shards.py",

@@ -23,7 +23,7 @@ _LAZY = {
     "predict_each": "vswin_jax.inference",
     "predict_to_file": "vswin_jax.inference",
 }
-_MODULES = ("combine", "explain", "export", "features", "predict", "timeline")
+_MODULES = ("combine", "explain", "export", "features", "predict", "serve", "timeline")
 
 __all__ = [
     "InputError",
@@ -41,6 +41,7 @@ __all__ = [
     "predict",
     "predict_each",
     "predict_to_file",
+    "serve",
     "timeline",
 ]
 

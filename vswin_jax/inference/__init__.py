@@ -13,6 +13,7 @@ from vswin_jax.inference.feature_files import (
 from vswin_jax.inference.kept_predictor import forget_predictor
 from vswin_jax.inference.predictions import predict, predict_each
 from vswin_jax.inference.predictor import Prediction, Predictor, UnreadableVideo
+from vswin_jax.inference.serving import ServeSettings, VideoServer, serve
 from vswin_jax.inference.timelines import (
     LiveScores,
     Segment,
@@ -33,10 +34,12 @@ __all__ = [
     "Prediction",
     "Predictor",
     "Segment",
+    "ServeSettings",
     "StoredFeatures",
     "Timeline",
     "TrainedModel",
     "UnreadableVideo",
+    "VideoServer",
     "WindowScorer",
     "combine",
     "explain",
@@ -49,5 +52,6 @@ __all__ = [
     "predict",
     "predict_each",
     "predict_to_file",
+    "serve",
     "timeline",
 ]

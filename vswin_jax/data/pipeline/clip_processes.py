@@ -82,6 +82,11 @@ class ClipProcesses:
         """The process ids."""
         return [process.pid for process in self._processes]
 
+    @property
+    def is_closed(self) -> bool:
+        """True after `close`."""
+        return self._is_closed
+
     def train_clips(
         self,
         example: Example,

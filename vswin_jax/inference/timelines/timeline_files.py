@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Float32, Float64, Int64, UInt8
 
 from vswin_jax.inference.timelines.segments import Segment, window_borders
 from vswin_jax.reporting.timeline_plot import TimelinePicture, save_timeline
@@ -57,6 +57,17 @@ class Timeline:
         row = self.probabilities[window]
         best = np.argsort(-row, kind="stable")[:count]
         return [(self.label_names[k], round(float(row[k]), _DIGITS)) for k in best]
+
+    def main_classes(self, count: int) -> Int64[np.ndarray, " R"]:
+        """Return the indices of at most `count` classes to show.
+
+        Those with the longest segments come first, then those with the highest probabilities.
+        """
+        seconds = dict.fromkeys(self.label_names, 0.0)
+        for part in self.segments:
+            seconds[part.label] += part.end - part.start
+        total = np.array([seconds[name] for name in self.label_names])
+        return np.lexsort((-self.probabilities.max(axis=0), -total))[:count]
 
 
 def write_timeline(
@@ -138,14 +149,7 @@ def _rounded(value: float) -> float:
 
 
 def _picture(timeline: Timeline, thumbnails: np.ndarray) -> TimelinePicture:
-    """Choose the classes that are the most probable ones somewhere, or have segments."""
-    scores = timeline.probabilities
-    peaks = scores.max(axis=0)
-    seconds = {part.label: 0.0 for part in timeline.segments}
-    for part in timeline.segments:
-        seconds[part.label] += part.end - part.start
-    rank = np.array([seconds.get(name, 0.0) for name in timeline.label_names])
-    chosen = np.lexsort((-peaks, -rank))[:_TOP_CLASSES]
+    scores, chosen = timeline.probabilities, timeline.main_classes(_TOP_CLASSES)
     names = [timeline.label_names[k] for k in chosen]
     return TimelinePicture(
         video=timeline.video,

@@ -3,11 +3,12 @@
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float32
 
 from vswin_jax.data.clips.window_plan import check_windows
 from vswin_jax.data.pipeline.frame_cursor import LongVideo
@@ -130,7 +131,8 @@ def _write(
         overwrite = outputs.overwrite
         with open_store(directory, settings, scorer.batch_size, overwrite=overwrite) as store:
             _compute(scorer, stream, store, report)
-            result = _timeline(stream, store, scorer, options)
+            names = scorer.model.label_names
+            result = build_timeline(stream, store.scores, names, options)
             if directory is not None:
                 thumbnails = _thumbnails(stream, len(result.starts))
                 write_timeline(directory, result, outputs.topk, thumbnails)
@@ -158,11 +160,14 @@ def _compute(
     store.finish()
 
 
-def _timeline(
-    stream: FrameStream, store: ScoreStore, scorer: WindowScorer, options: SegmentOptions
+def build_timeline(
+    stream: FrameStream,
+    scores: Float32[np.ndarray, "W K"],
+    names: Sequence[str],
+    options: SegmentOptions,
 ) -> Timeline:
-    plan, scores = stream.plan, store.scores
-    count, names = len(scores), scorer.model.label_names
+    """Return the timeline of the probabilities of the first W windows of a video."""
+    plan, count = stream.plan, len(scores)
     end = float(plan.ends[count - 1]) if stream.failure else plan.duration
     return Timeline(
         video=stream.source.name,
@@ -170,7 +175,7 @@ def _timeline(
         starts=plan.starts[:count],
         ends=plan.ends[:count],
         probabilities=scores,
-        label_names=names,
+        label_names=tuple(names),
         segments=tuple(find_segments(scores, plan.centres[:count], end, names, options)),
         failure=stream.failure,
     )
