@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vswin_jax.errors import InputError
 from vswin_jax.inference.opened_checkpoint import Source
@@ -112,14 +112,14 @@ def serve(
     """Serve a page and an interface for programs until Ctrl-C; `VideoServer` does so for a block.
 
     Args:
-      checkpoint: as for `load`.
-      host: the address to listen on; "0.0.0.0" stands for all addresses of this machine.
+      checkpoint: as for `load`, and so are `which` and `labels`.
+      host: the address, and all other settings of the server, as of `ServeSettings`.
       port: 0 stands for a free one.
       views: as for `Predictor`.
       topk: classes of a video, unless a request asks for another number.
-      which: as for `load`.
-      labels: as for `load`.
-      max_mb: as of `ServeSettings`, and so are the following.
+      which: the checkpoint that a run's directory stands for.
+      labels: a text file with one class name a line.
+      max_mb: the largest video.
       timeout: seconds of a request after its upload.
       max_requests: requests at a time.
       decoders: processes that decode; 0 stands for 2 to 4, as there are CPUs.
@@ -143,11 +143,8 @@ def serve(
         allow_hosts=tuple(allow_hosts),
         allow_origins=tuple(allow_origins),
     )
-
-    def load() -> Predictor:
-        return Predictor(checkpoint, views=views, topk=topk, which=which, labels=labels)
-
-    server = VideoServer(load, settings, report)
+    options: dict[str, Any] = {"views": views, "topk": topk, "which": which, "labels": labels}
+    server = VideoServer(lambda: Predictor(checkpoint, **options), settings, report)
     with server, contextlib.suppress(KeyboardInterrupt):
         for line in server.describe():
             report(line)
