@@ -42,7 +42,8 @@ from vswin_jax.runtime.script_parser import positive_int, print_error, script_pa
 WIDTH, HEIGHT, RATE = 640, 360, 24
 MINUTE = 60 * RATE  # frames
 SIDE, SLOW_RATE = 64, 12  # of the quickstart's own videos
-STRIDES = (1.0, 0.25)  # of the segments, in seconds
+# Strides and smoothing of the segments, in seconds.
+SETTINGS = ((1.0, 0.0), (1.0, 2.0), (0.25, 2.0))
 DECODE = """
 import sys, av
 with av.open(sys.argv[1]) as container:
@@ -189,14 +190,18 @@ def write_joined(path: Path, parts: int) -> list[tuple[float, float, str]]:
 def measure_segments(run: Path, directory: Path, parts: int) -> list[dict[str, Any]]:
     """Return how well the segments of a joined video are found, for each stride."""
     truth = write_joined(directory / "joined.mp4", parts)
-    return [compare(directory / "joined.mp4", run, stride, truth) for stride in STRIDES]
+    return [compare(directory / "joined.mp4", run, setting, truth) for setting in SETTINGS]
 
 
 def compare(
-    video: Path, run: Path, stride: float, truth: Sequence[tuple[float, float, str]]
+    video: Path,
+    run: Path,
+    setting: tuple[float, float],
+    truth: Sequence[tuple[float, float, str]],
 ) -> dict[str, Any]:
     """Compare the segments of a video with the true ones."""
-    found = vswin_jax.timeline(video, run, stride=stride)
+    stride, smooth = setting
+    found = vswin_jax.timeline(video, run, stride=stride, smooth=smooth)
     distances = [
         distance / stride
         for scene in truth
@@ -207,11 +212,12 @@ def compare(
         "parts": len(truth),
         "segments": len(found.segments),
         "stride_s": stride,
+        "smooth_s": smooth,
         "right_class_share_of_time": round(right_share(found, truth), 4),
         "median_distance_in_strides": round(median(distances), 3),
         "largest_distance_in_strides": round(max(distances), 3),
         "borders_within_a_stride": sum(distance <= 1 for distance in distances),
-        "borders": 2 * len(truth),
+        "borders": len(distances),
     }
 
 

@@ -21,6 +21,8 @@ The directory gets features.json, with all settings, the class names and the ord
            unreadable_index, unreadable_names, unreadable_reasons
   parquet  shard-*.parquet: a row a video with index, name, label, features, reason
   npy      (--per-video) NAME.npy for each video [V, ...], and shard-*.json with names and labels
+           (with --stride too) NAME.npy [W, ...] of the W windows of the whole video, its centre
+           crop, and NAME.windows.json with their times in seconds
 
 From Python `vswin_jax.inference.load_features(DIR)` reads all of them; without this package:
 
@@ -58,6 +60,7 @@ from vswin_jax.runtime.standard_streams import print_message
 
 if TYPE_CHECKING:
     from vswin_jax.inference import ExtractedFeatures
+    from vswin_jax.inference.feature_files import WindowOptions
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -95,12 +98,25 @@ def _run(options: argparse.Namespace, member: ClusterMember | None) -> int:
         kind=options.kind,
         share=options.share,
         videos_per_shard=options.videos_per_shard,
+        windows=_windows(options),
         batch_size=options.batch_size,
         which=options.which,
         labels=options.labels,
         report=print_message,
     )
     return _print(result)
+
+
+def _windows(options: argparse.Namespace) -> "WindowOptions | None":
+    """Return the places of windows; None without a stride."""
+    from vswin_jax.inference.feature_files import WindowOptions
+
+    given = [name for name in ("window", "frame_rate") if getattr(options, name) is not None]
+    if options.stride is None:
+        if given:
+            raise InputError(f"--{given[0].replace('_', '-')} is about windows: give --stride too.")
+        return None
+    return WindowOptions(options.stride, options.window, options.frame_rate)
 
 
 def _print(result: "ExtractedFeatures") -> int:
@@ -135,8 +151,18 @@ def _parser() -> argparse.ArgumentParser:
     add_views_argument(parser)
     add("--root", **path, default="", metavar="DIR", help="where the paths of a list begin")
     add("--kind", default="auto", help="the format of a list, as config.data.format (auto)")
+    _add_windows(parser)
     _add_sharing(parser)
     return parser
+
+
+def _add_windows(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    stride_help = "with --per-video: a window every so many seconds of the whole video"
+    add("--stride", type=float, metavar="SECONDS", help=stride_help)
+    window_help = "length of a window, for uniform sampling alone"
+    add("--window", type=float, metavar="SECONDS", help=window_help)
+    add("--frame-rate", type=float, metavar="FPS", help="frames a second of folders of frames")
 
 
 def _add_sharing(parser: argparse.ArgumentParser) -> None:

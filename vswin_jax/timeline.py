@@ -9,8 +9,9 @@ run's directory, the directory of one checkpoint, the name of a released one, a 
 safetensors or npz file, or a Hugging Face directory.
 
 The model gets a clip as in training, a window, every --stride seconds, with the crops of the
-evaluation. A segment is a part of the video in which a class has a probability of --threshold or
-more, averaged over --smooth seconds. Segments are printed: start, end, class and mean probability.
+evaluation. A segment is a part of the video in which a class is the most probable one (of a
+multi-label model: any class) and has a probability of --threshold or more, averaged over --smooth
+seconds. Segments are printed: start, end, class and mean probability.
 --out is a directory for timeline.json (both), timeline.csv (windows), segments.csv, timeline.png
 (frames above a heat map of the top classes) and scores.npy (all probabilities, float32 [windows,
 classes], whose names are in settings.json). The same command goes on there where it stopped;
@@ -160,7 +161,8 @@ def _add_windows(parser: argparse.ArgumentParser) -> None:
     add("--window", type=float, metavar="SECONDS", help=window_help)
     add("--crops", type=int, choices=(1, 3, 5), help="crops of a window (the run's own)")
     add("--frame-rate", type=float, metavar="FPS", help="frames a second of a folder of frames")
-    add("--batch-size", type=positive_int, metavar="N", help="windows of a batch (up to 8 a device)")
+    batch_help = "windows of a batch (up to 8 a device)"
+    add("--batch-size", type=positive_int, metavar="N", help=batch_help)
 
 
 make_callable(__name__)

@@ -7,6 +7,7 @@ from vswin_jax.inference.exports import ExportedModel, export
 from vswin_jax.inference.feature_files import (
     ExtractedFeatures,
     StoredFeatures,
+    WindowOptions,
     features,
     load_features,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "TrainedModel",
     "UnreadableVideo",
     "VideoServer",
+    "WindowOptions",
     "WindowScorer",
     "combine",
     "explain",

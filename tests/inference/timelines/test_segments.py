@@ -26,6 +26,7 @@ def test_a_change_of_class_is_half_way_between_windows() -> None:
         5.0,
         NAMES,
         SegmentOptions(threshold=0.5, smooth=0),
+        independent=False,
     )
     assert [(part.start, part.end, part.label) for part in found] == [
         (0.0, 2.0, "rest"),
@@ -35,18 +36,21 @@ def test_a_change_of_class_is_half_way_between_windows() -> None:
     assert [round(part.score, 6) for part in found] == [0.85, 0.85, 0.9]
 
 
-def test_classes_may_overlap_and_the_shortest_are_left_out() -> None:
+def test_independent_classes_may_overlap_and_the_shortest_are_left_out() -> None:
     rows = scores([0.5, 0.5, 0.5, 0.5, 0.5], [0.1, 0.4, 0.4, 0.1, 0.4], [0.0] * 5)
-    found = find_segments(rows, CENTRES, 5.0, NAMES, SegmentOptions(threshold=0.4, smooth=0))
+    options = SegmentOptions(threshold=0.4, smooth=0)
+    found = find_segments(rows, CENTRES, 5.0, NAMES, options, independent=True)
     assert [(part.start, part.end, part.label) for part in found] == [
         (0.0, 5.0, "rest"),
         (1.0, 3.0, "jump"),
         (4.0, 5.0, "jump"),
     ]
-    long = find_segments(
-        rows, CENTRES, 5.0, NAMES, SegmentOptions(threshold=0.4, smooth=0, shortest=1.5)
-    )
+    options = SegmentOptions(threshold=0.4, smooth=0, shortest=1.5)
+    long = find_segments(rows, CENTRES, 5.0, NAMES, options, independent=True)
     assert [part.start for part in long] == [0.0, 1.0]
+    # Of classes that exclude each other, the most probable one counts.
+    (part,) = find_segments(rows, CENTRES, 5.0, NAMES, options, independent=False)
+    assert part.label == "rest"
 
 
 def test_smoothing_closes_a_gap() -> None:
@@ -55,13 +59,15 @@ def test_smoothing_closes_a_gap() -> None:
     # The mean of the windows within a second; fewer of them at the ends.
     np.testing.assert_allclose(smoothed[:, 0], [0.9, 0.7, 0.7, 0.7, 0.9], atol=1e-6)
     np.testing.assert_array_equal(smooth_over_time(rows, CENTRES, 0.0), rows)
-    found = find_segments(rows, CENTRES, 5.0, NAMES, SegmentOptions(threshold=0.5, smooth=2.0))
+    options = SegmentOptions(threshold=0.5, smooth=2.0)
+    found = find_segments(rows, CENTRES, 5.0, NAMES, options, independent=False)
     assert found == [Segment(0.0, 5.0, "rest", pytest.approx(0.78))]
 
 
 def test_no_class_reaches_the_threshold() -> None:
     rows = np.full((5, 3), 1 / 3, np.float32)
-    assert find_segments(rows, CENTRES, 5.0, NAMES, SegmentOptions(threshold=0.5, smooth=0)) == []
+    options = SegmentOptions(threshold=0.5, smooth=0)
+    assert find_segments(rows, CENTRES, 5.0, NAMES, options, independent=True) == []
 
 
 @pytest.mark.parametrize(

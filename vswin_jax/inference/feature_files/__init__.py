@@ -3,5 +3,6 @@
 from vswin_jax.inference.feature_files.extraction import ExtractedFeatures
 from vswin_jax.inference.feature_files.stored_features import StoredFeatures, load_features
 from vswin_jax.inference.feature_files.video_features import features
+from vswin_jax.inference.feature_files.window_features import WindowOptions
 
-__all__ = ["ExtractedFeatures", "StoredFeatures", "features", "load_features"]
+__all__ = ["ExtractedFeatures", "StoredFeatures", "WindowOptions", "features", "load_features"]

@@ -85,13 +85,13 @@ def write_features(
     """
     directory = output_directory(out, "out")
     _check_format(format)
-    piece = _piece(share)
+    piece = choose_piece(share)
     spec = with_views(factory.clip_spec(opened.config), views)
     mesh = make_mesh(devices=jax.local_devices())
     program = feature_program(opened, spec, layer, dtype, mesh)
     plan = _plan(source, program, videos_per_shard)
     settings = {
-        **_model_settings(opened, program, spec, layer),
+        **model_settings(opened, program, spec, layer),
         **_data_settings(source, plan),
         "format": format,
     }
@@ -170,8 +170,12 @@ def _check_format(name: str) -> None:
         check_pyarrow()
 
 
-def _piece(share: str | None) -> Piece:
-    """Return the share of this process: the one that is given, or that among its peers."""
+def choose_piece(share: str | None) -> Piece:
+    """Return the share of this process: the one that is given, or that among its peers.
+
+    Raises:
+      InputError: it is none, or is given to a process that has joined others.
+    """
     if share is None:
         return Piece(jax.process_index() + 1, jax.process_count())
     if jax.process_count() > 1:
@@ -191,9 +195,10 @@ def _plan(source: Source, program: FeatureProgram, videos_per_shard: int | None)
     return ShardPlan(len(source), videos_per_shard or default)
 
 
-def _model_settings(
+def model_settings(
     opened: OpenedCheckpoint, program: FeatureProgram, spec: ClipSpec, layer: str
 ) -> dict[str, Any]:
+    """Return the settings of the features that depend on the model and the clips."""
     clips, crops = spec.num_clips, spec.num_crops
     return {
         "checkpoint": opened.source,

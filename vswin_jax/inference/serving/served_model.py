@@ -109,7 +109,6 @@ class ServedModel:
             most_windows=self._max_windows,
         )
         probabilities = self.model.probabilities
-        names = self.model.label_names
         with FrameStream(source, decoder) as stream:
             scores = [
                 self._compute(decoder, lambda clip=clip: np.asarray(probabilities(clip))[0])
@@ -117,7 +116,7 @@ class ServedModel:
             ]
             if not scores:
                 raise InputError(stream.failure)
-            return build_timeline(stream, np.stack(scores), names, options.segments)
+            return build_timeline(stream, np.stack(scores), self.model, options.segments)
 
     def _compute(self, decoder: ClipProcesses, function: Callable[[], Result]) -> Result:
         def run() -> Result:

@@ -82,15 +82,20 @@ def find_segments(
     end: float,
     label_names: Sequence[str],
     options: SegmentOptions,
+    *,
+    independent: bool,
 ) -> list[Segment]:
     """Return the segments in which the smoothed probability of a class reaches the threshold.
 
-    A window counts for the time that is nearest to its centre, from 0 to `end` seconds, so that a
-    change of class lies within half a stride of the place where most of a window is of the new one.
-    Under a threshold below one half segments may overlap where the class changes, and anywhere if
-    the classes of the model are independent. They are ordered by their start.
+    Unless the classes are `independent` of each other, it is the most probable one too, and
+    segments do not overlap. A window counts for the time that is nearest to its centre, from 0 to
+    `end` seconds, so that a change of class lies within half a stride of the place where most of a
+    window is of the new one. Segments are ordered by their start.
     """
     smoothed = smooth_over_time(probabilities, centres, options.smooth)
+    is_high = smoothed >= options.threshold
+    if not independent:
+        is_high &= smoothed == smoothed.max(axis=1, keepdims=True)
     borders = window_borders(centres, end)
     found = [
         Segment(
@@ -99,14 +104,14 @@ def find_segments(
             label=label_names[k],
             score=float(smoothed[first:last, k].mean()),
         )
-        for k in np.flatnonzero((smoothed >= options.threshold).any(axis=0))
-        for first, last in _runs(smoothed[:, k] >= options.threshold)
+        for k in np.flatnonzero(is_high.any(axis=0))
+        for first, last in _runs(is_high[:, k])
     ]
     long = (part for part in found if part.end - part.start >= options.shortest)
     return sorted(long, key=lambda part: (part.start, part.end, part.label))
 
 
-def _runs(is_high: np.ndarray) -> Iterator[tuple[int, int]]:
+def _runs(values: np.ndarray) -> Iterator[tuple[int, int]]:
     """Return (first, last + 1) of each run of True."""
-    changes = np.flatnonzero(np.diff(np.concatenate([[0], is_high, [0]])))
+    changes = np.flatnonzero(np.diff(np.concatenate([[0], values, [0]])))
     return zip(changes[::2].tolist(), changes[1::2].tolist(), strict=True)

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from vswin_jax.inference.timelines.segments import SMOOTH, THRESHOLD, SegmentOpt
 from vswin_jax.inference.timelines.timeline_files import Timeline, write_timeline
 from vswin_jax.inference.timelines.timeline_settings import timeline_settings
 from vswin_jax.inference.timelines.window_scores import WindowScorer
+from vswin_jax.inference.trained_model import TrainedModel
 from vswin_jax.inference.video_paths import VideoPath, find_one_video
 from vswin_jax.runtime.cpu_count import usable_cpus
 from vswin_jax.runtime.output_path import output_directory, output_file
@@ -131,8 +132,7 @@ def _write(
         overwrite = outputs.overwrite
         with open_store(directory, settings, scorer.batch_size, overwrite=overwrite) as store:
             _compute(scorer, stream, store, report)
-            names = scorer.model.label_names
-            result = build_timeline(stream, store.scores, names, options)
+            result = build_timeline(stream, store.scores, scorer.model, options)
             if directory is not None:
                 thumbnails = _thumbnails(stream, len(result.starts))
                 write_timeline(directory, result, outputs.topk, thumbnails)
@@ -163,11 +163,12 @@ def _compute(
 def build_timeline(
     stream: FrameStream,
     scores: Float32[np.ndarray, "W K"],
-    names: Sequence[str],
+    model: TrainedModel,
     options: SegmentOptions,
 ) -> Timeline:
     """Return the timeline of the probabilities of the first W windows of a video."""
-    plan, count = stream.plan, len(scores)
+    plan, count, names = stream.plan, len(scores), model.label_names
+    independent = model.config.data.multi_label
     end = float(plan.ends[count - 1]) if stream.failure else plan.duration
     return Timeline(
         video=stream.source.name,
@@ -175,8 +176,12 @@ def build_timeline(
         starts=plan.starts[:count],
         ends=plan.ends[:count],
         probabilities=scores,
-        label_names=tuple(names),
-        segments=tuple(find_segments(scores, plan.centres[:count], end, names, options)),
+        label_names=names,
+        segments=tuple(
+            find_segments(
+                scores, plan.centres[:count], end, names, options, independent=independent
+            )
+        ),
         failure=stream.failure,
     )
 

@@ -1,6 +1,7 @@
 """The probabilities of the windows of a long video, computed in batches on all devices."""
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -70,7 +71,13 @@ class WindowScorer:
 
         They end early where the video is damaged; see `FrameStream.failure`.
         """
-        batches = self._batches(read_windows(stream, first))
+        size = self.batch_size
+        labels = self.model.task.blank_labels(size, len(self.model.label_names))
+        unused = {"label": labels, "flip": np.zeros(size, bool)}
+        batches = (
+            {**batch, **unused}
+            for batch in window_batches(read_windows(stream, first), self.spec, size)
+        )
         for rows, (_, is_real) in run_each(self._step, self.model.params, batches, self._mesh):
             yield rows["probabilities"][is_real]
 
@@ -78,28 +85,24 @@ class WindowScorer:
         """Return the probabilities of one window."""
         return np.asarray(self.model.probabilities(views)).mean(axis=0)
 
-    def _batches(self, windows: Iterator[np.ndarray]) -> Iterator[Mapping[str, Any]]:
-        """Yield batches of one size; the rows after the last window are empty."""
-        spec, rows = self.spec, self.batch_size
-        labels = self.model.task.blank_labels(rows, len(self.model.label_names))
-        shape = (rows, spec.views, spec.num_frames, spec.size, spec.size, 3)
-        while True:
-            video, count = np.zeros(shape, np.uint8), 0
-            for row, window in zip(video, windows, strict=False):
-                row[:] = window
-                count += 1
-                if count == rows:
-                    break
-            if not count:
-                return
-            order = np.arange(rows)
-            yield {
-                "video": video,
-                "label": labels,
-                "flip": np.zeros(rows, bool),
-                "id": order,
-                "mask": (order < count).astype(np.float32),
-            }
+
+def window_batches(
+    windows: Iterator[UInt8[np.ndarray, "V T size size 3"]], spec: ClipSpec, rows: int
+) -> Iterator[dict[str, Any]]:
+    """Yield batches of one size, with video `[rows, V, T, size, size, 3]`, id and mask `[rows]`.
+
+    The rows after the last window are empty.
+    """
+    shape = (rows, spec.views, spec.num_frames, spec.size, spec.size, 3)
+    order = np.arange(rows)
+    while True:
+        video, count = np.zeros(shape, np.uint8), 0
+        for window in itertools.islice(windows, rows):
+            video[count] = window
+            count += 1
+        if not count:
+            return
+        yield {"video": video, "id": order, "mask": (order < count).astype(np.float32)}
 
 
 def _default_batch_size(spec: ClipSpec) -> int:
