@@ -78,6 +78,17 @@ class Browser:
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
 
+    def click(self, element: str) -> None:
+        """Click on the middle of an element."""
+        self.evaluate(f"{element}.scrollIntoView({{block: 'center'}})")
+        box = self.evaluate(
+            f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])"
+            f"({element}.getBoundingClientRect())"
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            place = {"x": box[0], "y": box[1], "button": "left", "clickCount": 1}
+            self.call("Input.dispatchMouseEvent", type=kind, **place)
+
     def press(self, key: str) -> None:
         """Press and release a key, such as "Tab" or "Enter"."""
         text = {"text": "\r"} if key == "Enter" else {}
@@ -128,11 +139,11 @@ def browser(profile: Path) -> Iterator[Browser]:
     (their_reading, writing), (reading, their_writing) = os.pipe(), os.pipe()
     command = [PROGRAM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
     command += ["--no-first-run", "--disable-background-networking", "--remote-debugging-pipe"]
+    command.append(f"--user-data-dir={profile}")
     # The protocol uses the descriptors 3 and 4.
     shell = 'exec 3<&"$0" 4>&"$1"; shift; exec "$@"'
     process = subprocess.Popen(
-        ["bash", "-c", shell, str(their_reading), str(their_writing), *command]
-        + [f"--user-data-dir={profile}"],
+        ["bash", "-c", shell, str(their_reading), str(their_writing), *command],
         pass_fds=(their_reading, their_writing),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

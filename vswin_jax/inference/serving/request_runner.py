@@ -63,13 +63,13 @@ class RequestRunner:
     async def _result(
         self, request: Request, name: str, job: Callable[[ClipProcesses], Result]
     ) -> Result:
-        work = asyncio.ensure_future(self._queue.run(job))
+        work = asyncio.ensure_future(self._queue.run(partial(_result_or_error, job)))
         left = asyncio.ensure_future(_wait_until_left(request))
         timeout = self._settings.timeout
         try:
             await asyncio.wait({work, left}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
-                return work.result()
+                return _checked(work.result())
             if left.done():
                 raise ClientDisconnect
             raise RefusedRequest(
@@ -78,13 +78,27 @@ class RequestRunner:
                 f"is busy: send a shorter video, or try again later.",
                 _RETRY_SECONDS,
             )
-        except InputError as error:
-            status = 504 if isinstance(error, TooSlowError) else 422
-            raise RefusedRequest(status, str(error)) from error
         finally:
             work.cancel()
             left.cancel()
             await asyncio.gather(work, left, return_exceptions=True)
+
+
+def _result_or_error(
+    job: Callable[[ClipProcesses], Result], decoder: ClipProcesses
+) -> Result | InputError:
+    try:
+        return job(decoder)
+    except InputError as error:
+        # The frames of its traceback have the clips, which the futures of a raised error would keep
+        # until the garbage collector finds them.
+        return type(error)(str(error))
+
+
+def _checked(result: Result | InputError) -> Result:
+    if isinstance(result, InputError):
+        raise RefusedRequest(504 if isinstance(result, TooSlowError) else 422, str(result))
+    return result
 
 
 async def _wait_until_left(request: Request) -> None:
