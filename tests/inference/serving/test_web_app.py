@@ -195,10 +195,11 @@ def test_a_name_is_no_path(server: VideoServer, video: Path) -> None:
 
 
 def test_odd_names_are_shown(server: VideoServer, video: Path) -> None:
-    names = {"Größe 動画.mp4": "Größe 動画.mp4", "C:\\a\\b.mp4": "b.mp4", "": "video"}
+    names = {"Größe 動画.mp4": "Größe 動画.mp4", "C:\\a\\b.mp4": "b.mp4", "": "video", "a/..": "video"}
     for name, shown in names.items():
         answer = post_form(f"{server.url}/predict", video.read_bytes(), name)
         assert answer.json["video"] == shown
+        assert post_form(f"{server.url}/explain", video.read_bytes(), name).status == 200
     body, kind = form(video.read_bytes(), "NAME")
     answer = post(f"{server.url}/predict", body.replace(b"NAME", b"\xff\x00a"), Content_Type=kind)
     assert answer.json["video"] == "\ufffd\\x00a"

@@ -30,4 +30,5 @@ class UploadedVideo:
 def display_name(name: str) -> str:
     """Return the last part of a client's name for a video, on one line, not too long."""
     last = name.replace("\\", "/").rstrip("/").rpartition("/")[2].strip()
-    return printable(last)[:_LONGEST_NAME] or "video"
+    # "." and ".." are folders.
+    return printable(last)[:_LONGEST_NAME] if last.strip(".") else "video"
