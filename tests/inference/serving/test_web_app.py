@@ -195,7 +195,8 @@ def test_a_name_is_no_path(server: VideoServer, video: Path) -> None:
 
 
 def test_odd_names_are_shown(server: VideoServer, video: Path) -> None:
-    names = {"Größe 動画.mp4": "Größe 動画.mp4", "C:\\a\\b.mp4": "b.mp4", "": "video", "a/..": "video"}
+    names = {"Größe 動画.mp4": "Größe 動画.mp4", "C:\\a\\b.mp4": "b.mp4"}
+    names |= {"": "video", "a/..": "video"}
     for name, shown in names.items():
         answer = post_form(f"{server.url}/predict", video.read_bytes(), name)
         assert answer.json["video"] == shown
