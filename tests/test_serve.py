@@ -25,11 +25,11 @@ def test_a_signal_ends_the_server(tiny_run: "Run", tmp_path: Path) -> None:
         assert len(list(tmp_path.iterdir())) == 1
         assert server.stop(signal.SIGTERM) == 128 + signal.SIGTERM
     assert list(tmp_path.iterdir()) == []
-    lines = [line for line in server.lines if not line.startswith("the checkpoint")]
-    assert lines[0].startswith("serving swin_tiny (8 classes, step 40) at http://127.0.0.1:")
-    assert lines[1].startswith("limits: videos of 7 MB, 120 seconds a request")
-    assert lines[2].startswith("127.0.0.1 GET /model 200 ")
-    assert len(lines) == 3
+    opened, serving, limits, request = server.lines
+    assert opened.startswith("the checkpoint of step 40 in ")
+    assert serving.startswith("serving swin_tiny (8 classes, step 40) at http://127.0.0.1:")
+    assert limits.startswith("limits: videos of 7 MB, 300 seconds a request")
+    assert request.startswith("127.0.0.1 GET /model 200 ")
 
 
 def test_wrong_input_is_one_sentence(

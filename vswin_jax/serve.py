@@ -69,7 +69,7 @@ def run(arguments: Sequence[str]) -> int:
             signal.signal(number, _exit)
     with server:
         for line in server.describe():
-            print_message(printable(line))
+            _print(line)
         server.wait()
     return 0
 
@@ -78,6 +78,8 @@ def _server(options: argparse.Namespace) -> "VideoServer":
     log_downloads()
     from vswin_jax import inference
     from vswin_jax.config.plugins import import_plugins
+    from vswin_jax.inference.opened_checkpoint import open_checkpoint
+    from vswin_jax.inference.serving.video_server import load_predictor
 
     import_plugins(options.plugins)
     given = {name: getattr(options, name) for name in _SETTINGS}
@@ -88,15 +90,14 @@ def _server(options: argparse.Namespace) -> "VideoServer":
     )
 
     def load() -> "Predictor":
-        return inference.Predictor(
-            options.checkpoint,
-            views=options.views,
-            topk=options.topk,
-            which=options.which,
-            labels=options.labels,
-        )
+        opened = open_checkpoint(options.checkpoint, options.which, options.labels)
+        return load_predictor(opened, options.views, options.topk, _print)
 
     return inference.VideoServer(load, settings)
+
+
+def _print(line: str) -> None:
+    print_message(printable(line))
 
 
 def _exit(number: int, _: FrameType | None) -> NoReturn:
@@ -112,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     add_views_argument(parser)
     add("--topk", type=positive_int, default=5, metavar="K", help="classes of a video (5)")
     add("--max-mb", type=float, metavar="MB", help="the largest video (200)")
-    add("--timeout", type=float, metavar="SECONDS", help="of a request after its upload (120)")
+    add("--timeout", type=float, metavar="SECONDS", help="of a request after its upload (300)")
     requests_help = "at a time, uploads included; further ones get a 503 (32)"
     add("--max-requests", type=int, metavar="N", help=requests_help)
     add("--decoders", type=int, metavar="N", help="requests at work at a time (CPUs, 2 to 4)")

@@ -112,7 +112,7 @@ def test_describes_itself(server: VideoServer, tiny_run: "Run") -> None:
     assert str(tiny_run.workdir) not in str(model)
     first, second = server.describe()
     assert first == f"serving swin_tiny (8 classes, step 40) at {server.url}"
-    assert second.startswith("limits: videos of 0.3 MB, 120 seconds a request, 32 requests")
+    assert second.startswith("limits: videos of 0.3 MB, 300 seconds a request, 32 requests")
 
 
 def test_the_page_needs_nothing_from_elsewhere(server: VideoServer) -> None:

@@ -29,7 +29,7 @@ class ServeSettings:
     host: str = "127.0.0.1"
     port: int = 8000
     max_mb: float = 200.0
-    timeout: float = 120.0
+    timeout: float = 300.0
     max_requests: int = 32
     decoders: int = 0
     max_windows: int = 60

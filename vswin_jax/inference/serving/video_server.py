@@ -1,13 +1,14 @@
 """A server of a trained model: a page, and an interface for programs."""
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vswin_jax.errors import InputError
-from vswin_jax.inference.opened_checkpoint import Source
+from vswin_jax.inference.opened_checkpoint import OpenedCheckpoint, Source, open_checkpoint
 from vswin_jax.inference.predictor import TOPK, Predictor
 from vswin_jax.inference.serving.listening_socket import is_local, listen, server_url
 from vswin_jax.inference.serving.serve_settings import ServeSettings
@@ -143,12 +144,23 @@ def serve(
         allow_hosts=tuple(allow_hosts),
         allow_origins=tuple(allow_origins),
     )
-    options: dict[str, Any] = {"views": views, "topk": topk, "which": which, "labels": labels}
-    server = VideoServer(lambda: Predictor(checkpoint, **options), settings, report)
+    opened = functools.partial(open_checkpoint, checkpoint, which, labels)
+    server = VideoServer(lambda: load_predictor(opened(), views, topk, report), settings, report)
     with server, contextlib.suppress(KeyboardInterrupt):
         for line in server.describe():
             report(line)
         server.wait()
+
+
+def load_predictor(
+    opened: OpenedCheckpoint,
+    views: tuple[int, int] | None,
+    topk: int,
+    report: Callable[[str], None],
+) -> Predictor:
+    """Load a predictor, which may take a minute; `report` gets a line at the start."""
+    report(f"{opened.note}; it is loaded and compiled")
+    return Predictor(opened, views=views, topk=topk)
 
 
 def _check_system() -> None:
