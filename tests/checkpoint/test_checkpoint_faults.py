@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
+from forked_process import forked_commands
 from jax.sharding import SingleDeviceSharding
 
 from vswin_jax import main, predict
@@ -384,17 +385,12 @@ def on_two_hosts(directory: Path) -> list[tuple[int, str, str]]:
         address = f"localhost:{free.getsockname()[1]}"
     command = [sys.executable, "-c", HOST, str(directory), address]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    hosts = [
-        subprocess.Popen(
-            [*command, str(rank)],
-            cwd=ROOT,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for rank in range(2)
-    ]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with forked_commands():
+        hosts = [
+            subprocess.Popen([*command, str(rank)], cwd=ROOT, env=environment, **pipes)
+            for rank in range(2)
+        ]
     outputs = [host.communicate(timeout=120) for host in hosts]
     return [
         (host.returncode, printed.rstrip().rpartition("\n")[2], logged)
@@ -526,7 +522,8 @@ def test_a_disk_too_full_for_a_checkpoint_ends_the_run_in_one_sentence(
     command = [sys.executable, "-m", "vswin_jax.main", *again, f"--workdir={disk}"]
     # Compiled programs would fill the disk earlier.
     command += ["--config.train.compilation_cache=off"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    with forked_commands():
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     *logged, error = done.stderr.splitlines()
     assert any("step 40/40" in line for line in logged), done.stderr

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import pytest
+from forked_process import forked_commands
 
 from vswin_jax.runtime import compilation
 from vswin_jax.runtime.compilation import Compilations
@@ -87,16 +88,10 @@ def test_a_second_start_compiles_nothing(tmp_path: Path) -> None:
     paths = [str(Path(__file__).parents[1] / "training"), *sys.path]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-    logs = [
-        subprocess.run(
-            [sys.executable, "-c", RUN, str(tmp_path), name],
-            capture_output=True,
-            text=True,
-            check=True,
-            env=environment,
-        ).stdout
-        for name in ("first", "second")
-    ]
+    command = [sys.executable, "-c", RUN, str(tmp_path)]
+    options = {"capture_output": True, "text": True, "check": True, "env": environment}
+    with forked_commands():
+        logs = [subprocess.run([*command, name], **options).stdout for name in ("first", "second")]
     assert "jit(train_step) was compiled in" in logs[0]
     assert "jit(train_step) was taken from the compilation cache in" in logs[1]
     count = int(logs[0].splitlines()[-1].split()[1])

@@ -1,5 +1,6 @@
 """Two and four real processes train as one, through deaths, signals and changes of their number."""
 
+import contextlib
 import json
 import os
 import runpy
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from drawn_videos import write_broken
+from forked_process import forked_commands
 from started_runs import PATIENCE, wait_for_step
 
 from vswin_jax.reporting.metrics_file import read_metrics
@@ -28,7 +30,7 @@ TOLERANCE = 1e-4
 start = runpy.run_path(str(ROOT / "scripts" / "launch" / "local.py"))["start"]
 
 Process = "subprocess.Popen[str]"
-Launch = Callable[[Path, int], list[Process]]
+Launch = Callable[..., list[Process]]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def launch(
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     }
 
-    def launch(workdir: Path, count: int, *more: str) -> list[Process]:
+    def launch(workdir: Path, count: int, *more: str, forks: bool = True) -> list[Process]:
         data = f"--config.data.root={tiny_run.workdir / 'moving_shapes'}"
         # With two processes, one of them has no video in the last batch.
         uneven = "--config.eval.batch_size=5"
@@ -55,7 +57,8 @@ def launch(
             *more,
         )
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        processes = start(count, arguments, env=cache, cwd=ROOT, **pipes)
+        with forked_commands() if forks else contextlib.nullcontext():
+            processes = start(count, arguments, env=cache, cwd=ROOT, **pipes)
         started.extend(processes)
         return processes
 
@@ -68,9 +71,9 @@ def launch(
 
 @pytest.fixture(scope="module")
 def undisturbed(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the workdir of an undisturbed run with two processes."""
+    """Return the workdir of an undisturbed run with two processes, which import what they need."""
     workdir = tmp_path_factory.mktemp("two") / "run"
-    ended(launch(workdir, 2))
+    ended(launch(workdir, 2, forks=False))
     return workdir
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from forked_process import forked_commands
 from started_runs import PATIENCE, wait_for_step
 
 from vswin_jax.errors import InputError
@@ -95,14 +96,10 @@ def start(
     def start(workdir: Path, *more: str) -> "subprocess.Popen[str]":
         data = f"--config.data.root={tiny_run.workdir / 'moving_shapes'}"
         program = [sys.executable, "-m", "vswin_jax.main"]
-        process = subprocess.Popen(
-            [*program, *tiny_arguments, data, f"--workdir={workdir}", *more],
-            cwd=ROOT,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        command = [*program, *tiny_arguments, data, f"--workdir={workdir}", *more]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with forked_commands():
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
         processes.append(process)
         return process
 
@@ -119,7 +116,8 @@ def test_training_goes_on_beside_what_is_started_in_its_workdir(
 ) -> None:
     endless = ("--config.train.duration=1000000 steps", "--config.train.max_to_keep=50")
     first = start(tmp_path, *endless)
-    wait_for_step(first, tmp_path, 10)
+    # Step 7 is saved when the save of step 14 begins.
+    wait_for_step(first, tmp_path, 15)
 
     second = start(tmp_path, *endless)
     evaluating = start(tmp_path, "--mode=evaluate")

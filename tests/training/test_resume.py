@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from forked_process import forked_commands
 
 from vswin_jax.reporting.metrics_file import read_metrics
 
@@ -28,14 +29,9 @@ def start(arguments: tuple[str, ...], workdir: Path, programs: Path) -> subproce
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     }
     command = [sys.executable, "-m", "vswin_jax.main", *arguments, f"--workdir={workdir}"]
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with forked_commands():
+        return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
 
 
 def kill_after(process: subprocess.Popen[str], metrics: Path, step: int) -> None:
