@@ -188,7 +188,8 @@ def build_timeline(
 
 def _thumbnails(stream: FrameStream, num_windows: int) -> np.ndarray:
     """Read frames that are spread evenly over the windows; none if they cannot be read."""
-    shares = (np.arange(_THUMBNAILS) + 0.5) / _THUMBNAILS
+    count = min(_THUMBNAILS, num_windows)
+    shares = (np.arange(count) + 0.5) / count
     middles = stream.plan.indices[:num_windows, stream.plan.indices.shape[1] // 2]
     chosen = middles[(shares * num_windows).astype(int)]
     with contextlib.suppress(InputError):
