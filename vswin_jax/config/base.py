@@ -2,6 +2,8 @@
 
 The defaults are what the published Kinetics-400 recipes have in common (Video Swin,
 arXiv:2106.13230, section 4.1), so an experiment file states only the settings that differ.
+`docs/config.md` is written from this file by `scripts/document_config.py`: a setting's description
+is the comment behind it, or the one above it.
 """
 
 from ml_collections import ConfigDict
@@ -11,8 +13,8 @@ from ml_collections.config_dict import placeholder
 def base_config() -> ConfigDict:
     """Return a config with every field, locked: a misspelt name fails where it is written."""
     config = ConfigDict()
-    config.name = ""
-    config.seed = 0
+    config.name = ""  # of the recipe, for logs and tables
+    config.seed = 0  # of initial weights, the order of the videos, augmentations, and dropout
     config.plugins = ""  # modules of your own to import, by commas; see docs/extending.md
     config.init = "pretrained"  # reads init_from; or "scratch", which is never assumed
     config.init_from = ""  # a file or directory, a released checkpoint's name, or a URL
@@ -28,28 +30,31 @@ def base_config() -> ConfigDict:
 
 
 def _model() -> ConfigDict:
+    """Build the settings of the model; None is the value of the named variant."""
     model = ConfigDict()
-    model.name = "swin_tiny"
+    model.name = "swin_tiny"  # or swin_small, swin_base, swin_large
     model.num_classes = placeholder(int)  # None: the number of classes of the training set
     model.dtype = "bfloat16"  # compute dtype; parameters, logits and softmax stay float32
-    # For all of the following, None is the value of the named variant.
-    model.embed_dim = placeholder(int)
-    model.depths = placeholder(tuple)  # blocks in each stage
-    model.num_heads = placeholder(tuple)
+    model.embed_dim = placeholder(int)  # channels of the first stage
+    model.depths = placeholder(tuple)  # blocks of each stage
+    model.num_heads = placeholder(tuple)  # attention heads of each stage
     model.window_size = placeholder(tuple)  # tokens: (time, height, width)
     model.patch_size = placeholder(tuple)  # pixels: (time, height, width)
-    model.patch_norm = placeholder(bool)
-    model.mlp_ratio = placeholder(float)
-    model.qkv_bias = placeholder(bool)
-    model.qk_scale = placeholder(float)
-    model.drop_rate = placeholder(float)
-    model.attn_drop_rate = placeholder(float)
-    model.drop_path_rate = placeholder(float)
-    model.head_dropout_rate = placeholder(float)
+    model.patch_norm = placeholder(bool)  # a LayerNorm after the patch embedding
+    model.mlp_ratio = placeholder(float)  # hidden channels of an MLP, relative to its input
+    model.qkv_bias = placeholder(bool)  # biases of queries, keys and values
+    model.qk_scale = placeholder(float)  # factor of the logits; None: 1 / sqrt(head dimension)
+    model.drop_rate = placeholder(float)  # dropout of tokens, projections and MLPs
+    model.attn_drop_rate = placeholder(float)  # dropout of attention weights
+    model.drop_path_rate = placeholder(float)  # stochastic depth, rising to this in the last block
+    model.head_dropout_rate = placeholder(float)  # dropout before the classifier
     model.frozen_stages = placeholder(int)  # -1: none; 0: the patch embedding; n: n stages too
+    # Initial kernels: "reference", or "lecun" for narrow models from random weights.
     model.kernel_init = placeholder(str)
     model.remat = placeholder(str)  # rematerialised: none, attention, dots, mlp or block
+    # Bias where a window is clamped in space: "reference", or "exact" with the right offsets.
     model.relative_position = placeholder(str)
+    # Implementation of attention: auto, xla, chunked, pallas_tpu or gpu.
     model.attention = placeholder(str)
     # A registered attention layer with its options, such as "cosine(max_scale=50)".
     model.attention_layer = placeholder(str)
@@ -61,15 +66,16 @@ def _model() -> ConfigDict:
 
 
 def _data() -> ConfigDict:
+    """Build the settings of the data: videos, clips and augmentations."""
     data = ConfigDict()
     data.kind = "files"  # or "moving_shapes", videos that the run writes itself
     data.train = ""  # annotation file, folder with a folder per class, or DIRECTORY:SPLIT of TFDS
-    data.eval = ""
+    data.eval = ""  # the same, of the held-out videos
     data.root = ""  # parent of the paths in an annotation file, of TFDS data, of moving_shapes
-    data.format = "auto"
+    data.format = "auto"  # or the format's name: list, csv, folder, ssv2, ..., a registered one
     data.label_names = ""  # a text file with one class name a line, in label order
     data.multi_label = False  # True: a video has any number of classes, `a.mp4 run;jump` in a list
-    data.num_frames = 32
+    data.num_frames = 32  # frames of a clip
     data.frame_interval = 2  # a clip takes every second frame of the video
     data.fps = 0.0  # frame rate at which clips are sampled; 0: the frames of the file as they are
     data.sampling = "dense"  # consecutive frames; or "uniform", over the whole video (SSv2)
@@ -83,7 +89,9 @@ def _data() -> ConfigDict:
     # names a line with a tab between them.
     data.flip_labels = ""
     data.repeat_first_frame = False  # control experiment: a clip without motion
-    data.rand_augment = ConfigDict({"n": 0, "m": 7})  # operations (0: off), magnitude of 30
+    data.rand_augment = ConfigDict()
+    data.rand_augment.n = 0  # RandAugment's operations on each clip; 0: off
+    data.rand_augment.m = 7  # their magnitude, up to 30
     # Registered augmentations of whole clips, in this order, after the crop, the flip and
     # RandAugment: ({"name": "color_jitter", "strength": 0.4, "p": 0.8}, "grayscale(p=0.1)").
     data.augmentations = ()
@@ -99,25 +107,34 @@ def _data() -> ConfigDict:
     # Unreadable videos are replaced in training, and left out of the scores. The run ends if their
     # fraction is clearly above this one.
     data.max_bad_fraction = 0.05
-    # For moving_shapes alone: eight videos per scene, frames of size x size pixels.
-    data.shapes = ConfigDict(
-        {"train_scenes": 300, "test_scenes": 40, "seed": 0, "size": 64, "num_frames": 24, "fps": 12}
-    )
+    data.shapes = _shapes()
     return data
 
 
+def _shapes() -> ConfigDict:
+    """Build the settings of moving_shapes: eight videos of each scene."""
+    shapes = ConfigDict()
+    shapes.train_scenes = 300  # scenes of the training set
+    shapes.test_scenes = 40  # scenes of the held-out set
+    shapes.seed = 0  # of the scenes
+    shapes.size = 64  # pixels of the width and of the height
+    shapes.num_frames = 24  # of a video
+    shapes.fps = 12  # frames per second
+    return shapes
+
+
 def _train() -> ConfigDict:
-    # Durations are written as "30 epochs", "1000 steps" or "64000 examples".
+    """Build the settings of training; durations are "30 epochs", "9 steps" or "640 examples"."""
     train = ConfigDict()
     # True: the batch size, durations and intervals that the command line does not name follow from
     # the number of training videos; see `fit_to_videos`.
     train.fit_to_videos = False
     train.batch_size = 64  # clips per step, over all devices and micro-batches
-    train.duration = "30 epochs"
+    train.duration = "30 epochs"  # of the whole training
     train.grad_accum_steps = 1  # micro-batches per step
-    train.log_every = "20 steps"
+    train.log_every = "20 steps"  # interval of the lines of metrics
     train.eval_every = "5 epochs"  # quick: one centred clip per video
-    train.checkpoint_every = "1 epochs"
+    train.checkpoint_every = "1 epochs"  # interval of saves, which are asynchronous
     train.max_to_keep = 2  # latest checkpoints, in addition to the best one
     train.ema_decay = 0.0  # 0: no moving average of the parameters
     train.max_bad_steps = 20  # consecutive steps with a non-finite loss or gradient
@@ -132,30 +149,36 @@ def _train() -> ConfigDict:
 
 
 def _optim() -> ConfigDict:
+    """Build the settings of AdamW and of the learning rate."""
     optim = ConfigDict()
     optim.learning_rate = 1e-3  # of the head; for the backbone, `groups` decides what is multiplied
-    optim.weight_decay = 0.02
-    optim.b1 = 0.9
-    optim.b2 = 0.999
-    optim.eps = 1e-8
+    optim.weight_decay = 0.02  # of AdamW, times the group's factor
+    optim.b1 = 0.9  # decay of the first moment
+    optim.b2 = 0.999  # decay of the second moment
+    optim.eps = 1e-8  # added to the root of the second moment
     optim.groups = "literal"  # parameter groups as the original code applied them, or "intended"
     optim.backbone_multiplier = 0.1  # of the learning rate in the backbone
     optim.clip_norm = 0.0  # global gradient norm; 0: no clipping
     optim.moment_dtype = "float32"  # of the first moment, or "bfloat16"
     optim.offload = False  # True: moments are kept in host memory
     optim.schedule = "epoch_cosine"  # constant within an epoch, as the original; or "cosine"
-    optim.warmup = "2.5 epochs"
-    optim.warmup_ratio = 0.1
+    optim.warmup = "2.5 epochs"  # linear, from warmup_ratio to 1
+    optim.warmup_ratio = 0.1  # fraction of the learning rate in the first step
     return optim
 
 
 def _loss() -> ConfigDict:
-    return ConfigDict(
-        {"label_smoothing": 0.0, "mixup_alpha": 0.0, "cutmix_alpha": 0.0, "random_erasing": 0.0}
-    )
+    """Build the settings of the loss and of what mixes or erases clips on the device."""
+    loss = ConfigDict()
+    loss.label_smoothing = 0.0  # s: targets are (1 - s) * target + s / classes
+    loss.mixup_alpha = 0.0  # mixup with a weight of Beta(alpha, alpha) for the batch; 0: off
+    loss.cutmix_alpha = 0.0  # the same for CutMix; with both, one of the two at even odds
+    loss.random_erasing = 0.0  # probability that a box of a clip is erased, in all of its frames
+    return loss
 
 
 def _eval() -> ConfigDict:
+    """Build the settings of evaluations."""
     evaluation = ConfigDict()
     evaluation.batch_size = 8  # videos, each with num_clips * num_crops views
     evaluation.num_clips = 4  # along time
@@ -171,7 +194,11 @@ def _eval() -> ConfigDict:
 
 
 def _mesh() -> ConfigDict:
-    mesh = ConfigDict({"data": -1, "fsdp": 1, "model": 1})  # devices per axis; -1: all others
+    """Build the settings of the device mesh: devices along each axis."""
+    mesh = ConfigDict()
+    mesh.data = -1  # devices that divide the batch; -1: all that the other axes leave
+    mesh.fsdp = 1  # devices that divide the batch, the parameters and the moments
+    mesh.model = 1  # devices that divide heads and hidden channels
     mesh.window = 1  # devices that share each clip
     mesh.window_over = "time"  # the axis of the clip that they divide; or "height"
     return mesh
