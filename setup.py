@@ -53,6 +53,7 @@ setup(
     extras_require={
         "beam": ["apache-beam>=2.70"],
         "demo": DEMO,
+        "docs": ["mkdocs>=1.6", "mkdocs-material>=9.8", "mkdocstrings[python]>=1.0"],
         # For `python -m vswin_jax.export --to onnx`, beside torch and torchvision.
         "onnx": ["onnx>=1.19", "onnxruntime>=1.22", "onnxscript>=0.5"],
         # For answers and features in Parquet files.
