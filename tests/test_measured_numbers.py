@@ -121,6 +121,16 @@ def explanations() -> Iterator[str]:
         ).replace("%", " %")
 
 
+def long_video() -> Iterator[str]:
+    for row in result("long_video")["segments"]:
+        share = f"{row['right_class_share_of_time']:.1%}".replace("%", " %")
+        yield (
+            f"| {row['stride_s']:g} | {row['smooth_s']:g} | {row['segments']} | {share} "
+            f"| {row['borders_within_a_stride']} of {row['borders']} "
+            f"| {row['median_distance_in_strides']:.2f} |"
+        )
+
+
 @pytest.mark.parametrize(
     ("rows", "page"),
     [
@@ -133,10 +143,11 @@ def explanations() -> Iterator[str]:
         (startup(), "performance"),
         (preemption(), "reliability"),
         (explanations(), "inference"),
+        (long_video(), "inference"),
     ],
     ids=(
         *("torchvision", "v5e-attention", "h200-attention", "v5e", "h200", "slices"),
-        *("startup", "preemption", "explanations"),
+        *("startup", "preemption", "explanations", "long_video"),
     ),
 )
 def test_the_rows_of_a_table_are_those_of_the_results(rows: Iterator[str], page: str) -> None:
