@@ -16,8 +16,8 @@ START = time.perf_counter()
 CLASSES, FRAMES, CALLS = 400, 16, 3
 
 
-def write_checkpoint(directory: Path, frames: int = FRAMES) -> None:
-    """Write a Swin-T with random weights, float32, that predicts from one view of some frames."""
+def write_checkpoint(directory: Path, frames: int = FRAMES, size: int = 224) -> None:
+    """Write a Swin-T with random weights, float32, for one view of [frames, size, size]."""
     import jax
     import numpy as np
 
@@ -32,6 +32,7 @@ def write_checkpoint(directory: Path, frames: int = FRAMES) -> None:
     config = base_config()
     config.model.dtype = "float32"
     config.data.num_frames = frames
+    config.data.size = config.eval.resize = size
     config.eval.num_clips = config.eval.num_crops = 1
     names = [f"class_{index}" for index in range(CLASSES)]
     directory.mkdir(parents=True)
