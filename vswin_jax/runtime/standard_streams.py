@@ -11,6 +11,8 @@ from vswin_jax.runtime.disk_full import disk_full_reason
 
 # The exit status that a shell reports for a process that a closed pipe ended.
 _PIPE_STATUS = 128 + 13  # SIGPIPE, which Windows lacks
+# The second one is of a socket whose reader has left text unread.
+_READER_LOST = (BrokenPipeError, ConnectionResetError)
 
 
 def prepare_streams() -> None:
@@ -56,7 +58,7 @@ def print_result(text: str) -> None:
     """Print a result to stdout at once; without a reader it is lost, and the work goes on."""
     try:
         print(text, flush=True)
-    except BrokenPipeError:
+    except _READER_LOST:
         _discard(1)
 
 
@@ -93,7 +95,7 @@ def run_script(run: Callable[[Sequence[str]], int]) -> int:
 
 def _lost_output_status(error: OSError) -> int | None:
     """Return the exit status if `error` means that the output was lost, else None."""
-    if isinstance(error, BrokenPipeError) and any(map(_has_lost_reader, (1, 2))):
+    if isinstance(error, _READER_LOST) and any(map(_has_lost_reader, (1, 2))):
         return _PIPE_STATUS
     reason = disk_full_reason(error)
     if reason is None:

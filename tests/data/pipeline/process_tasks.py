@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import signal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,6 +26,13 @@ def fill_with_text(text: str, out: np.ndarray) -> None:
 def compute_forever() -> None:
     # One call of C code, in which Python runs no signal handler.
     sum(itertools.repeat(1))
+
+
+def every_frame_at_the_last_moment(video: Any) -> np.ndarray:
+    """Choose all frames when nearly no time is left."""
+    while signal.getitimer(signal.ITIMER_PROF)[0] > 0.2:
+        sum(range(1000))
+    return np.arange(video.num_frames)
 
 
 def allocate(size: int) -> int:
