@@ -62,7 +62,7 @@ class _Reader:
 
     def __init__(self, spec: ClipSpec) -> None:
         self._spec = spec
-        self._processes = _take_process()
+        self._processes = take_process()
         self._thread = ThreadPoolExecutor(1)
         self._latest: Future[Views | InputError] = Future()
         self._was_slow = False
@@ -77,7 +77,7 @@ class _Reader:
         is_idle = self._latest.cancel() or self._latest.done()
         if self._processes is not None:
             # A process remembers slow videos, which may have been replaced by the next call.
-            _give_back(self._processes, keep=is_idle and not self._was_slow)
+            give_back(self._processes, keep=is_idle and not self._was_slow)
         self._thread.shutdown()
 
     def _submit(self, example: Example) -> Future[Views | InputError]:
@@ -98,7 +98,11 @@ class _Reader:
             return error
 
 
-def _take_process() -> ClipProcesses | None:
+def take_process() -> ClipProcesses | None:
+    """Return a pool of one process for long videos; None on systems that have none.
+
+    It is the one that waits for a call, or a new one, until `give_back`.
+    """
     if os.name != "posix":
         return None
     with _lock:
@@ -107,7 +111,8 @@ def _take_process() -> ClipProcesses | None:
     return ClipProcesses(1, _LIMITS)
 
 
-def _give_back(processes: ClipProcesses, *, keep: bool) -> None:
+def give_back(processes: ClipProcesses, *, keep: bool) -> None:
+    """Let a process wait for the next call, or with `keep` False, end it."""
     with _lock:
         if keep and not _waiting:
             _waiting.append(processes)

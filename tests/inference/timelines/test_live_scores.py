@@ -11,22 +11,16 @@ import numpy as np
 import pytest
 
 from vswin_jax.errors import InputError
-from vswin_jax.inference.opened_checkpoint import open_checkpoint
 from vswin_jax.inference.timelines.live_reader import THREAD, DecodingLoad
 from vswin_jax.inference.timelines.live_scores import live_timeline
 from vswin_jax.inference.timelines.window_scores import WindowScorer
 
 if TYPE_CHECKING:
-    from conftest import Run
+    pass
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
 
 RATE = 12
-
-
-@pytest.fixture(scope="module")
-def scorer(tiny_run: "Run") -> WindowScorer:
-    return WindowScorer(open_checkpoint(tiny_run.workdir))
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,6 @@ import vswin_jax
 from vswin_jax.data.clips import transforms
 from vswin_jax.data.decoding.decode import open_video
 from vswin_jax.errors import InputError
-from vswin_jax.inference.opened_checkpoint import open_checkpoint
 from vswin_jax.inference.timelines.frame_stream import FrameStream
 from vswin_jax.inference.timelines.window_scores import WindowScorer
 from vswin_jax.timeline import Timeline, timeline
@@ -33,11 +32,6 @@ PICTURE = "timeline.png"
 RATE = 24
 # A threshold that the classes of a model without training reach here and there.
 LOW = 0.13
-
-
-@pytest.fixture(scope="module")
-def scorer(tiny_run: "Run") -> WindowScorer:
-    return WindowScorer(open_checkpoint(tiny_run.workdir))
 
 
 @pytest.fixture(scope="module")

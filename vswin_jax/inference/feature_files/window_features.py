@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.lib.format import open_memmap
 
 from vswin_jax import factory
@@ -29,17 +29,14 @@ from vswin_jax.inference.feature_files.feature_program import FeatureProgram, fe
 from vswin_jax.inference.feature_files.feature_shard import UnreadVideo
 from vswin_jax.inference.feature_files.npy_names import npy_files
 from vswin_jax.inference.opened_checkpoint import OpenedCheckpoint
-from vswin_jax.inference.timelines.frame_stream import FrameStream
+from vswin_jax.inference.timelines.frame_stream import FrameStream, decoder_threads
 from vswin_jax.inference.timelines.window_scores import read_windows, window_batches
 from vswin_jax.inference.video_batches import run_each
 from vswin_jax.inference.views import with_views
 from vswin_jax.runtime.atomic_write import atomic_write, write_json
-from vswin_jax.runtime.cpu_count import usable_cpus
 from vswin_jax.runtime.output_path import output_directory
 from vswin_jax.runtime.progress import Progress
 from vswin_jax.sharding.mesh import make_mesh
-
-_MAX_THREADS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +91,9 @@ def write_window_features(
     }
     files = create_directory(directory, settings)
     rows = program.batch_size(batch_size, mesh.size)
+    # Once, and not for each video.
+    params = jax.device_put(program.params, NamedSharding(mesh, PartitionSpec()))
+    program = dataclasses.replace(program, params=params)
     with files.writing(piece):
         videos = files.plan.shards_of(piece)
         return _WindowExtraction(program, spec, mesh, source, files, windows, rows).run(
@@ -140,9 +140,8 @@ class _WindowExtraction:
         Raises:
           InputError: it cannot be read to its end.
         """
-        threads = min(usable_cpus(), _MAX_THREADS)
-        options = dataclasses.asdict(self.windows)
-        video = LongVideo(example.video, example.name, self.spec, **options, threads=threads)
+        options = {**dataclasses.asdict(self.windows), "threads": decoder_threads()}
+        video = LongVideo(example.video, example.name, self.spec, **options)
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(FrameStream(video)) as stream:
             write_json(path.with_suffix(".windows.json"), _describe(example, stream.plan))

@@ -4,10 +4,8 @@ from typing import Any
 
 from vswin_jax.inference.predictor import Prediction, Predictor
 from vswin_jax.inference.serving.serve_settings import ServeSettings
-from vswin_jax.inference.timelines.timeline_files import Timeline
+from vswin_jax.inference.timelines.timeline_files import Timeline, rounded, segment_json
 from vswin_jax.runtime.printable import encodable
-
-_DIGITS = 6
 
 
 def prediction_json(prediction: Prediction) -> dict[str, Any]:
@@ -15,7 +13,7 @@ def prediction_json(prediction: Prediction) -> dict[str, Any]:
     return {
         "video": prediction.video,
         "classes": [encodable(label) for label in prediction.labels],
-        "probabilities": [_rounded(share) for share in prediction.probabilities],
+        "probabilities": [rounded(share) for share in prediction.probabilities],
     }
 
 
@@ -25,24 +23,16 @@ def timeline_json(timeline: Timeline, topk: int) -> dict[str, Any]:
     rows = timeline.probabilities[:, chosen]
     return {
         "video": timeline.video,
-        "duration": _rounded(timeline.duration),
-        "end": _rounded(timeline.end),
+        "duration": rounded(timeline.duration),
+        "end": rounded(timeline.end),
         "error": timeline.failure or None,
-        "segments": [
-            {
-                "start": _rounded(part.start),
-                "end": _rounded(part.end),
-                "class": encodable(part.label),
-                "score": _rounded(part.score),
-            }
-            for part in timeline.segments
-        ],
+        "segments": [*map(segment_json, timeline.segments)],
         "classes": [encodable(timeline.label_names[k]) for k in chosen],
         "windows": [
             {
-                "start": _rounded(start),
-                "end": _rounded(end),
-                "probabilities": [_rounded(share) for share in row],
+                "start": rounded(start),
+                "end": rounded(end),
+                "probabilities": [rounded(share) for share in row],
             }
             for start, end, row in zip(timeline.starts, timeline.ends, rows, strict=True)
         ],
@@ -67,7 +57,3 @@ def model_json(predictor: Predictor, settings: ServeSettings) -> dict[str, Any]:
         "timeout": settings.timeout,
         "max_windows": settings.max_windows,
     }
-
-
-def _rounded(value: float) -> float:
-    return round(float(value), _DIGITS)

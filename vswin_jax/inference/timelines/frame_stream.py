@@ -1,7 +1,6 @@
 """The frames that the windows of a long video need, decoded ahead in another process."""
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -17,14 +16,20 @@ from vswin_jax.data.pipeline.frame_cursor import (
     read_frames,
     read_frames_at,
 )
-from vswin_jax.data.pipeline.process_limits import ProcessLimits
 from vswin_jax.errors import InputError
+from vswin_jax.inference.clips_ahead import give_back, take_process
+from vswin_jax.runtime.cpu_count import usable_cpus
 
-# Of one call, which reads a chunk. Some files have to be decoded as a whole to count their frames.
-_LIMITS = ProcessLimits(cpu_seconds=1200.0, wall_seconds=2400.0)
 _CHUNK_BYTES = 4 << 20
+# More threads of a decoder help little, and each keeps frames.
+_MAX_THREADS = 8
 
 Frames = UInt8[np.ndarray, "n height width 3"]
+
+
+def decoder_threads() -> int:
+    """Return the number of threads for decoding one long video."""
+    return min(usable_cpus(), _MAX_THREADS)
 
 
 class FrameStream:
@@ -36,7 +41,8 @@ class FrameStream:
       failure: the error that ended the frames before the end of the video, or "".
 
     Args:
-      processes: a pool of one process, which the caller closes; by default the stream has its own.
+      processes: a pool of one process, which the caller closes; by default the stream takes
+        its own.
 
     Raises:
       InputError: the video cannot be read.
@@ -45,10 +51,11 @@ class FrameStream:
     def __init__(self, source: LongVideo, processes: ClipProcesses | None = None) -> None:
         self.source = source
         self.failure = ""
-        self._owns_process = processes is None and os.name == "posix"
-        # Other systems cannot pass a socket to a process: this one decodes there.
-        self._processes = ClipProcesses(1, _LIMITS) if self._owns_process else processes
+        # Some systems cannot pass a socket to a process: this one decodes there.
+        self._processes = take_process() if processes is None else processes
+        self._owns_process = processes is None and self._processes is not None
         self._thread = ThreadPoolExecutor(1)
+        self._latest: Future[tuple[int, str]] = Future()
         try:
             opened = self._call(open_cursor, (source,), None)
         except BaseException:
@@ -89,7 +96,8 @@ class FrameStream:
         return out.copy()
 
     def _submit(self, position: int, out: np.ndarray) -> Future[tuple[int, str]]:
-        return self._thread.submit(self._read, position, out)
+        self._latest = self._thread.submit(self._read, position, out)
+        return self._latest
 
     def _read(self, position: int, out: np.ndarray) -> tuple[int, str]:
         try:
@@ -112,13 +120,16 @@ class FrameStream:
         return self._processes.memory.empty(int(np.prod(shape))).reshape(shape)
 
     def close(self) -> None:
-        """Close the video: end its own process, and the thread that waits for it."""
-        if self._owns_process and self._processes is not None:
-            self._processes.close()
-        # A call of a process that was killed ends with an error.
-        self._thread.shutdown(wait=not self._owns_process, cancel_futures=True)
-        if not self._owns_process:
+        """Close the video, and end its own process too if that is still decoding."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        is_idle = self._latest.cancel() or self._latest.done()
+        if is_idle or not self._owns_process:
+            self._thread.shutdown()
             self._call(close_cursor, (), None)
+        if self._owns_process and self._processes is not None:
+            give_back(self._processes, keep=is_idle)
+        # A call of a process that was killed ends with an error.
+        self._thread.shutdown()
 
     def __enter__(self) -> "FrameStream":
         return self

@@ -130,14 +130,14 @@ class LiveReader:
             self._begin(frame, now)
         elapsed = now - self._first_time
         due = int(elapsed / self._step + 1e-6) + 1 - self._count
+        pictures: list[np.ndarray] = []
         if due > 0:
-            picture = transforms.resize_short_side(
-                self._converter.convert(frame), self._spec.eval_short_side
-            )
-            picture = np.array(picture)
+            upright = self._converter.convert(frame)
+            small = transforms.resize_short_side(upright, self._spec.eval_short_side)
+            pictures = [np.array(small)] * min(due, self._spec.num_frames)
+            self._count += due
         with self._changed:
-            self._frames.extend([picture] * min(due, self._spec.num_frames) if due > 0 else ())
-            self._count += max(0, due)
+            self._frames.extend(pictures)
             self._time = max(self._time, elapsed)
             self._changed.notify()
 

@@ -109,7 +109,7 @@ class ScoreStore:
 
 @contextlib.contextmanager
 def open_store(
-    path: Path | None, settings: Mapping[str, Any], batch_size: int, *, overwrite: bool
+    path: Path, settings: Mapping[str, Any], batch_size: int, *, overwrite: bool
 ) -> Iterator[ScoreStore]:
     """Open the directory for the block, in which no other process writes to it.
 
@@ -117,9 +117,6 @@ def open_store(
       InputError: it has a timeline of other settings, or other files.
     """
     num_classes = len(settings["label_names"])
-    if path is None:
-        yield ScoreStore(None, num_classes, batch_size)
-        return
     with reraise_disk_full(path, lambda: _ADVICE):
         path.mkdir(parents=True, exist_ok=True)
         with exclusive_lock(path / ".lock", f"writing a timeline to '{path}'"):

@@ -82,24 +82,15 @@ def write_timeline(
 
 def _write_text(path: Path, text: str) -> None:
     with atomic_write(path) as partial:
-        # Names that are not UTF-8 are written with escapes.
-        partial.write_text(encodable(text), encoding="utf-8", newline="")
+        partial.write_text(text, encoding="utf-8", newline="")
 
 
 def _json(timeline: Timeline, topk: int) -> str:
     content = {
-        "video": timeline.video,
-        "duration": _rounded(timeline.duration),
-        "error": timeline.failure or None,
-        "segments": [
-            {
-                "start": _rounded(part.start),
-                "end": _rounded(part.end),
-                "class": part.label,
-                "score": _rounded(part.score),
-            }
-            for part in timeline.segments
-        ],
+        "video": encodable(timeline.video),
+        "duration": rounded(timeline.duration),
+        "error": encodable(timeline.failure) or None,
+        "segments": [*map(segment_json, timeline.segments)],
     }
     text = json.dumps(content, indent=2, ensure_ascii=False)
     # A line a window.
@@ -110,12 +101,22 @@ def _json(timeline: Timeline, topk: int) -> str:
     return f'{text.removesuffix("}").rstrip()},\n  "windows": [\n    {windows}\n  ]\n}}\n'
 
 
+def segment_json(part: Segment) -> dict[str, object]:
+    """Return a segment as it is written in JSON; a name that is not UTF-8 has escapes."""
+    return {
+        "start": rounded(part.start),
+        "end": rounded(part.end),
+        "class": encodable(part.label),
+        "score": rounded(part.score),
+    }
+
+
 def _window(timeline: Timeline, index: int, topk: int) -> dict[str, object]:
     top = timeline.top_classes(index, topk)
     return {
-        "start": _rounded(timeline.starts[index]),
-        "end": _rounded(timeline.ends[index]),
-        "classes": [name for name, _ in top],
+        "start": rounded(timeline.starts[index]),
+        "end": rounded(timeline.ends[index]),
+        "classes": [encodable(name) for name, _ in top],
         "probabilities": [share for _, share in top],
     }
 
@@ -126,25 +127,23 @@ def _windows_csv(timeline: Timeline, topk: int) -> str:
     rows: list[list[object]] = [["start", "end", *columns]]
     for index in range(len(timeline.starts)):
         top = [value for pair in timeline.top_classes(index, topk) for value in pair]
-        rows.append([_rounded(timeline.starts[index]), _rounded(timeline.ends[index]), *top])
+        rows.append([rounded(timeline.starts[index]), rounded(timeline.ends[index]), *top])
     return _csv(rows)
 
 
 def _segments_csv(timeline: Timeline) -> str:
-    parts = [
-        [_rounded(part.start), _rounded(part.end), part.label, _rounded(part.score)]
-        for part in timeline.segments
-    ]
+    parts = [[*segment_json(part).values()] for part in timeline.segments]
     return _csv([["start", "end", "class", "score"], *parts])
 
 
 def _csv(rows: list[list[object]]) -> str:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    return encodable(text.getvalue())
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
+    """Round seconds or a probability to the digits that files have."""
     return round(float(value), _DIGITS)
 
 

@@ -1,6 +1,7 @@
 """Computes the timeline of one long video, in bounded memory."""
 
 import contextlib
+import dataclasses
 import logging
 import os
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from vswin_jax.data.pipeline.frame_cursor import LongVideo
 from vswin_jax.errors import InputError
 from vswin_jax.inference.opened_checkpoint import Source, open_checkpoint
 from vswin_jax.inference.timelines.annotated_video import write_annotated
-from vswin_jax.inference.timelines.frame_stream import FrameStream
+from vswin_jax.inference.timelines.frame_stream import FrameStream, decoder_threads
 from vswin_jax.inference.timelines.score_store import ScoreStore, open_store
 from vswin_jax.inference.timelines.segments import SMOOTH, THRESHOLD, SegmentOptions, find_segments
 from vswin_jax.inference.timelines.timeline_files import Timeline, write_timeline
@@ -23,7 +24,6 @@ from vswin_jax.inference.timelines.timeline_settings import timeline_settings
 from vswin_jax.inference.timelines.window_scores import WindowScorer
 from vswin_jax.inference.trained_model import TrainedModel
 from vswin_jax.inference.video_paths import VideoPath, find_one_video
-from vswin_jax.runtime.cpu_count import usable_cpus
 from vswin_jax.runtime.output_path import output_directory, output_file
 from vswin_jax.runtime.progress import Progress
 
@@ -31,8 +31,6 @@ log = logging.getLogger(__name__)
 
 TOPK = 5
 _THUMBNAILS = 10
-# Threads of a decoder: more of them help little, and each keeps frames.
-_MAX_THREADS = 8
 
 
 def timeline(
@@ -89,7 +87,7 @@ def timeline(
         checkpoint = WindowScorer(opened, crops=crops, batch_size=batch_size)
     spec = checkpoint.spec
     check_windows(spec, stride, window)
-    threads = min(usable_cpus(), _MAX_THREADS)
+    threads = decoder_threads()
     source = LongVideo(found.video, found.path, spec, stride, window, frame_rate, threads)
     return _write(source, checkpoint, options, outputs)
 
@@ -127,18 +125,27 @@ def _write(
     source: LongVideo, scorer: WindowScorer, options: SegmentOptions, outputs: _Outputs
 ) -> Timeline:
     directory, report = outputs.directory, outputs.report
-    with FrameStream(source) as stream:
-        settings = timeline_settings(source, stream.plan, scorer)
-        overwrite = outputs.overwrite
-        with open_store(directory, settings, scorer.batch_size, overwrite=overwrite) as store:
-            _compute(scorer, stream, store, report)
-            result = build_timeline(stream, store.scores, scorer.model, options)
-            if directory is not None:
-                thumbnails = _thumbnails(stream, len(result.starts))
-                write_timeline(directory, result, outputs.topk, thumbnails)
+    with FrameStream(source) as stream, _open_scores(stream, scorer, outputs) as store:
+        _compute(scorer, stream, store, report)
+        result = build_timeline(stream, store.scores, scorer.model, options)
+        if directory is not None:
+            thumbnails = _thumbnails(stream, len(result.starts))
+            write_timeline(directory, result, outputs.topk, thumbnails)
     if outputs.annotated is not None:
         write_annotated(outputs.annotated, source, result, options, report)
     return result
+
+
+def _open_scores(
+    stream: FrameStream, scorer: WindowScorer, outputs: _Outputs
+) -> contextlib.AbstractContextManager[ScoreStore]:
+    """Open the directory of the outputs; without one the scores stay in memory."""
+    batch_size = scorer.batch_size
+    if outputs.directory is None:
+        num_classes = len(scorer.model.label_names)
+        return contextlib.nullcontext(ScoreStore(None, num_classes, batch_size))
+    settings = timeline_settings(stream.source, stream.plan, scorer)
+    return open_store(outputs.directory, settings, batch_size, overwrite=outputs.overwrite)
 
 
 def _compute(
@@ -168,22 +175,21 @@ def build_timeline(
 ) -> Timeline:
     """Return the timeline of the probabilities of the first W windows of a video."""
     plan, count, names = stream.plan, len(scores), model.label_names
-    independent = model.config.data.multi_label
-    end = float(plan.ends[count - 1]) if stream.failure else plan.duration
-    return Timeline(
+    found = Timeline(
         video=stream.source.name,
         duration=plan.duration,
         starts=plan.starts[:count],
         ends=plan.ends[:count],
         probabilities=scores,
         label_names=names,
-        segments=tuple(
-            find_segments(
-                scores, plan.centres[:count], end, names, options, independent=independent
-            )
-        ),
+        segments=(),
         failure=stream.failure,
     )
+    independent = model.config.data.multi_label
+    segments = find_segments(
+        scores, found.times, found.end, names, options, independent=independent
+    )
+    return dataclasses.replace(found, segments=tuple(segments))
 
 
 def _thumbnails(stream: FrameStream, num_windows: int) -> np.ndarray:
